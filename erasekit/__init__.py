@@ -1,0 +1,42 @@
+"""erasekit: erase concepts from text-to-image diffusion models, and measure what it costs.
+
+The public names load lazily, so that `import erasekit` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from erasekit.concepts import Concept as Concept
+    from erasekit.concepts import Erasure as Erasure
+    from erasekit.diffusion.loading import load_model as load_model
+    from erasekit.diffusion.sampling import generate as generate
+    from erasekit.edits import Edit as Edit
+    from erasekit.edits import load_edit as load_edit
+    from erasekit.training.erase import erase as erase
+
+_HOMES = {
+    "Concept": "erasekit.concepts",
+    "Erasure": "erasekit.concepts",
+    "Edit": "erasekit.edits",
+    "load_edit": "erasekit.edits",
+    "load_model": "erasekit.diffusion.loading",
+    "generate": "erasekit.diffusion.sampling",
+    "erase": "erasekit.training.erase",
+}
+
+__all__ = ["Concept", "Edit", "Erasure", "erase", "generate", "load_edit", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'erasekit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,139 @@
+"""Typed hyperparameters: read from layers of keys and values, described for help. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from erasekit.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every group of hyperparameters. Frozen; an unknown key is an error.
+
+    A field is declared with its help text and bounds:
+
+        steps: int = Field(100, gt=0, description="outer steps")
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True)
+class FieldDescription:
+    """One hyperparameter, for help and listings."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    group: str
+
+
+def describe(groups: Sequence[type[Settings]]) -> list[FieldDescription]:
+    """Every field of `groups`, in order."""
+    return [
+        FieldDescription(
+            name,
+            _type_name(info.annotation),
+            info.get_default(call_default_factory=True),
+            info.description or "",
+            group.__name__,
+        )
+        for group in groups
+        for name, info in group.model_fields.items()
+    ]
+
+
+def resolve(
+    groups: Sequence[type[Settings]], layers: Iterable[Mapping[str, Any]], owner: str
+) -> tuple[Settings, ...]:
+    """One instance per group from `layers` of flat keys; a later layer wins.
+
+    Args:
+        groups: the settings classes; no two share a field name.
+        layers: mappings of field name to value; strings are read as the field's type.
+        owner: what these settings belong to, for messages, such as "method 'gumbel'".
+
+    Raises:
+        ConfigError: an unknown key (names the nearest), an ill-typed or out-of-range value, or
+            two groups that share a field.
+    """
+    known: dict[str, type[Settings]] = {}
+    for group in groups:
+        for name in group.model_fields:
+            if name in known:
+                raise ConfigError(
+                    f"Setting {name!r} of {owner} is declared by both {known[name].__name__} and "
+                    f"{group.__name__}; rename one."
+                )
+            known[name] = group
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise ConfigError(
+                    f"Unknown setting {key!r} of {owner}{hint} Known: {', '.join(sorted(known))}."
+                )
+            values[name] = value
+    return tuple(_build(group, values, owner) for group in groups)
+
+
+def flatten(groups: Iterable[Settings]) -> dict[str, Any]:
+    """All fields of `groups` as one JSON-ready mapping."""
+    return {k: v for group in groups for k, v in group.model_dump(mode="json").items()}
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, str]:
+    """Read "key=value" strings.
+
+    Raises:
+        ConfigError: an item without "=".
+    """
+    pairs: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{item!r} is not key=value; write it as in --set steps=200.")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a TOML recipe: flat hyperparameters at the top level.
+
+    Raises:
+        ConfigError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The recipe {str(path)!r} can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The recipe {str(path)!r} is not valid TOML: {error}.") from error
+
+
+def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:
+    own = {name: values[name] for name in group.model_fields if name in values}
+    try:
+        return group(**own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"Setting {name}={first['input']!r} of {owner} is not valid: {first['msg']}."
+        ) from error
+
+
+def _type_name(annotation: Any) -> str:
+    text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
+    return text or str(annotation).replace("typing.", "")

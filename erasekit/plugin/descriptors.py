@@ -1,0 +1,141 @@
+"""What a plugin registers: torch-free descriptors whose `target` is imported when needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from erasekit.errors import PluginError
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A registered thing.
+
+    Attributes:
+        name: what the user types.
+        summary: one line for listings.
+        target: where it lives, "package.module:Attribute"; imported on first use.
+        reference: paper or page it comes from.
+        options: keyword arguments given to the target when it is built.
+    """
+
+    name: str
+    summary: str
+    target: str
+    reference: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "thing"
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginError: the module or the attribute is not there.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"The {self.kind} {self.name!r} points at {self.target!r}, which can't be "
+                f"imported ({error}); mend or uninstall its plugin."
+            ) from error
+
+
+@dataclass(frozen=True)
+class MethodDescriptor(Descriptor):
+    """An erasure method: target is an `ErasureMethod` class.
+
+    For a method of the one-erase-term family, `options={"strategy": NAME}` names the
+    preservation strategy, and the target is `erasekit.methods.gradient:GradientErasure`.
+    """
+
+    kind = "method"
+
+
+@dataclass(frozen=True)
+class StrategyDescriptor(Descriptor):
+    """A preservation strategy: target is a `PreservationStrategy` class."""
+
+    kind = "strategy"
+
+
+@dataclass(frozen=True)
+class ScorerDescriptor(Descriptor):
+    """A scorer: target is a `Scorer` class (or a function that returns one)."""
+
+    kind = "scorer"
+
+
+@dataclass(frozen=True)
+class MetricDescriptor(Descriptor):
+    """A metric: target is a `Metric` class."""
+
+    kind = "metric"
+
+
+@dataclass(frozen=True)
+class SuiteDescriptor(Descriptor):
+    """A suite: target is a `Suite`, or a function `(ModelDescriptor) -> Suite`."""
+
+    kind = "suite"
+
+
+@dataclass(frozen=True)
+class ConceptSpaceDescriptor(Descriptor):
+    """A source of words: target is a function `(LoadedModel) -> list[str]`."""
+
+    kind = "concept space"
+
+
+@dataclass(frozen=True)
+class ModelDescriptor(Descriptor):
+    """A model: `target` is a function `() -> str` that gives a folder or a hub id.
+
+    Attributes:
+        family: the adapter, such as "sd1".
+        concepts: target of a function `() -> list[ModelConcept]`, or "" where the model has no
+            list of its own.
+        scorer: name of the scorer that suits this model.
+        concept_space: default source of R for this model.
+        guidance_scale: guidance that serves this model best.
+        num_inference_steps: sampling steps for images.
+        defaults: hyperparameters for this model, by method name, "*" for all methods.
+        suites: scale of a suite on this model, by suite name.
+    """
+
+    kind = "model"
+
+    family: str = "sd1"
+    concepts: str = ""
+    scorer: str = ""
+    concept_space: str = "english"
+    guidance_scale: float = 7.5
+    num_inference_steps: int = 50
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConcept:
+    """A concept that a model is known to draw.
+
+    Attributes:
+        name: the prompt that draws it.
+        kind: see `erasekit.concepts.Kind`.
+        family: the group of near neighbours it belongs to.
+        split: "pool" (methods may keep it on purpose) or "held-out" (only evaluation uses it).
+        aliases: other names.
+        styles: the styles it is drawn in.
+    """
+
+    name: str
+    kind: str
+    family: str
+    split: str
+    aliases: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()

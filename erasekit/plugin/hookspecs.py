@@ -1,0 +1,69 @@
+"""The hooks a plugin may implement. Entry-point group: `erasekit`.
+
+A plugin's entry point names a module that imports no torch; its hooks return descriptors, whose
+targets are imported only when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from erasekit.plugin.descriptors import (
+    ConceptSpaceDescriptor,
+    MethodDescriptor,
+    MetricDescriptor,
+    ModelDescriptor,
+    ScorerDescriptor,
+    StrategyDescriptor,
+    SuiteDescriptor,
+)
+
+if TYPE_CHECKING:
+    import typer
+
+GROUP = "erasekit"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def erasekit_register_methods() -> Iterable[MethodDescriptor]:  # type: ignore[empty-body]
+    """Erasure methods."""
+
+
+@hookspec
+def erasekit_register_strategies() -> Iterable[StrategyDescriptor]:  # type: ignore[empty-body]
+    """Preservation strategies."""
+
+
+@hookspec
+def erasekit_register_scorers() -> Iterable[ScorerDescriptor]:  # type: ignore[empty-body]
+    """Scorers."""
+
+
+@hookspec
+def erasekit_register_metrics() -> Iterable[MetricDescriptor]:  # type: ignore[empty-body]
+    """Metrics."""
+
+
+@hookspec
+def erasekit_register_suites() -> Iterable[SuiteDescriptor]:  # type: ignore[empty-body]
+    """Suites."""
+
+
+@hookspec
+def erasekit_register_concept_spaces() -> Iterable[ConceptSpaceDescriptor]:  # type: ignore[empty-body]
+    """Sources of words for the concept space R."""
+
+
+@hookspec
+def erasekit_register_models() -> Iterable[ModelDescriptor]:  # type: ignore[empty-body]
+    """Models."""
+
+
+@hookspec
+def erasekit_register_commands(app: typer.Typer) -> None:
+    """Add commands to the command line."""

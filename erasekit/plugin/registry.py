@@ -1,0 +1,143 @@
+"""Names to descriptors, over all plugins."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from erasekit.errors import PluginError, UnknownNameError
+from erasekit.plugin.descriptors import (
+    ConceptSpaceDescriptor,
+    Descriptor,
+    MethodDescriptor,
+    MetricDescriptor,
+    ModelDescriptor,
+    ScorerDescriptor,
+    StrategyDescriptor,
+    SuiteDescriptor,
+)
+from erasekit.plugin.manager import PluginManager
+
+D = TypeVar("D", bound=Descriptor)
+
+
+class Registry:
+    """What is registered, by kind and name.
+
+    A plugin whose hook raises or returns something else than descriptors is listed as broken and
+    skipped. A name that two plugins claim is an error that names both, raised when that name is
+    asked for, so that the other names stay usable.
+    """
+
+    def __init__(self, manager: PluginManager | None = None) -> None:
+        self.manager = manager or PluginManager()
+        self._tables: dict[type[Descriptor], dict[str, list[tuple[str, Descriptor]]]] = {}
+
+    def methods(self) -> dict[str, MethodDescriptor]:
+        return self._all(MethodDescriptor, "erasekit_register_methods")
+
+    def strategies(self) -> dict[str, StrategyDescriptor]:
+        return self._all(StrategyDescriptor, "erasekit_register_strategies")
+
+    def scorers(self) -> dict[str, ScorerDescriptor]:
+        return self._all(ScorerDescriptor, "erasekit_register_scorers")
+
+    def metrics(self) -> dict[str, MetricDescriptor]:
+        return self._all(MetricDescriptor, "erasekit_register_metrics")
+
+    def suites(self) -> dict[str, SuiteDescriptor]:
+        return self._all(SuiteDescriptor, "erasekit_register_suites")
+
+    def concept_spaces(self) -> dict[str, ConceptSpaceDescriptor]:
+        return self._all(ConceptSpaceDescriptor, "erasekit_register_concept_spaces")
+
+    def models(self) -> dict[str, ModelDescriptor]:
+        return self._all(ModelDescriptor, "erasekit_register_models")
+
+    def method(self, name: str) -> MethodDescriptor:
+        return self._one(MethodDescriptor, "erasekit_register_methods", name)
+
+    def strategy(self, name: str) -> StrategyDescriptor:
+        return self._one(StrategyDescriptor, "erasekit_register_strategies", name)
+
+    def scorer(self, name: str) -> ScorerDescriptor:
+        return self._one(ScorerDescriptor, "erasekit_register_scorers", name)
+
+    def metric(self, name: str) -> MetricDescriptor:
+        return self._one(MetricDescriptor, "erasekit_register_metrics", name)
+
+    def suite(self, name: str) -> SuiteDescriptor:
+        return self._one(SuiteDescriptor, "erasekit_register_suites", name)
+
+    def concept_space(self, name: str) -> ConceptSpaceDescriptor:
+        return self._one(ConceptSpaceDescriptor, "erasekit_register_concept_spaces", name)
+
+    def model(self, name: str) -> ModelDescriptor:
+        return self._one(ModelDescriptor, "erasekit_register_models", name)
+
+    def owner(self, descriptor: Descriptor) -> str:
+        """Name of the plugin that registered `descriptor`."""
+        for claims in self._tables[type(descriptor)].get(descriptor.name, []):
+            if claims[1] is descriptor:
+                return claims[0]
+        raise KeyError(descriptor.name)
+
+    def collisions(self) -> list[str]:
+        """A sentence for every name that more than one plugin claims, over all kinds."""
+        self.load_all()
+        return [
+            _collision(kind.kind, name, claims)
+            for kind, table in self._tables.items()
+            for name, claims in table.items()
+            if len(claims) > 1
+        ]
+
+    def load_all(self) -> None:
+        """Ask every plugin for everything, so that each broken one is known."""
+        for lookup in (
+            self.methods,
+            self.strategies,
+            self.scorers,
+            self.metrics,
+            self.suites,
+            self.concept_spaces,
+            self.models,
+        ):
+            lookup()
+
+    def _table(self, kind: type[D], hook: str) -> dict[str, list[tuple[str, Descriptor]]]:
+        if kind in self._tables:
+            return self._tables[kind]
+        table: dict[str, list[tuple[str, Descriptor]]] = {}
+        for plugin, result in self.manager.call_each(hook):
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                descriptors = list(result)  # type: ignore[call-overload]
+                for descriptor in descriptors:
+                    if not isinstance(descriptor, kind):
+                        raise TypeError(f"{hook} gave {descriptor!r}, not a {kind.__name__}")
+            except Exception as fault:
+                self.manager.mark_broken(plugin, f"{type(fault).__name__}: {fault}")
+                continue
+            for descriptor in descriptors:
+                table.setdefault(descriptor.name, []).append((plugin, descriptor))
+        self._tables[kind] = table
+        return table
+
+    def _all(self, kind: type[D], hook: str) -> dict[str, D]:
+        table = self._table(kind, hook)
+        return {name: claims[0][1] for name, claims in table.items() if len(claims) == 1}  # type: ignore[misc]
+
+    def _one(self, kind: type[D], hook: str, name: str) -> D:
+        table = self._table(kind, hook)
+        claims = table.get(name)
+        if not claims:
+            raise UnknownNameError(kind.kind, name, table)
+        if len(claims) > 1:
+            raise PluginError(_collision(kind.kind, name, claims))
+        return claims[0][1]  # type: ignore[return-value]
+
+
+def _collision(kind: str, name: str, claims: list[tuple[str, Descriptor]]) -> str:
+    owners = " and ".join(repr(plugin) for plugin, _ in claims)
+    return f"The {kind} {name!r} is claimed by {owners}; uninstall one of them."
