@@ -1,0 +1,173 @@
+"""The concept space R: words, their prompt embeddings, and which lie near a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from erasekit.concepts import Erasure, normalised
+from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
+from erasekit.plugin.registry import Registry
+
+if TYPE_CHECKING:
+    from erasekit.diffusion.loading import LoadedModel
+
+
+class ConceptSpace:
+    """Words of one pipeline with their prompt embeddings.
+
+    Attributes:
+        words: the words, [K].
+        prompt_embeds: [K, L, D], frozen.
+        features: unit vectors that nearness is measured by, [K, F].
+    """
+
+    def __init__(self, words: Sequence[str], prompt_embeds: Tensor, features: Tensor) -> None:
+        self.words, self.prompt_embeds, self.features = list(words), prompt_embeds, features
+
+    @classmethod
+    def embed(cls, model: LoadedModel, words: Sequence[str]) -> ConceptSpace:
+        """Embed `words` in batches; words too long for the tokenizer are left out.
+
+        Raises:
+            ConceptError: no word is left.
+        """
+        fitting = []
+        for word in dict.fromkeys(words):
+            try:
+                model.family.check_prompt(word)
+            except ConceptError:
+                continue
+            fitting.append(word)
+        if not fitting:
+            raise ConceptError("The concept space is empty; name a source with words in it.")
+        family = model.family
+        return cls(fitting, family.embed_prompts(fitting), family.word_features(fitting))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def subset(self, indices: Sequence[int]) -> ConceptSpace:
+        """The words at `indices`, in that order."""
+        chosen = list(indices)
+        return ConceptSpace(
+            [self.words[i] for i in chosen], self.prompt_embeds[chosen], self.features[chosen]
+        )
+
+    def similarities(self, features: Tensor) -> Tensor:
+        """Cosine of every word with vectors [E, F]: [E, K]."""
+        return features @ self.features.T
+
+    def nearest(self, features: Tensor, k: int) -> ConceptSpace:
+        """The k words nearest to any of the vectors [E, F], nearest first, each once."""
+        best = self.similarities(features).max(dim=0).values
+        order = torch.argsort(best, descending=True, stable=True)
+        return self.subset(order[:k].tolist())
+
+    def centres(self, n: int, seed: int = 0, iterations: int = 20) -> ConceptSpace:
+        """n words that stand for all: each is nearest to a centre of k-means on the embeddings.
+
+        Spherical k-means, started farthest-first from the word nearest the mean, so the same
+        words give the same centres. May give fewer than n where centres share a word.
+        """
+        if n >= len(self):
+            return self
+        chosen = [int((self.features @ self.features.mean(0)).argmax())]
+        for _ in range(n - 1):
+            closest = (self.features @ self.features[chosen].T).max(dim=1).values
+            chosen.append(int(closest.argmin()))
+        centres = self.features[chosen]
+        for _ in range(iterations):
+            owner = (self.features @ centres.T).argmax(dim=1)
+            sums = torch.zeros_like(centres).index_add_(0, owner, self.features)
+            centres = torch.nn.functional.normalize(sums, dim=-1)
+        picked = (self.features @ centres.T).argmax(dim=0).tolist()
+        return self.subset(sorted(set(picked)))
+
+    def nearest_word(self, prompt_embeds: Tensor) -> str:
+        """The word whose prompt embedding lies nearest to one embedding [L, D] (Euclidean)."""
+        distances = (self.prompt_embeds - prompt_embeds).flatten(1).norm(dim=1)
+        return self.words[int(distances.argmin())]
+
+
+def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
+    """Words of a registered source, or of a text file with one word a line.
+
+    Raises:
+        UnknownNameError: neither registered nor a file.
+        ConfigError: the file can't be read as text.
+    """
+    if source in registry.concept_spaces():
+        return list(registry.concept_space(source).load()(model))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise UnknownNameError(
+            "concept space", source, registry.concept_spaces(), "Or name a file, one word a line."
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The concept space {source!r} can't be read as text: {error}.") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def concept_space(
+    model: LoadedModel, erasure: Erasure, registry: Registry, source: str = ""
+) -> ConceptSpace:
+    """R for an erasure: the user's kept words where there are any, else the source's.
+
+    Never contains an erased concept or an alias of one: keeping it would cancel its erasure.
+
+    Args:
+        source: a registered source or a file; "" takes the model's registered source.
+    """
+    words = list(erasure.keep) or words_for(
+        model, source or model.descriptor.concept_space, registry
+    )
+    return ConceptSpace.embed(model, erasure.excludes(words))
+
+
+def model_words(model: LoadedModel) -> list[str]:
+    """Source "model": the concepts the model is known to draw, without the held-out ones.
+
+    Held-out concepts are for the evaluation alone; keeping them on purpose would flatter a
+    method.
+
+    Raises:
+        ConfigError: the model has no list of concepts.
+    """
+    words = [concept.name for concept in model.concepts if concept.split == "pool"]
+    if not words:
+        raise ConfigError(
+            f"The model {model.id!r} has no list of concepts; use --set concept_space=english."
+        )
+    return words
+
+
+def english_words(model: LoadedModel, count: int = 3000) -> list[str]:
+    """Source "english": the most frequent English words that are not function words.
+
+    Raises:
+        MissingExtraError: `wordfreq` is not installed.
+    """
+    try:
+        from wordfreq import top_n_list
+    except ImportError as error:
+        raise MissingExtraError("The concept space 'english'", "english") from error
+    words = [w for w in top_n_list("en", 2 * count) if w.isascii() and w.isalpha() and len(w) > 3]
+    return words[:count]
+
+
+def vocabulary_words(model: LoadedModel) -> list[str]:
+    """Source "vocabulary": whole words of the tokenizer's vocabulary, in its order."""
+    vocabulary = model.pipeline.tokenizer.get_vocab()
+    words = [
+        token.removesuffix("</w>")
+        for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])
+        if token.endswith("</w>")
+    ]
+    return [w for w in words if w.isascii() and w.isalpha() and len(w) > 2 and normalised(w) == w]

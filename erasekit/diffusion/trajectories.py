@@ -1,0 +1,207 @@
+"""Where z_t comes from: whole trajectories of the frozen model, or partial ones of the current.
+
+A trajectory of the *frozen* model does not depend on what is trained. Sampled once and kept whole,
+with the two noise predictions that guidance computed anyway, it feeds training steps that need no
+frozen pass at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.sampling import guided, initial_noise
+from erasekit.diffusion.swapping import FrozenWeights
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Latents on the way from noise to image, with what the frozen model predicts there.
+
+    Attributes:
+        latents: z_t, [B, C, h, w].
+        timesteps: t, [B], int64.
+        noise_pred: frozen eps(z_t, t, c) for each row's own prompt, [B, C, h, w].
+        noise_pred_uncond: frozen eps(z_t, t, ""), [B, C, h, w].
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    noise_pred: Tensor
+    noise_pred_uncond: Tensor
+
+
+class LatentSource(ABC):
+    """Gives z_t for the prompts of a list that it was made for."""
+
+    @abstractmethod
+    def draw(
+        self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
+    ) -> LatentBatch:
+        """One z_t per row.
+
+        Args:
+            indices: which prompt each row is of, [B], int64.
+            generator: draws trajectory and timestep.
+            shared_timestep: all rows at one timestep and one starting noise, so that rows
+                differ by their prompt alone.
+        """
+
+
+class FrozenTrajectories(LatentSource):
+    """Whole trajectories of the frozen model, sampled on first use and kept.
+
+    Args:
+        family: the adapter; its UNet must be the frozen one when prompts are first drawn, or
+            `frozen` must be given.
+        prompt_embeds: the prompts, [P, L, D].
+        names: one text per prompt; with `seed` it decides the starting noises, so a trajectory
+            does not depend on which others are sampled.
+        num_inference_steps: solver steps S; t is drawn from them.
+        guidance_scale: guidance while sampling.
+        per_prompt: trajectories per prompt N.
+        seed: see `names`.
+        batch_size: trajectories sampled at once.
+        frozen: the original weights, swapped in while sampling.
+        on_sampled: called with the number of trajectories just sampled.
+
+    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn.
+    """
+
+    def __init__(
+        self,
+        family: FamilyAdapter,
+        prompt_embeds: Tensor,
+        names: Sequence[str],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        per_prompt: int,
+        seed: int,
+        frozen: FrozenWeights,
+        batch_size: int = 32,
+        on_sampled: Callable[[int], None] | None = None,
+    ) -> None:
+        self.family, self.prompt_embeds, self.names = family, prompt_embeds, list(names)
+        self.steps, self.scale = num_inference_steps, guidance_scale
+        self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
+        self.frozen, self.on_sampled = frozen, on_sampled
+        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def draw(
+        self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
+    ) -> LatentBatch:
+        self.ensure(indices.tolist())
+        rows = len(indices)
+        size = 1 if shared_timestep else rows
+        which = torch.randint(self.per_prompt, (size,), generator=generator).expand(rows)
+        step = torch.randint(self.steps, (size,), generator=generator).expand(rows)
+        picked = [
+            [part[w, s] for part in self._kept[int(p)]]
+            for p, w, s in zip(indices, which, step, strict=True)
+        ]
+        latents, cond, uncond = (torch.stack(parts) for parts in zip(*picked, strict=True))
+        timesteps = self.scheduler.timesteps[step].to(self.family.device)
+        return LatentBatch(latents, timesteps, cond, uncond)
+
+    @torch.no_grad()
+    def ensure(self, indices: Sequence[int]) -> None:
+        """Sample the trajectories of prompts `indices` that are not there yet, in batches."""
+        missing = [p for p in dict.fromkeys(indices) if p not in self._kept]
+        jobs = [(p, n) for p in missing for n in range(self.per_prompt)]
+        found: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {p: [] for p in missing}
+        with self.frozen.swapped():
+            for start in range(0, len(jobs), self.batch_size):
+                chunk = jobs[start : start + self.batch_size]
+                for (p, _), kept in zip(chunk, self._sample(chunk), strict=True):
+                    found[p].append(kept)
+                if self.on_sampled:
+                    self.on_sampled(len(chunk))
+        for p, kept in found.items():
+            parts = [torch.stack(part) for part in zip(*kept, strict=True)]
+            self._kept[p] = (parts[0], parts[1], parts[2])
+
+    def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        embeds = self.prompt_embeds[[p for p, _ in jobs]]
+        seeds = [trajectory_seed(self.seed, self.names[p], n) for p, n in jobs]
+        latents = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
+        empty = self.family.embed_prompts([""]).expand_as(embeds)
+        both = torch.cat([empty, embeds])
+        steps = []
+        for t in self.scheduler.timesteps:
+            inputs = torch.cat([latents, latents])
+            predicted = self.family.predict_noise(inputs, t.expand(len(inputs)), both)
+            uncond, cond = predicted.chunk(2)
+            steps.append((latents, cond, uncond))
+            noise_pred = guided(uncond, cond, self.scale)
+            latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+        stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
+        return list(zip(*(part.unbind() for part in stacked), strict=True))  # type: ignore[arg-type]
+
+
+class CurrentTrajectories(LatentSource):
+    """Partial trajectories of the model as it is being trained, as published.
+
+    Every draw samples anew from noise down to one timestep that all rows share, then asks the
+    frozen model for its predictions there.
+    """
+
+    def __init__(
+        self,
+        family: FamilyAdapter,
+        prompt_embeds: Tensor,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        frozen: FrozenWeights,
+    ) -> None:
+        self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
+        self.frozen, self.steps = frozen, num_inference_steps
+        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+
+    @torch.no_grad()
+    def draw(
+        self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
+    ) -> LatentBatch:
+        rows = len(indices)
+        embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
+        both = torch.cat([self.family.embed_prompts([""]).expand_as(embeds), embeds])
+        shape = (1 if shared_timestep else rows, *self.family.latents_shape())
+        noise = torch.randn(shape, generator=generator).expand(rows, *shape[1:])
+        stop = int(torch.randint(self.steps, (1,), generator=generator))
+        latents = noise.to(embeds) * self.scheduler.init_noise_sigma
+        for t in self.scheduler.timesteps[:stop]:
+            inputs = torch.cat([latents, latents])
+            predicted = self.family.predict_noise(inputs, t.expand(2 * rows), both)
+            noise_pred = guided(*predicted.chunk(2), self.scale)
+            latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+        timesteps = self.scheduler.timesteps[stop].expand(rows)
+        with self.frozen.swapped():
+            predicted = self.family.predict_noise(
+                torch.cat([latents, latents]), timesteps.repeat(2), both
+            )
+        uncond, cond = predicted.chunk(2)
+        return LatentBatch(latents, timesteps, cond, uncond)
+
+
+def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
+    """A DDIM scheduler with the model's own noise schedule, its timesteps set."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
+    return scheduler
+
+
+def trajectory_seed(seed: int, name: str, number: int) -> int:
+    """Seed of the starting noise of trajectory `number` of prompt `name`."""
+    digest = hashlib.sha256(f"{seed}|{name}|{number}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

@@ -1,0 +1,194 @@
+"""The artefact of an erasure: the tensors it changed, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from erasekit.diffusion.loading import LoadedModel, hash_weights
+from erasekit.errors import EditError
+from erasekit.files import atomic_path, atomic_write_json, writing
+
+WEIGHTS, INFO = "edit.safetensors", "edit.json"
+SCHEMA = 1
+
+
+@dataclass
+class Edit:
+    """Changed tensors of a UNet, with provenance.
+
+    Attributes:
+        tensors: new values by parameter name; what is not named is unchanged.
+        info: provenance, as `edit.json` has it (see docs/interface.md).
+        history: one record per training step, as `history.jsonl` has it.
+        adversaries: embeddings of the adversarial concepts along the run, by
+            "step.erased index", each [L, D]; empty where the method has none.
+    """
+
+    tensors: dict[str, Tensor]
+    info: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    adversaries: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def base_hash(self) -> str:
+        """Hash of the model this edit was made from."""
+        return str(self.info["base_model"]["hash"])
+
+    @contextmanager
+    def applied(self, pipeline: Any, *, force: bool = False) -> Iterator[Any]:
+        """The pipeline with this edit, for the block; afterwards it is as it was, bit for bit.
+
+        Args:
+            pipeline: a diffusers pipeline, or a `LoadedModel`.
+            force: apply to a model it was not made from.
+
+        Raises:
+            EditError: another model, or tensors that are not there or of another shape.
+        """
+        parameters = self._check(pipeline, force=force)
+        originals = {name: parameters[name].data for name in self.tensors}
+        try:
+            for name, value in self.tensors.items():
+                current = parameters[name].data
+                parameters[name].data = value.to(current.device, current.dtype, copy=True)
+            yield pipeline
+        finally:
+            for name, value in originals.items():
+                parameters[name].data = value
+
+    def apply(self, pipeline: Any, *, force: bool = False) -> None:
+        """Put this edit into the pipeline for good. See `applied` for arguments and errors."""
+        parameters = self._check(pipeline, force=force)
+        with torch.no_grad():
+            for name, value in self.tensors.items():
+                parameters[name].copy_(value)
+
+    def _check(self, pipeline: Any, *, force: bool) -> Mapping[str, torch.nn.Parameter]:
+        inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
+        parameters = dict(inner.unet.named_parameters())
+        if not force:
+            found = (
+                pipeline.hash
+                if isinstance(pipeline, LoadedModel)
+                else hash_weights([inner.text_encoder, inner.unet])
+            )
+            if found != self.base_hash:
+                raise EditError(
+                    f"This edit was made from a model with hash {self.base_hash[:16]}, and this "
+                    f"model has hash {found[:16]}; load {self.info['base_model']['id']!r}, or "
+                    "add --force (force=True) to apply it all the same."
+                )
+        for name, value in self.tensors.items():
+            if name not in parameters or parameters[name].shape != value.shape:
+                raise EditError(
+                    f"This edit does not fit the model: it has no parameter {name!r} of shape "
+                    f"{tuple(value.shape)}; load the model it was made from."
+                )
+        return parameters
+
+    def save(self, folder: Path | str) -> None:
+        """Write `edit.safetensors` and `edit.json` into `folder`, each wholly or not at all.
+
+        Raises:
+            OutputError: the folder can't be written, or the disk is full.
+        """
+        folder = Path(folder)
+        metadata = {"format": "erasekit", "schema": str(SCHEMA), "base_hash": self.base_hash}
+        save_tensors(folder / WEIGHTS, self.tensors, metadata)
+        atomic_write_json(folder / INFO, {"schema": SCHEMA, **self.info})
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, wholly or not at all.
+
+    Raises:
+        OutputError: it can't be written, or the disk is full.
+    """
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, dict(metadata or {}))
+        except SafetensorError as error:
+            with writing(path):
+                raise _as_os_error(error) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        EditError: no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise EditError(f"There is no {str(path)!r}; name a run folder.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise EditError(
+            f"The file {str(path)!r} is damaged or no safetensors file ({error}); make it again."
+        ) from error
+
+
+def load_edit(folder: Path | str) -> Edit:
+    """Read an edit from its run folder.
+
+    Raises:
+        EditError: no such folder, a file is missing or damaged, or a newer schema.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise EditError(f"There is no run folder {str(folder)!r}; name one that `erase` wrote.")
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EditError(
+            f"The folder {str(folder)!r} has no {INFO}: its run has not finished, or it is no run."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise EditError(f"The file {str(folder / INFO)!r} can't be read ({error}).") from error
+    if not isinstance(info, dict) or "base_model" not in info:
+        raise EditError(f"The file {str(folder / INFO)!r} does not describe an edit.")
+    if info.get("schema", 0) > SCHEMA:
+        raise EditError(
+            f"The edit {str(folder)!r} has schema {info['schema']}; this erasekit reads {SCHEMA}. "
+            "Upgrade erasekit."
+        )
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    return Edit(tensors, info, read_history(folder))
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The records of `history.jsonl`, or [] where there is none.
+
+    Raises:
+        EditError: a line is not JSON.
+    """
+    path = folder / "history.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """The operating system's error that safetensors reports as text."""
+    import errno
+    import re
+
+    match = re.search(r"os error (\d+)", str(error))
+    return OSError(int(match.group(1)) if match else errno.EIO, str(error))
