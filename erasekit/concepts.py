@@ -110,4 +110,4 @@ def slug(text: str) -> str:
 
 
 def _word_pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(normalised(name))}s?(?!\w)")
+    return re.compile(rf"(?<!\w){re.escape(normalised(name))}(?:e?s)?(?!\w)")

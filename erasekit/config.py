@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -58,7 +58,8 @@ def resolve(
 
     Args:
         groups: the settings classes; no two share a field name.
-        layers: mappings of field name to value; strings are read as the field's type.
+        layers: mappings of field name to value; strings are read as the field's type, and "none"
+            as None where the field may be None.
         owner: what these settings belong to, for messages, such as "method 'gumbel'".
 
     Raises:
@@ -123,7 +124,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:
-    own = {name: values[name] for name in group.model_fields if name in values}
+    own = {
+        name: _read_none(values[name], info.annotation)
+        for name, info in group.model_fields.items()
+        if name in values
+    }
     try:
         return group(**own)
     except ValidationError as error:
@@ -132,6 +137,12 @@ def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Sett
         raise ConfigError(
             f"Setting {name}={first['input']!r} of {owner} is not valid: {first['msg']}."
         ) from error
+
+
+def _read_none(value: Any, annotation: Any) -> Any:
+    """None for the text "none" where `annotation` is a union with None, else `value`."""
+    optional = type(None) in get_args(annotation)
+    return None if optional and value in ("none", "None") else value
 
 
 def _type_name(annotation: Any) -> str:
