@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import erasekit
-from erasekit.cli.output import print_error
+from erasekit.cli.output import print_error, print_note
 from erasekit.cli.plugin_commands import add_plugin_commands
 from erasekit.errors import ErasekitError
 from erasekit.plugin.registry import Registry
@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. An `ErasekitError` becomes one sentence and its exit code."""
     registry = Registry()
     try:
-        build_app(registry)(args=arguments, obj=registry)
+        app = build_app(registry)
+        for plugin in registry.manager.plugins:
+            if plugin.error:
+                print_note(f"The plugin {plugin.name!r} is broken and was skipped: {plugin.error}")
+        app(args=arguments, obj=registry)
     except ErasekitError as error:
         print_error(str(error))
         sys.exit(error.exit_code)

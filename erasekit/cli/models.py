@@ -108,7 +108,7 @@ def _registered(
     entry = ModelEntry(model.name, model.family, "hub", registered=True, scorer=model.scorer)
     try:
         source = str(model.load()())
-        if Path(source).is_dir():
+        if Path(source).is_absolute():
             entry.source, entry.path = _folder_source(source), source
         else:
             entry.hub_id = source

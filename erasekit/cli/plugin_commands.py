@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from erasekit.plugin.manager import PluginManager
+from erasekit.plugin.manager import PluginManager, describe_fault
 
 
 def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
@@ -24,7 +24,7 @@ def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
             if taken:
                 raise ValueError(f"command {', '.join(sorted(taken))} is taken")
         except Exception as fault:  # a plugin may fail in any way; it is listed, not raised
-            manager.mark_broken(plugin, f"{type(fault).__name__}: {fault}")
+            manager.mark_broken(plugin, describe_fault(fault))
         else:
             app.registered_commands.extend(own.registered_commands)
             app.registered_groups.extend(own.registered_groups)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from erasekit.errors import PluginError
+from erasekit.errors import ErasekitError, PluginError
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class Descriptor:
         """Import and return the target.
 
         Raises:
-            PluginError: the module or the attribute is not there.
+            PluginError: the module can't be imported, or the attribute is not there.
+            ErasekitError: what the module itself raises of this tree, such as a missing extra.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        except ErasekitError:
+            raise
+        except Exception as error:  # a plugin's module may fail in any way
             raise PluginError(
                 f"The {self.kind} {self.name!r} points at {self.target!r}, which can't be "
                 f"imported ({error}); mend or uninstall its plugin."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
@@ -48,24 +48,29 @@ class PluginManager:
         error = None
         try:
             self.register(point.load(), name)
-        except Exception as fault:  # a plugin may fail in any way; it is listed, not raised
-            error = f"{type(fault).__name__}: {fault}"
+        except (Exception, SystemExit) as fault:  # it may fail in any way: listed, not raised
+            error = describe_fault(fault)
         return PluginInfo(name, distribution, version, point.value, error)
 
     def register(self, plugin: object, name: str) -> None:
         """Register one plugin object; takes it out again where its hooks are not valid.
 
         Raises:
-            pluggy.PluginValidationError: a hook is misspelled or has the wrong arguments.
+            pluggy.PluginValidationError: a hook is misspelled, has the wrong arguments, or there
+                is none.
+            ValueError: the plugin or the name is registered already.
         """
-        self.pluggy.register(plugin, name)
         try:
-            callers = self.pluggy.get_hookcallers(plugin) or []
+            self.pluggy.register(plugin, name)
+            callers = self.pluggy.get_hookcallers(plugin)
+            if not callers:
+                raise pluggy.PluginValidationError(plugin, "no function is marked with @hookimpl")
             for caller in callers:
                 if not caller.has_spec():
                     raise pluggy.PluginValidationError(plugin, f"unknown hook {caller.name!r}")
-        except Exception:
-            self.pluggy.unregister(plugin)
+        except pluggy.PluginValidationError:
+            if self.pluggy.is_registered(plugin):
+                self.pluggy.unregister(plugin)
             raise
 
     def call_each(self, hook: str, **kwargs: object) -> Iterable[tuple[str, object]]:
@@ -78,11 +83,17 @@ class PluginManager:
                 yield implementation.plugin_name, fault
 
     def mark_broken(self, name: str, error: str) -> None:
-        """List plugin `name` with `error`."""
+        """List plugin `name` with `error`, behind those it has already."""
         self.plugins = [
-            PluginInfo(p.name, p.distribution, p.version, p.module, error) if p.name == name else p
+            replace(p, error=f"{p.error}; {error}" if p.error else error) if p.name == name else p
             for p in self.plugins
         ]
+
+
+def describe_fault(fault: BaseException) -> str:
+    """The class and the first line of what a plugin raised."""
+    lines = str(fault).strip().splitlines()
+    return f"{type(fault).__name__}: {lines[0]}" if lines else type(fault).__name__
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

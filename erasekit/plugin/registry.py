@@ -15,7 +15,7 @@ from erasekit.plugin.descriptors import (
     StrategyDescriptor,
     SuiteDescriptor,
 )
-from erasekit.plugin.manager import PluginManager
+from erasekit.plugin.manager import PluginManager, describe_fault
 
 D = TypeVar("D", bound=Descriptor)
 
@@ -76,9 +76,10 @@ class Registry:
 
     def owner(self, descriptor: Descriptor) -> str:
         """Name of the plugin that registered `descriptor`."""
-        for claims in self._tables[type(descriptor)].get(descriptor.name, []):
-            if claims[1] is descriptor:
-                return claims[0]
+        for table in self._tables.values():
+            for plugin, registered in table.get(descriptor.name, []):
+                if registered is descriptor:
+                    return plugin
         raise KeyError(descriptor.name)
 
     def collisions(self) -> list[str]:
@@ -117,7 +118,7 @@ class Registry:
                     if not isinstance(descriptor, kind):
                         raise TypeError(f"{hook} gave {descriptor!r}, not a {kind.__name__}")
             except Exception as fault:
-                self.manager.mark_broken(plugin, f"{type(fault).__name__}: {fault}")
+                self.manager.mark_broken(plugin, describe_fault(fault))
                 continue
             for descriptor in descriptors:
                 table.setdefault(descriptor.name, []).append((plugin, descriptor))
@@ -139,5 +140,7 @@ class Registry:
 
 
 def _collision(kind: str, name: str, claims: list[tuple[str, Descriptor]]) -> str:
-    owners = " and ".join(repr(plugin) for plugin, _ in claims)
-    return f"The {kind} {name!r} is claimed by {owners}; uninstall one of them."
+    owners = list(dict.fromkeys(repr(plugin) for plugin, _ in claims))
+    if len(owners) == 1:
+        return f"The {kind} {name!r} is registered twice by {owners[0]}; rename one of them."
+    return f"The {kind} {name!r} is claimed by {' and '.join(owners)}; uninstall one of them."
