@@ -111,7 +111,9 @@ def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The concept space {source!r} can't be read as text: {error}.") from error
+        raise ConfigError(
+            f"The concept space {source!r} can't be read as text: {error}."
+        ) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

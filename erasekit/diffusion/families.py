@@ -62,7 +62,12 @@ class FamilyAdapter(ABC):
 
     @abstractmethod
     def predict_noise(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """eps_theta(z_t, t, c): [B, C, h, w] for latents [B, C, h, w], timesteps [B], embeds [B, L, D].
+        """Predicted noise eps_theta(z_t, t, c), [B, C, h, w].
+
+        Args:
+            latents: z_t, [B, C, h, w].
+            timesteps: t, [B].
+            prompt_embeds: c, [B, L, D].
 
         Counts its passes in `passes`, the backward ones when they happen.
         """
@@ -141,7 +146,9 @@ class StableDiffusion1(FamilyAdapter):
         count = latents.shape[0]
         self.passes.forward += count
         if noise_pred.requires_grad:
-            noise_pred.register_hook(lambda _: self._count_backward(count))
+            noise_pred.register_hook(  # type: ignore[no-untyped-call]
+                lambda _: self._count_backward(count)
+            )
         return noise_pred
 
     def _count_backward(self, count: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,22 +162,20 @@ def _same_as_registered(path: Path, registry: Registry) -> ModelDescriptor:
 
 def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import logging
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
 
     local = Path(source).is_dir()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            source,
-            torch_dtype=dtype,
-            safety_checker=None,
-            requires_safety_checker=False,
-            use_safetensors=True,
-            local_files_only=local,
-        )
+        with _quiet():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                source,
+                safety_checker=None,
+                requires_safety_checker=False,
+                use_safetensors=True,
+                local_files_only=local,
+            )
+            return pipeline.to(dtype)
     except GatedRepoError as error:
         raise ModelError(
             f"The model {name!r} is gated; accept its licence on the hub and set HF_TOKEN."
@@ -199,8 +198,27 @@ def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
             f"The model {name!r} is not in the local cache and the hub can't be reached; connect, "
             "or name a local folder, or use --model icons."
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress bars and notes of diffusers and transformers for the block."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    verbosities = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
     finally:
-        logging.set_verbosity(verbosity)
+        for library, verbosity, bar in zip(libraries, verbosities, bars, strict=True):
+            library.set_verbosity(verbosity)
+            if bar:
+                library.enable_progress_bar()
 
 
 @torch.no_grad()

@@ -73,7 +73,8 @@ def sample(
             inputs = torch.cat([scaled, scaled]) if scale > 1 else scaled
             noise_pred = family.predict_noise(inputs, t.expand(len(inputs)), both)
             if scale > 1:
-                noise_pred = guided(*noise_pred.chunk(2), scale)
+                uncond, cond = noise_pred.chunk(2)
+                noise_pred = guided(uncond, cond, scale)
             latents = scheduler.step(noise_pred, t, latents, return_dict=False)[0]
         images.append(family.decode(latents))
         if on_images:

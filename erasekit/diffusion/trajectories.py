@@ -62,12 +62,11 @@ class FrozenTrajectories(LatentSource):
         family: the adapter; its UNet must be the frozen one when prompts are first drawn, or
             `frozen` must be given.
         prompt_embeds: the prompts, [P, L, D].
-        names: one text per prompt; with `seed` it decides the starting noises, so a trajectory
-            does not depend on which others are sampled.
         num_inference_steps: solver steps S; t is drawn from them.
         guidance_scale: guidance while sampling.
-        per_prompt: trajectories per prompt N.
-        seed: see `names`.
+        per_prompt: trajectories per prompt N; prompts share their N starting noises.
+        seed: decides the starting noises, so a trajectory does not depend on which others are
+            sampled.
         batch_size: trajectories sampled at once.
         frozen: the original weights, swapped in while sampling.
         on_sampled: called with the number of trajectories just sampled.
@@ -79,7 +78,6 @@ class FrozenTrajectories(LatentSource):
         self,
         family: FamilyAdapter,
         prompt_embeds: Tensor,
-        names: Sequence[str],
         *,
         num_inference_steps: int,
         guidance_scale: float,
@@ -89,7 +87,7 @@ class FrozenTrajectories(LatentSource):
         batch_size: int = 32,
         on_sampled: Callable[[int], None] | None = None,
     ) -> None:
-        self.family, self.prompt_embeds, self.names = family, prompt_embeds, list(names)
+        self.family, self.prompt_embeds = family, prompt_embeds
         self.steps, self.scale = num_inference_steps, guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
         self.frozen, self.on_sampled = frozen, on_sampled
@@ -125,13 +123,13 @@ class FrozenTrajectories(LatentSource):
                     found[p].append(kept)
                 if self.on_sampled:
                     self.on_sampled(len(chunk))
-        for p, kept in found.items():
-            parts = [torch.stack(part) for part in zip(*kept, strict=True)]
-            self._kept[p] = (parts[0], parts[1], parts[2])
+        for p, trajectories in found.items():
+            latents, cond, uncond = (torch.stack(part) for part in zip(*trajectories, strict=True))
+            self._kept[p] = (latents, cond, uncond)
 
     def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
         embeds = self.prompt_embeds[[p for p, _ in jobs]]
-        seeds = [trajectory_seed(self.seed, self.names[p], n) for p, n in jobs]
+        seeds = [trajectory_seed(self.seed, n) for _, n in jobs]
         latents = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
         empty = self.family.embed_prompts([""]).expand_as(embeds)
         both = torch.cat([empty, embeds])
@@ -144,7 +142,7 @@ class FrozenTrajectories(LatentSource):
             noise_pred = guided(uncond, cond, self.scale)
             latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
         stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
-        return list(zip(*(part.unbind() for part in stacked), strict=True))  # type: ignore[arg-type]
+        return [(latents, cond, uncond) for latents, cond, uncond in zip(*stacked, strict=True)]
 
 
 class CurrentTrajectories(LatentSource):
@@ -181,7 +179,8 @@ class CurrentTrajectories(LatentSource):
         for t in self.scheduler.timesteps[:stop]:
             inputs = torch.cat([latents, latents])
             predicted = self.family.predict_noise(inputs, t.expand(2 * rows), both)
-            noise_pred = guided(*predicted.chunk(2), self.scale)
+            uncond, cond = predicted.chunk(2)
+            noise_pred = guided(uncond, cond, self.scale)
             latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
         timesteps = self.scheduler.timesteps[stop].expand(rows)
         with self.frozen.swapped():
@@ -201,7 +200,7 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
     return scheduler
 
 
-def trajectory_seed(seed: int, name: str, number: int) -> int:
-    """Seed of the starting noise of trajectory `number` of prompt `name`."""
-    digest = hashlib.sha256(f"{seed}|{name}|{number}".encode()).digest()
+def trajectory_seed(seed: int, number: int) -> int:
+    """Seed of starting noise `number`; far from the small seeds that images are drawn with."""
+    digest = hashlib.sha256(f"trajectory|{seed}|{number}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

@@ -1,0 +1,1 @@
+"""Erasure methods and preservation strategies."""

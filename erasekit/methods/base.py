@@ -1,0 +1,136 @@
+"""What an erasure method is, and what it is given.
+
+To write a method, subclass `ErasureMethod` and register it; to change only what is preserved,
+subclass `PreservationStrategy` (see `erasekit.methods.gradient`). docs/writing-a-plugin.md walks
+through both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from erasekit.concepts import Erasure
+from erasekit.config import Settings
+from erasekit.diffusion.concept_space import ConceptSpace, concept_space
+from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.plugin.registry import Registry
+
+
+@dataclass
+class ErasureContext:
+    """What a method works on.
+
+    Attributes:
+        model: the model that is edited; its UNet holds the trained weights theta'.
+        erasure: what goes, towards what, what stays.
+        registry: everything that is registered.
+        seed: of the run; take random numbers from `generator` alone.
+        parameters: the UNet parameters in scope, by name; only these may change.
+        on_status: tells the user what is being prepared.
+    """
+
+    model: LoadedModel
+    erasure: Erasure
+    registry: Registry
+    seed: int
+    parameters: Mapping[str, nn.Parameter]
+    on_status: Callable[[str], None] = field(default=lambda text: None)
+
+    @property
+    def family(self) -> FamilyAdapter:
+        """The adapter: `predict_noise`, `embed_prompts`."""
+        return self.model.family
+
+    @cached_property
+    def frozen(self) -> FrozenWeights:
+        """The original weights of the scope; `with context.frozen.swapped(): ...` is theta."""
+        return FrozenWeights(self.model.unet, self.parameters)
+
+    @cached_property
+    def erased_embeds(self) -> Tensor:
+        """tau(c_e) of the erased concepts, [E, L, D]."""
+        return self.family.embed_prompts([concept.text for concept in self.erasure.erased])
+
+    @cached_property
+    def erased_features(self) -> Tensor:
+        """Unit vectors of the erased concepts, [E, F], as `ConceptSpace.features`."""
+        return self.family.word_features([concept.text for concept in self.erasure.erased])
+
+    @cached_property
+    def neutral_embeds(self) -> Tensor:
+        """tau(c_n), [1, L, D]."""
+        return self.family.embed_prompts([self.erasure.neutral])
+
+    def concept_space(self, source: str = "") -> ConceptSpace:
+        """R, without the erased concepts. See `erasekit.diffusion.concept_space`."""
+        return concept_space(self.model, self.erasure, self.registry, source)
+
+    def generator(self, step: int, purpose: str) -> torch.Generator:
+        """Random numbers of one step for one purpose.
+
+        They follow from seed, step and purpose alone, so a resumed run draws what an
+        uninterrupted one would.
+        """
+        digest = hashlib.sha256(f"{self.seed}|{step}|{purpose}".encode()).digest()
+        return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass
+class StepOutput:
+    """What one training step gives the Trainer.
+
+    Attributes:
+        loss: scalar to be minimised by the Trainer.
+        record: what the history keeps: `erase_loss`, `preserve_loss`, `timestep`, `adversary`.
+    """
+
+    loss: Tensor
+    record: dict[str, Any]
+
+
+class ErasureMethod(ABC):
+    """An erasure method: how the weights in scope change so that concepts are no longer drawn.
+
+    A gradient method returns a loss from every step. A closed-form method changes the parameters
+    itself (under `torch.no_grad()`) and returns None: such a step is not back-propagated.
+
+    Class attributes:
+        Config: its hyperparameters, a `Settings` subclass with help on each field.
+        training_defaults: training hyperparameters (steps, learning_rate, ...) it needs changed,
+            such as `{"steps": 1}` for a closed form.
+    """
+
+    Config: ClassVar[type[Settings]] = Settings
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+
+    @abstractmethod
+    def prepare(self, context: ErasureContext) -> None:
+        """Called once before the first step, with the UNet still being theta."""
+
+    @abstractmethod
+    def training_step(self, step: int) -> StepOutput | None:
+        """One outer step, from 0. None: nothing to back-propagate."""
+
+    def adversaries(self) -> Tensor | None:
+        """Embeddings of the adversarial concepts now, [E, L, D], or None."""
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep beside weights and optimiser."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave; called after `prepare`."""

@@ -1,0 +1,288 @@
+"""One erase term, one preservation strategy.
+
+    min_theta'  || eps_theta'(z_t, c_e) - target ||^2  +  lambda * L2
+
+with the target eps_theta(c_n) - g * (eps_theta(c_e) - eps_theta(c_n)) of ESD (Gandikota et al.,
+ICCV 2023, eq. 7) and L2 from the strategy (Bui et al., NeurIPS 2024, eq. 1-4). Norms are means
+over elements (MSE).
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from erasekit.config import Settings
+from erasekit.diffusion.trajectories import CurrentTrajectories, FrozenTrajectories, LatentSource
+from erasekit.errors import ConfigError
+from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
+
+
+class GradientConfig(Settings):
+    """Hyperparameters that every method of this family shares."""
+
+    batch_size: int = Field(8, gt=0, description="rows of the erase term per step")
+    keep_weight: float = Field(1.0, ge=0, description="lambda, the weight of preservation")
+    negative_guidance: float = Field(
+        1.0,
+        ge=0,
+        description="g: how far the target lies beyond the neutral concept, away from the erased",
+    )
+    loss_space: Literal["epsilon", "z0"] = Field(
+        "epsilon", description="losses on predicted noise, or on predicted clean latents"
+    )
+    latents_from: Literal["frozen", "current"] = Field(
+        "frozen",
+        description="z_t from kept trajectories of the frozen model, or sampled anew each step "
+        "from the model being trained, as published",
+    )
+    trajectory_steps: int = Field(25, gt=0, description="solver steps of a trajectory")
+    trajectories: int = Field(8, gt=0, description="trajectories kept per erased concept")
+    keep_trajectories: int = Field(2, gt=0, description="trajectories kept per word of R")
+    trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
+
+
+@dataclass(frozen=True)
+class ErasedBatch:
+    """The erase branch of one step.
+
+    Attributes:
+        step: the outer step, from 0.
+        concepts: which erased concept each row is of, [B], int64.
+        latents: z_t of the erased concepts, [B, C, h, w].
+        timesteps: [B], int64.
+        prompt_embeds: tau(c_e), [B, L, D].
+        noise_pred: frozen eps(z_t, c_e), [B, C, h, w].
+        neutral_noise_pred: frozen eps(z_t, c_n), [B, C, h, w].
+    """
+
+    step: int
+    concepts: Tensor
+    latents: Tensor
+    timesteps: Tensor
+    prompt_embeds: Tensor
+    noise_pred: Tensor
+    neutral_noise_pred: Tensor
+
+
+@dataclass(frozen=True)
+class KeepBatch:
+    """The keep branch of one step: where the trained model should predict `noise_pred`.
+
+    Attributes:
+        latents: z_t, [K, C, h, w].
+        timesteps: [K], int64.
+        prompt_embeds: the kept concepts, [K, L, D].
+        noise_pred: frozen eps(z_t, c), [K, C, h, w].
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    prompt_embeds: Tensor
+    noise_pred: Tensor
+
+
+class PreservationStrategy(ABC):
+    """What is preserved while the erased concepts go.
+
+    The three questions a strategy answers, in the order they are asked in each step:
+
+    1. `ascend(batch)`: the inner max. Move the adversarial concept; may do nothing.
+    2. `keep(batch)`: which rows to keep, or None.
+    3. `loss(noise_pred, keep)`: L2. By default the MSE of those rows; a strategy without rows
+       overrides it.
+
+    Everything it needs is in `self.task` after `prepare`. A strategy that has rows is given
+    their predictions from the same UNet pass as the erase branch.
+    """
+
+    Config: ClassVar[type[Settings]] = Settings
+    uses_concept_space: ClassVar[bool] = False
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+
+    def prepare(self, task: GradientErasure) -> None:
+        """Called once before the first step, with the UNet still being theta."""
+        self.task = task
+
+    def ascend(self, batch: ErasedBatch) -> None:
+        """The inner max: move the adversarial concepts towards larger L2."""
+
+    def keep(self, batch: ErasedBatch) -> KeepBatch | None:
+        """The rows to keep in this step."""
+        return None
+
+    def loss(self, noise_pred: Tensor | None, keep: KeepBatch | None) -> Tensor:
+        """L2 of this step, a scalar.
+
+        Args:
+            noise_pred: eps_theta'(z_t, c) of the kept rows, [K, C, h, w]; None without rows.
+            keep: what `keep` returned.
+        """
+        if noise_pred is None or keep is None:
+            return torch.zeros(())
+        return self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
+
+    def describe(self) -> list[dict[str, Any]] | None:
+        """For the history, per erased concept: erased, concept, entropy, shift, nearest."""
+        return None
+
+    def adversaries(self) -> Tensor | None:
+        """The adversarial concepts now, [E, L, D], or None."""
+        return None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep: pi and its optimiser, c_a."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave; called after `prepare`."""
+
+
+class GradientErasure(ErasureMethod):
+    """The erase term, with a preservation strategy by name.
+
+    Args:
+        config: see `GradientConfig`.
+        strategy: a built strategy.
+    """
+
+    Config = GradientConfig
+    config: GradientConfig
+
+    def __init__(self, config: GradientConfig, strategy: PreservationStrategy) -> None:
+        super().__init__(config)
+        self.strategy = strategy
+
+    def prepare(self, context: ErasureContext) -> None:
+        """Sample and keep the trajectories of the erased concepts.
+
+        Raises:
+            ConfigError: concepts to keep were named, and the strategy has no use for them.
+        """
+        self.context, self.family = context, context.family
+        if context.erasure.keep and not self.strategy.uses_concept_space:
+            raise ConfigError(
+                f"The strategy {type(self.strategy).__name__!r} chooses nothing from a list; drop "
+                "--keep, or use --method random, nearest or gumbel."
+            )
+        alphas = context.model.pipeline.scheduler.alphas_cumprod.to(self.family.device)
+        self._z0_weights = (1 - alphas) / alphas
+        self.erased_source = self.latent_source(
+            context.erased_embeds, self.config.trajectories, "erased concepts"
+        )
+        self.strategy.prepare(self)
+
+    def latent_source(self, prompt_embeds: Tensor, per_prompt: int, what: str) -> LatentSource:
+        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says."""
+        if self.config.latents_from == "current":
+            return CurrentTrajectories(
+                self.family,
+                prompt_embeds,
+                num_inference_steps=self.config.trajectory_steps,
+                guidance_scale=self.config.trajectory_guidance,
+                frozen=self.context.frozen,
+            )
+        source = FrozenTrajectories(
+            self.family,
+            prompt_embeds,
+            num_inference_steps=self.config.trajectory_steps,
+            guidance_scale=self.config.trajectory_guidance,
+            per_prompt=per_prompt,
+            seed=self.context.seed,
+            frozen=self.context.frozen,
+        )
+        self.context.on_status(f"sampling {per_prompt * len(prompt_embeds)} trajectories of {what}")
+        source.ensure(range(len(prompt_embeds)))
+        return source
+
+    def training_step(self, step: int) -> StepOutput:
+        batch = self._erased_batch(step)
+        self.strategy.ascend(batch)
+        keep = self.strategy.keep(batch)
+        rows = len(batch.latents)
+        if keep is None:
+            noise_pred = self.family.predict_noise(
+                batch.latents, batch.timesteps, batch.prompt_embeds
+            )
+            kept_pred = None
+        else:
+            both = self.family.predict_noise(
+                torch.cat([batch.latents, keep.latents]),
+                torch.cat([batch.timesteps, keep.timesteps]),
+                torch.cat([batch.prompt_embeds, keep.prompt_embeds]),
+            )
+            noise_pred, kept_pred = both[:rows], both[rows:]
+        erase_loss = self.mse(noise_pred, self._target(batch), batch.timesteps)
+        preserve_loss = self.strategy.loss(kept_pred, keep)
+        loss = erase_loss + self.config.keep_weight * preserve_loss
+        return StepOutput(
+            loss,
+            {
+                "erase_loss": float(erase_loss.detach()),
+                "preserve_loss": float(preserve_loss.detach()),
+                "timestep": [int(t) for t in batch.timesteps],
+                "adversary": self.strategy.describe(),
+            },
+        )
+
+    def mse(self, noise_pred: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error over elements, in the configured loss space.
+
+        In "z0" each row is weighted by (1 - abar_t) / abar_t, which makes it the error of the
+        predicted clean latents.
+
+        Args:
+            noise_pred, target: [B, C, h, w].
+            timesteps: [B].
+        """
+        errors = (noise_pred - target).square().flatten(1).mean(dim=1)
+        if self.config.loss_space == "z0":
+            errors = errors * self._z0_weights[timesteps]
+        return errors.mean()
+
+    def adversaries(self) -> Tensor | None:
+        return self.strategy.adversaries()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.strategy.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.strategy.load_state_dict(state)
+
+    def _erased_batch(self, step: int) -> ErasedBatch:
+        generator = self.context.generator(step, "erase")
+        count, rows = len(self.context.erasure.erased), self.config.batch_size
+        turns = (torch.arange(rows) + step * rows) % count
+        concepts = turns[torch.randperm(rows, generator=generator)]
+        drawn = self.erased_source.draw(concepts, generator)
+        neutral = drawn.noise_pred_uncond
+        if self.context.erasure.neutral:
+            embeds = self.context.neutral_embeds.expand(rows, -1, -1)
+            neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)
+        return ErasedBatch(
+            step,
+            concepts,
+            drawn.latents,
+            drawn.timesteps,
+            self.context.erased_embeds[concepts],
+            drawn.noise_pred,
+            neutral,
+        )
+
+    @torch.no_grad()
+    def frozen_noise(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """eps_theta of the frozen model: one more pass."""
+        with self.context.frozen.swapped():
+            return self.family.predict_noise(latents, timesteps, prompt_embeds)
+
+    def _target(self, batch: ErasedBatch) -> Tensor:
+        away = batch.noise_pred - batch.neutral_noise_pred
+        return batch.neutral_noise_pred - self.config.negative_guidance * away

@@ -1,0 +1,49 @@
+"""Built-in methods and preservation strategies. No torch here."""
+
+from __future__ import annotations
+
+from erasekit.plugin.descriptors import MethodDescriptor, StrategyDescriptor
+from erasekit.plugin.hookspecs import hookimpl
+
+BUI = (
+    "Bui et al., Erasing Undesirable Concepts in Diffusion Models with Adversarial "
+    "Preservation, NeurIPS 2024"
+)
+GRADIENT = "erasekit.methods.gradient:GradientErasure"
+
+_STRATEGIES = (
+    ("neutral", "keep the neutral concept (naive)", "neutral:NeutralPreservation", BUI),
+    ("l2", "keep the weights near where they were", "l2:WeightPreservation", BUI),
+    ("pgd", "keep an adversarial embedding, found by gradient steps", "pgd:PGDPreservation", BUI),
+    (
+        "gumbel",
+        "keep adversarial words of R, found by ascent on a distribution",
+        "gumbel:GumbelPreservation",
+        BUI,
+    ),
+    (
+        "argmax",
+        "keep the words of R harmed most, found by scoring",
+        "argmax:ArgmaxPreservation",
+        "",
+    ),
+    ("none", "control: erase alone, keep nothing", "none:NoPreservation", ""),
+    ("random", "control: keep words of R at random", "random:RandomPreservation", ""),
+    ("nearest", "control: keep the nearest words of R", "nearest:NearestPreservation", ""),
+)
+
+
+@hookimpl
+def erasekit_register_strategies() -> list[StrategyDescriptor]:
+    return [
+        StrategyDescriptor(name, summary, f"erasekit.methods.preservation.{target}", reference)
+        for name, summary, target, reference in _STRATEGIES
+    ]
+
+
+@hookimpl
+def erasekit_register_methods() -> list[MethodDescriptor]:
+    return [
+        MethodDescriptor(name, summary, GRADIENT, reference, {"strategy": name})
+        for name, summary, _, reference in _STRATEGIES
+    ]

@@ -1,0 +1,1 @@
+"""Preservation strategies, one per file."""

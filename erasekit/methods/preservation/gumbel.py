@@ -1,0 +1,127 @@
+"""The adversarial concept as a distribution over R, searched by gradient ascent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
+from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
+
+
+class GumbelConfig(SpaceConfig):
+    """Hyperparameters of `gumbel`."""
+
+    temperature: float = Field(2.0, gt=0, description="T of the Gumbel softmax")
+    hard: bool = Field(
+        True, description="one word per row, by straight-through; off: a mixture of all words"
+    )
+    ascent_lr: float = Field(1e-2, gt=0, description="learning rate of pi (Adam)")
+    ascent_steps: int = Field(1, ge=0, description="ascent steps on pi per outer step")
+    exact_gradient: bool = Field(
+        False, description="let pi's gradient flow through the frozen prediction too"
+    )
+
+
+class GumbelPreservation(SpacePreservation):
+    """c_a = y R with y = softmax((pi + Gumbel noise) / T), made one-hot by straight-through.
+
+    pi are unconstrained logits, one vector per erased concept, equal at the start, moved by
+    gradient ascent on L2 (Bui et al., NeurIPS 2024, section 4, eq. 6-8). Every row of a batch
+    draws its own y. A hard row is kept on its word's own z_t, where the frozen prediction is
+    known; a soft row on the z_t of its likeliest word, with one frozen pass.
+    """
+
+    Config = GumbelConfig
+    config: GumbelConfig
+
+    def prepare(self, task: GradientErasure) -> None:
+        super().prepare(task)
+        count = len(task.context.erasure.erased)
+        self.pi = torch.zeros(count, len(self.space), device=task.family.device)
+        self.pi.requires_grad_(True)
+        self.optimizer = torch.optim.Adam([self.pi], lr=self.config.ascent_lr, maximize=True)
+        self.start = self.expected_embeds()
+
+    def ascend(self, batch: ErasedBatch) -> None:
+        for ascent in range(self.config.ascent_steps):
+            generator = self.task.context.generator(batch.step, f"ascend {ascent}")
+            y = self.draw(batch.concepts, generator)
+            keep = self.rows(y, generator)
+            noise_pred = self.task.family.predict_noise(
+                keep.latents, keep.timesteps, keep.prompt_embeds
+            )
+            gain = self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
+            (self.pi.grad,) = torch.autograd.grad(gain, self.pi)
+            self.optimizer.step()
+
+    def keep(self, batch: ErasedBatch) -> KeepBatch:
+        generator = self.task.context.generator(batch.step, "keep")
+        with torch.no_grad():
+            y = self.draw(batch.concepts, generator)
+            self.chosen, self.concepts = y.argmax(dim=1).cpu(), batch.concepts
+            return self.rows(y, generator)
+
+    def draw(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
+        """y for each row, [B, K], differentiable in pi.
+
+        Args:
+            concepts: which erased concept each row stands beside, [B].
+        """
+        logits = self.pi[concepts]
+        uniform = torch.rand(logits.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
+        noise = -torch.log(-torch.log(uniform)).to(logits)
+        y = torch.softmax((logits + noise) / self.config.temperature, dim=1)
+        if not self.config.hard:
+            return y
+        one_hot = torch.zeros_like(y).scatter_(1, y.argmax(dim=1, keepdim=True), 1.0)
+        return one_hot + y - y.detach()
+
+    def rows(self, y: Tensor, generator: torch.Generator) -> KeepBatch:
+        """The kept rows of mixtures y [B, K]: c_a = y R on its likeliest word's own z_t."""
+        embeds = torch.einsum("bk,kld->bld", y, self.space.prompt_embeds)
+        drawn = self.source.draw(y.argmax(dim=1).cpu(), generator)
+        noise_pred = drawn.noise_pred
+        if self.config.exact_gradient and embeds.requires_grad:
+            with self.task.context.frozen.swapped():
+                noise_pred = self.task.family.predict_noise(drawn.latents, drawn.timesteps, embeds)
+        elif not self.config.hard:
+            noise_pred = self.task.frozen_noise(drawn.latents, drawn.timesteps, embeds.detach())
+        return KeepBatch(drawn.latents, drawn.timesteps, embeds, noise_pred)
+
+    @torch.no_grad()
+    def expected_embeds(self) -> Tensor:
+        """softmax(pi) R, the distribution's mean, [E, L, D]."""
+        return torch.einsum("ek,kld->eld", self.pi.softmax(dim=1), self.space.prompt_embeds)
+
+    @torch.no_grad()
+    def describe_search(self, erased: int) -> dict[str, Any]:
+        probabilities = self.pi[erased].softmax(dim=0)
+        start = self.start[erased]
+        shift = (self.expected_embeds()[erased] - start).norm() / start.norm()
+        return {
+            "entropy": float(-(probabilities * probabilities.clamp_min(1e-30).log()).sum()),
+            "shift": float(shift),
+            "nearest": self.space.words[int(probabilities.argmax())],
+        }
+
+    def adversaries(self) -> Tensor | None:
+        """The likeliest word of each erased concept, [E, L, D]."""
+        return self.space.prompt_embeds[self.pi.detach().argmax(dim=1)]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = {"pi": self.pi.detach()}
+        for key, value in self.optimizer.state.get(self.pi, {}).items():
+            state[f"adam.{key}"] = value
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.pi.copy_(state["pi"])
+        moments = {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
+        if moments:
+            self.optimizer.state[self.pi] = {k: v.clone() for k, v in moments.items()}

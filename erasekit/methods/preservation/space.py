@@ -1,0 +1,89 @@
+"""What the strategies that choose from a concept space R share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from erasekit.config import Settings
+from erasekit.methods.gradient import (
+    ErasedBatch,
+    GradientErasure,
+    KeepBatch,
+    PreservationStrategy,
+)
+
+
+class SpaceConfig(Settings):
+    """Where R comes from and how it is narrowed."""
+
+    concept_space: str = Field(
+        "", description="source of R: a registered one or a file; empty: the model's own"
+    )
+    num_concepts: int = Field(
+        1000, gt=0, description="K: words of R nearest to the erased concepts that are searched"
+    )
+    centres: int = Field(
+        0, ge=0, description="thin R to this many centres of its clusters; 0 keeps all"
+    )
+
+
+class SpacePreservation(PreservationStrategy):
+    """Keeps words of R, each on its own z_t; subclasses say which.
+
+    Attributes (after `prepare`):
+        space: the words that are searched.
+        chosen: index into `space` of each kept row of this step, [B].
+        concepts: which erased concept each kept row stands beside, [B].
+    """
+
+    Config = SpaceConfig
+    config: SpaceConfig
+    uses_concept_space = True
+
+    def prepare(self, task: GradientErasure) -> None:
+        super().prepare(task)
+        context = task.context
+        space = context.concept_space(self.config.concept_space)
+        space = space.nearest(context.erased_features, self.config.num_concepts)
+        self.space = space.centres(self.config.centres) if self.config.centres else space
+        self.source = task.latent_source(
+            self.space.prompt_embeds, task.config.keep_trajectories, f"{len(self.space)} concepts"
+        )
+        self.chosen = torch.zeros(0, dtype=torch.int64)
+        self.concepts = torch.zeros(0, dtype=torch.int64)
+
+    def choose(self, batch: ErasedBatch) -> Tensor:
+        """Indices into `space` of the words to keep beside each row, [B], int64."""
+        raise TypeError(f"{type(self).__name__} does not say which words it keeps")
+
+    def keep(self, batch: ErasedBatch) -> KeepBatch:
+        self.chosen, self.concepts = self.choose(batch), batch.concepts
+        generator = self.task.context.generator(batch.step, "keep")
+        drawn = self.source.draw(self.chosen, generator)
+        embeds = self.space.prompt_embeds[self.chosen]
+        return KeepBatch(drawn.latents, drawn.timesteps, embeds, drawn.noise_pred)
+
+    def describe(self) -> list[dict[str, Any]]:
+        rows = []
+        for e, concept in enumerate(self.task.context.erasure.erased):
+            indices = self.chosen[self.concepts == e].tolist()
+            words = list(dict.fromkeys(self.space.words[i] for i in indices))
+            rows.append(
+                {
+                    "erased": concept.text,
+                    "concept": ", ".join(words) or None,
+                    "entropy": None,
+                    "shift": None,
+                    "nearest": words[0] if words else None,
+                    **self.describe_search(e),
+                }
+            )
+        return rows
+
+    def describe_search(self, erased: int) -> dict[str, Any]:
+        """What the history says of the search for one erased concept."""
+        return {}

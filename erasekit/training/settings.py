@@ -1,0 +1,107 @@
+"""The hyperparameters of a run, gathered from method, strategy, model and user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from erasekit.config import Settings, resolve
+from erasekit.errors import ConfigError
+from erasekit.methods.base import ErasureMethod
+from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
+from erasekit.plugin.registry import Registry
+
+
+class TrainingSettings(Settings):
+    """What the Trainer needs, whatever the method."""
+
+    steps: int = Field(1000, gt=0, description="outer steps")
+    learning_rate: float = Field(1e-5, gt=0, description="Adam's learning rate")
+    scope: str = Field(
+        "auto",
+        description="parameters that may change: xattn, xattn-kv, noxattn, selfattn, full, "
+        "re:PATTERN; auto follows the concept's kind",
+    )
+    checkpoint_every: int = Field(
+        100, ge=0, description="outer steps between two checkpoints; 0 saves on Ctrl-C alone"
+    )
+    max_grad_norm: float = Field(0.0, ge=0, description="clip the gradient's norm; 0 does not clip")
+
+
+def settings_groups(descriptor: MethodDescriptor, registry: Registry) -> tuple[type[Settings], ...]:
+    """The settings classes of a method: the Trainer's, its own, its strategy's.
+
+    Raises:
+        PluginError: the method or its strategy can't be imported.
+        UnknownNameError: its strategy is not registered.
+    """
+    groups: list[type[Settings]] = [TrainingSettings, descriptor.load().Config]
+    if strategy := descriptor.options.get("strategy"):
+        groups.append(registry.strategy(strategy).load().Config)
+    return tuple(group for group in groups if group is not Settings)
+
+
+def default_layers(
+    descriptor: MethodDescriptor, model: ModelDescriptor | None
+) -> list[Mapping[str, Any]]:
+    """Defaults that override those of the classes: the method's, then the model's for it."""
+    method: type[ErasureMethod] = descriptor.load()
+    layers: list[Mapping[str, Any]] = [method.training_defaults]
+    if model is not None:
+        own = model.defaults.get(descriptor.name, {})
+        general = {
+            k: v
+            for k, v in model.defaults.get("*", {}).items()
+            if k not in method.training_defaults
+        }
+        layers += [general, own]
+    return layers
+
+
+def resolve_settings(
+    descriptor: MethodDescriptor,
+    registry: Registry,
+    model: ModelDescriptor | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Settings, ...]:
+    """The settings of a run, one instance per group of `settings_groups`.
+
+    Later wins: class defaults, the method's, the model's, the recipe, the overrides. The model's
+    general defaults ("*") apply where a method has the key.
+
+    Raises:
+        ConfigError: an unknown key, an ill-typed value, or a value out of range.
+    """
+    groups = settings_groups(descriptor, registry)
+    known = {name for group in groups for name in group.model_fields}
+    layers = default_layers(descriptor, model)
+    if model is not None:
+        layers[1] = {k: v for k, v in layers[1].items() if k in known}
+    return resolve(groups, [*layers, recipe or {}, overrides or {}], f"method {descriptor.name!r}")
+
+
+def build_method(
+    descriptor: MethodDescriptor, registry: Registry, settings: tuple[Settings, ...]
+) -> tuple[TrainingSettings, ErasureMethod]:
+    """The Trainer's settings and the built method.
+
+    Raises:
+        ConfigError: the target is no erasure method.
+    """
+    by_type = {type(group): group for group in settings}
+    training = by_type[TrainingSettings]
+    assert isinstance(training, TrainingSettings)
+    target = descriptor.load()
+    if not (isinstance(target, type) and issubclass(target, ErasureMethod)):
+        raise ConfigError(
+            f"The method {descriptor.name!r} points at {descriptor.target!r}, which is no "
+            "ErasureMethod; mend its plugin."
+        )
+    options = dict(descriptor.options)
+    if name := options.pop("strategy", None):
+        strategy = registry.strategy(name).load()
+        options["strategy"] = strategy(by_type.get(strategy.Config, Settings()))
+    return training, target(by_type.get(target.Config, Settings()), **options)

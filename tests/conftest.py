@@ -1,0 +1,35 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of a tiny random model with Stable Diffusion 1's anatomy."""
+    from tests.tiny import build_folder
+
+    return build_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def registry():
+    """Everything that is registered, built anew for each test."""
+    from erasekit.plugin.registry import Registry
+
+    return Registry()
+
+
+@pytest.fixture
+def tiny_model(tiny_folder: Path, registry):
+    """The tiny model, loaded."""
+    from erasekit.diffusion.loading import load_model
+
+    return load_model(str(tiny_folder), registry)
