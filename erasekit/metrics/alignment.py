@@ -1,0 +1,41 @@
+"""CLIP alignment of the erased concepts: how much of them is still drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from erasekit.metrics.base import Metric
+from erasekit.records import Estimate, Paired, Role
+
+
+class Alignment(Metric):
+    """Mean alignment, 100 * cosine, of one role's images before or after the erasure.
+
+    Args:
+        when: which images.
+        role: which concepts.
+    """
+
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(self, when: Literal["before", "after"] = "after", role: Role = "erased") -> None:
+        self.when, self.role = when, role
+        self.reset()
+
+    def update(self, concept: Paired, seed: int = 0) -> None:
+        if concept.role == self.role:
+            self._values += (concept.before if self.when == "before" else concept.after).scores
+
+    def compute(self) -> Estimate:
+        return mean_estimate(self._values)
+
+    def reset(self) -> None:
+        self._values: tuple[float, ...] = ()
+
+
+def mean_estimate(values: tuple[float, ...]) -> Estimate:
+    """Mean of the values that are there, NaN where none is, with counts."""
+    there = [value for value in values if not math.isnan(value)]
+    mean = math.fsum(there) / len(there) if there else math.nan
+    return Estimate(mean, len(there), len(values) - len(there))

@@ -1,0 +1,75 @@
+"""Built-in scorers and metrics. No torch here."""
+
+from __future__ import annotations
+
+from erasekit.plugin.descriptors import MetricDescriptor, ScorerDescriptor
+from erasekit.plugin.hookspecs import hookimpl
+
+_CLIP = "https://arxiv.org/abs/2103.00020"
+_PAPER = "https://arxiv.org/abs/2410.15618"
+
+
+@hookimpl
+def erasekit_register_scorers() -> list[ScorerDescriptor]:
+    home = "erasekit.metrics.open_clip"
+    return [
+        ScorerDescriptor(
+            "icons-clip",
+            "small CLIP in the wheel, trained on icons that the model icons never saw",
+            f"{home}:open_clip_folder",
+            options={"folder": "erasekit.diffusion.icons:scorer_folder", "name": "icons-clip"},
+        ),
+        ScorerDescriptor(
+            "open_clip",
+            "CLIP ViT-L/14 with OpenAI's weights, by open_clip",
+            f"{home}:OpenClipScorer",
+            _CLIP,
+            {"model": "ViT-L-14", "pretrained": "openai"},
+        ),
+        ScorerDescriptor(
+            "clip-vit-b-32",
+            "CLIP ViT-B/32 with OpenAI's weights, by open_clip",
+            f"{home}:OpenClipScorer",
+            _CLIP,
+            {"model": "ViT-B-32", "pretrained": "openai"},
+        ),
+    ]
+
+
+@hookimpl
+def erasekit_register_metrics() -> list[MetricDescriptor]:
+    home = "erasekit.metrics"
+    return [
+        MetricDescriptor(
+            "alignment",
+            "CLIP alignment of the erased concepts after the erasure, 100 * cosine",
+            f"{home}.alignment:Alignment",
+            _PAPER,
+        ),
+        MetricDescriptor(
+            "delta",
+            "mean loss of CLIP alignment of held-out concepts at the same noise",
+            f"{home}.delta:Delta",
+            _PAPER,
+        ),
+        *(
+            MetricDescriptor(
+                f"esr-{k}",
+                f"share of erased images whose class is not in the top {k}",
+                f"{home}.esr:ErasingSuccessRate",
+                _PAPER,
+                {"k": k},
+            )
+            for k in (1, 5)
+        ),
+        *(
+            MetricDescriptor(
+                f"psr-{k}",
+                f"share of held-out images whose class is in the top {k}",
+                f"{home}.psr:PreservingSuccessRate",
+                _PAPER,
+                {"k": k},
+            )
+            for k in (1, 5)
+        ),
+    ]

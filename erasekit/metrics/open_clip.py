@@ -1,0 +1,204 @@
+"""Scorers of the open_clip family: any registered name, hub repository or local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from erasekit.errors import ModelError
+from erasekit.metrics.base import Images, Scorer
+from erasekit.plugin.descriptors import Descriptor
+from erasekit.records import Score
+
+LOCAL = "local-dir:"
+BATCH = 64
+
+
+class OpenClipScorer(Scorer):
+    """Cosine of image and text embeddings of an open_clip model.
+
+    Images go through the model's own preprocessing, as its configuration has it.
+
+    Args:
+        model: an open_clip name such as "ViT-L-14", "hf-hub:OWNER/REPO", or "local-dir:FOLDER"
+            for a folder with `open_clip_config.json`, weights and tokenizer.
+        pretrained: tag of the weights, such as "openai"; for plain names only.
+        name: what tables call it; None takes the model's own.
+        device: where it runs.
+
+    Raises:
+        ModelError: an unknown name or tag, a damaged folder, or weights that are neither in the
+            local cache nor to be fetched.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str = "",
+        *,
+        name: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._name = name or "/".join(part for part in (model, pretrained) if part)
+        self.device = torch.device(device)
+        self._model, self._preprocess, self._tokenize = _load(model, pretrained, self.device)
+        self._hash = _hash(self._model)
+        self._texts: dict[str, Tensor] = {}
+        self._last_images: tuple[bytes, Tensor] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "version": f"open_clip {version('open_clip_torch')}",
+            "weights": self._hash,
+        }
+
+    def score(self, images: Images, prompts: Sequence[str]) -> list[Score]:
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images and {len(prompts)} prompts; give as many")
+        cosines = (self.image_features(images) * self.text_features(prompts)).sum(dim=-1)
+        return [
+            Score(100 * float(cosine), prompt, self.name)
+            for cosine, prompt in zip(cosines, prompts, strict=True)
+        ]
+
+    def classify(self, images: Images, labels: Sequence[str]) -> NDArray[np.float32]:
+        """Cosine of each image with each label, [N, L]."""
+        cosines = self.image_features(images) @ self.text_features(labels).T
+        return np.asarray(cosines.cpu().numpy(), dtype=np.float32)
+
+    @torch.no_grad()
+    def image_features(self, images: Images) -> Tensor:
+        """Unit vectors, [N, D]. The last images are remembered, to score and classify at once."""
+        from PIL import Image
+
+        key = hashlib.sha256(repr(images.shape).encode() + images.tobytes()).digest()
+        if self._last_images is None or self._last_images[0] != key:
+            features = []
+            for start in range(0, len(images), BATCH):
+                pixels = torch.stack(
+                    [self._preprocess(Image.fromarray(i)) for i in images[start : start + BATCH]]
+                )
+                features.append(self._model.encode_image(pixels.to(self.device), normalize=True))
+            width = self.text_features(["a"]).shape[1]
+            stacked = torch.cat(features) if features else torch.empty(0, width)
+            self._last_images = (key, stacked.float())
+        return self._last_images[1]
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors, [N, D]; each text is embedded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        for start in range(0, len(new), BATCH):
+            batch = new[start : start + BATCH]
+            tokens = self._tokenize(batch).to(self.device)
+            features = self._model.encode_text(tokens, normalize=True).float()
+            self._texts.update(zip(batch, features, strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+
+def open_clip_folder(folder: str, name: str = "") -> OpenClipScorer:
+    """A scorer in a local folder.
+
+    Args:
+        folder: a path, or "package.module:function" that returns one.
+        name: what tables call it.
+    """
+    path = str(Descriptor("folder", "", folder).load()()) if ":" in folder else folder
+    return OpenClipScorer(LOCAL + path, name=name or Path(path).name)
+
+
+def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, Any]:
+    with _quiet():
+        import open_clip
+
+        if ":" not in model:
+            _check_name(open_clip, model, pretrained)
+        elif model.startswith(LOCAL):
+            folder = Path(model.removeprefix(LOCAL))
+            if not (folder / "open_clip_config.json").is_file():
+                raise ModelError(
+                    f"The folder {str(folder)!r} has no open_clip_config.json; name a folder in "
+                    "open_clip's layout."
+                )
+            if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+                raise ModelError(
+                    f"The folder {str(folder)!r} has no weights of an open_clip model."
+                )
+        try:
+            network, preprocess = open_clip.create_model_from_pretrained(
+                model, pretrained or None, precision="fp32", device=device
+            )
+            tokenizer = open_clip.get_tokenizer(model)
+        except Exception as error:  # open_clip, the hub and the file formats raise of all kinds
+            raise ModelError(_failure(model, pretrained, error)) from error
+    network.requires_grad_(False).eval()
+    return network, preprocess, tokenizer
+
+
+def _check_name(open_clip: Any, model: str, pretrained: str) -> None:
+    known = dict(open_clip.list_pretrained(as_str=False))
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if model not in known:
+        raise ModelError(
+            f"Unknown open_clip model {model!r}; name one such as 'ViT-L-14/openai', or a folder "
+            f"as '{LOCAL}PATH'."
+        )
+    if pretrained not in tags and not Path(pretrained).is_file():
+        raise ModelError(
+            f"The open_clip model {model!r} has no weights {pretrained!r}; it has "
+            f"{', '.join(tags)}."
+        )
+
+
+def _failure(model: str, pretrained: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if model.startswith(LOCAL):
+        return f"The scorer in {model.removeprefix(LOCAL)!r} can't be read ({reason})."
+    name = "/".join(part for part in (model, pretrained) if part)
+    return (
+        f"The scorer {name!r} is not in the local cache and can't be fetched; connect, or name "
+        f"another with --scorer, such as a folder as '{LOCAL}PATH'."
+    )
+
+
+@torch.no_grad()
+def _hash(network: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    preprocessing = getattr(network.visual, "preprocess_cfg", {})
+    digest.update(json.dumps(preprocessing, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's log lines and warnings; the failures that matter are raised."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
