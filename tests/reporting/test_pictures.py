@@ -60,7 +60,8 @@ def test_a_sheet_of_nothing_is_refused() -> None:
 def test_a_png_has_the_pixels(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     save_png(tmp_path / "deep" / "a.png", image)
-    assert (np.asarray(Image.open(tmp_path / "deep" / "a.png")) == image).all()
+    with Image.open(tmp_path / "deep" / "a.png") as read:
+        assert (np.asarray(read) == image).all()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.png"]
 
 
