@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +74,36 @@ class Edit:
         with torch.no_grad():
             for name, value in self.tensors.items():
                 parameters[name].copy_(value)
+
+    def export_diffusers(self, pipeline: Any, folder: Path | str, *, force: bool = False) -> None:
+        """Write the edited model as a diffusers folder that `from_pretrained` reads.
+
+        Weights are written in the pipeline's dtype. Written beside `folder` and moved there when
+        whole; files of the same name are replaced, others are kept.
+
+        Args:
+            pipeline: the base model, a diffusers pipeline or a `LoadedModel`; left as it was.
+            folder: where to.
+            force: apply to a model it was not made from.
+
+        Raises:
+            EditError: another model.
+            OutputError: the folder can't be written, or the disk is full.
+        """
+        folder = Path(folder)
+        inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
+        with writing(folder), self.applied(pipeline, force=force):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+                written = Path(name) / "model"
+                try:
+                    inner.save_pretrained(written, safe_serialization=True)
+                except SafetensorError as error:
+                    raise _as_os_error(error) from error
+                if folder.exists():
+                    shutil.copytree(written, folder, dirs_exist_ok=True)
+                else:
+                    written.replace(folder)
 
     def _check(self, pipeline: Any, *, force: bool) -> Mapping[str, torch.nn.Parameter]:
         inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline

@@ -61,7 +61,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(
-                f"No space left for {str(path)!r}; free some or choose another folder with --output."
+                f"No space left for {str(path)!r}; free some or choose another place with --output."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(

@@ -9,7 +9,6 @@ over elements (MSE).
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -88,7 +87,7 @@ class KeepBatch:
     noise_pred: Tensor
 
 
-class PreservationStrategy(ABC):
+class PreservationStrategy:
     """What is preserved while the erased concepts go.
 
     The three questions a strategy answers, in the order they are asked in each step:

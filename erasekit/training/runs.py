@@ -1,0 +1,106 @@
+"""Run folders: what was asked, so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erasekit.concepts import Concept, Erasure
+from erasekit.edits import INFO, WEIGHTS, read_history
+from erasekit.errors import ConfigError, EditError
+from erasekit.files import atomic_write_json
+from erasekit.training.checkpoints import CHECKPOINT, REQUEST, Checkpoint
+from erasekit.training.erase import ADVERSARIES
+
+RUN_FILES = (
+    *(REQUEST, CHECKPOINT, WEIGHTS, INFO, ADVERSARIES),
+    *("history.jsonl", "README.md", "before-after.png"),
+)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `erase` was asked for.
+
+    Attributes:
+        model: as the user typed it.
+        base_hash: hash of that model's weights.
+        method: name of the method.
+        erasure: what goes and what stays.
+        seed: of the run.
+        settings: every hyperparameter, resolved.
+    """
+
+    model: str
+    base_hash: str
+    method: str
+    erasure: Erasure
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `request.json`.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        atomic_write_json(folder / REQUEST, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRequest:
+        """Read `request.json`.
+
+        Raises:
+            EditError: the folder holds no run, or the file is damaged.
+        """
+        try:
+            data = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+            erasure = data.pop("erasure")
+            erased = tuple(
+                Concept(c["text"], c["kind"], tuple(c["aliases"])) for c in erasure["erased"]
+            )
+            return cls(**data, erasure=Erasure(erased, erasure["neutral"], tuple(erasure["keep"])))
+        except FileNotFoundError as error:
+            raise EditError(
+                f"The folder {str(folder)!r} holds no run to resume; name one that `erase` left."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EditError(
+                f"The file {str(folder / REQUEST)!r} is damaged ({error}); start the run anew."
+            ) from error
+
+
+def read_interrupted(folder: Path) -> tuple[RunRequest, Checkpoint, list[dict[str, Any]]]:
+    """The request, the checkpoint and the history up to it.
+
+    Raises:
+        EditError: no run, a damaged one, or one without a checkpoint.
+        ConfigError: the run is finished.
+    """
+    request = RunRequest.load(folder)
+    if (folder / INFO).is_file() and not (folder / CHECKPOINT).is_file():
+        raise ConfigError(f"The run {str(folder)!r} is finished; there is nothing to resume.")
+    checkpoint = Checkpoint.load(folder / CHECKPOINT)
+    history = [r for r in read_history(folder) if r["step"] < checkpoint.step]
+    return request, checkpoint, history
+
+
+def clear_run(folder: Path) -> None:
+    """Remove the files of an earlier run from `folder`, and nothing else."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def discard_run(folder: Path, *, remove_folder: bool) -> None:
+    """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
+    if (folder / CHECKPOINT).exists() or (folder / INFO).exists():
+        return
+    with suppress(OSError):
+        clear_run(folder)
+        if remove_folder and not any(folder.iterdir()):
+            shutil.rmtree(folder)
