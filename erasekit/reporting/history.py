@@ -1,9 +1,8 @@
-"""What `history.jsonl` says: rows for tables, and which concepts were preserved when."""
+"""What `history.jsonl` says, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -11,39 +10,6 @@ from rich.text import Text
 
 Record = Mapping[str, Any]
 """One line of `history.jsonl`; see docs/interface.md."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A concept that was preserved beside an erased one.
-
-    Attributes:
-        erased: the erased concept.
-        concept: the preserved word.
-        steps: in how many steps it was among the preserved.
-        first: the first of them.
-        last: the last of them.
-    """
-
-    erased: str
-    concept: str
-    steps: int
-    first: int
-    last: int
-
-
-def adversaries_found(history: Sequence[Record]) -> list[Found]:
-    """Every word that was preserved, most steps first; empty where the method names none."""
-    seen: dict[tuple[str, str], list[int]] = {}
-    for record in history:
-        for adversary in record.get("adversary") or ():
-            for word in dict.fromkeys(filter(None, (adversary["concept"] or "").split(", "))):
-                seen.setdefault((adversary["erased"], word), []).append(int(record["step"]))
-    found = [
-        Found(erased, word, len(steps), min(steps), max(steps))
-        for (erased, word), steps in seen.items()
-    ]
-    return sorted(found, key=lambda f: (-f.steps, f.first, f.erased, f.concept))
 
 
 def sampled(history: Sequence[Record], count: int) -> list[Record]:
@@ -86,19 +52,6 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
             ]
             table.add_row(*(Text(cell) for cell in cells))
             losses = [""] * len(losses)
-    return table
-
-
-def found_table(found: Sequence[Found], count: int = 10, title: str = "") -> Table:
-    """The words that were preserved most often, and when."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name in ("preserved", "beside"):
-        table.add_column(name)
-    for name in ("steps", "first", "last"):
-        table.add_column(name, justify="right")
-    for item in found[:count]:
-        cells = (item.concept, item.erased, str(item.steps), str(item.first), str(item.last))
-        table.add_row(*(Text(cell) for cell in cells))
     return table
 
 

@@ -24,10 +24,12 @@ class Row:
     Attributes:
         label: stands left of the row; "" for none.
         images: uint8 [N, H, W, 3], or a sequence of [H, W, 3] of one size.
+        captions: one text below each image; long ones are wrapped.
     """
 
     label: str
     images: np.ndarray | Sequence[np.ndarray]
+    captions: Sequence[str] = ()
 
 
 def sheet(
@@ -48,36 +50,57 @@ def sheet(
     if not images:
         raise ValueError("a sheet needs at least one image")
     cell = cell or min(256, max(96, images[0].shape[0]))
-    font = ImageFont.load_default(max(11, cell // 9))
-    line = int(font.size * 1.3)  # type: ignore[union-attr]
-    columns = max(len(row.images) for row in rows)
+    pen = _Pen(cell)
     labels = [textwrap.wrap(row.label, LABEL_CHARACTERS) for row in rows]
-    left = max(
-        (int(font.getlength(text)) + 2 * GAP for label in labels for text in label), default=0
-    )
-    heads = [textwrap.wrap(text, max(6, int(cell / font.getlength("n")))) for text in headers]
-    title_height = line + GAP if title else 0
-    top = title_height + max((len(head) for head in heads), default=0) * line
-    width = left + columns * (cell + GAP) + GAP
-    if title:
-        width = max(width, int(font.getlength(title)) + 2 * GAP)
-    page = Image.new("RGB", (width, top + len(rows) * (cell + GAP) + GAP), PAPER)
+    left = max((pen.width(text) + 2 * GAP for label in labels for text in label), default=0)
+    heads = [pen.wrapped(text) for text in headers]
+    captions = [[pen.wrapped(text) for text in row.captions] for row in rows]
+    heights = [cell + GAP + pen.height(lines) for lines in captions]
+    title_height = pen.line + GAP if title else 0
+    top = title_height + pen.height(heads)
+    columns = max(len(row.images) for row in rows)
+    width = max(left + columns * (cell + GAP) + GAP, pen.width(title) + 2 * GAP)
+    page = Image.new("RGB", (width, top + sum(heights) + GAP), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((GAP, GAP // 2), title, INK, font)
+    pen.write(draw, (GAP, GAP // 2), [title])
     for column, head in enumerate(heads):
-        x = left + GAP + column * (cell + GAP)
-        for number, text in enumerate(head):
-            draw.text((x, title_height + number * line), text, INK, font)
-    for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        y = top + GAP + number * (cell + GAP)
-        middle = y + (cell - len(label) * line) // 2
-        for position, text in enumerate(label):
-            draw.text((GAP, middle + position * line), text, INK, font)
+        pen.write(draw, (left + GAP + column * (cell + GAP), title_height), head)
+    y = top + GAP
+    for row, label, below, height in zip(rows, labels, captions, heights, strict=True):
+        pen.write(draw, (GAP, y + (cell - len(label) * pen.line) // 2), label)
         for column, image in enumerate(row.images):
             x = left + GAP + column * (cell + GAP)
             page.paste(_fitted(image, cell), (x, y))
             draw.rectangle((x - 1, y - 1, x + cell, y + cell), outline=FRAME)
+            if below:
+                pen.write(draw, (x, y + cell + 1), below[column])
+        y += height
     return np.asarray(page)
+
+
+class _Pen:
+    """Writes lines of text in a size that suits cells of `cell` pixels."""
+
+    def __init__(self, cell: int) -> None:
+        size = max(11, cell // 9)
+        self.font = ImageFont.load_default(size)
+        self.line = int(size * 1.3)
+        self.characters = max(6, int(cell / self.font.getlength("n")))
+
+    def width(self, text: str) -> int:
+        return int(self.font.getlength(text))
+
+    def wrapped(self, text: str) -> list[str]:
+        """Lines that fit a cell."""
+        return textwrap.wrap(text, self.characters)
+
+    def height(self, texts: Sequence[Sequence[str]]) -> int:
+        """Height of the tallest of some wrapped texts."""
+        return max(map(len, texts), default=0) * self.line
+
+    def write(self, draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str]) -> None:
+        for number, text in enumerate(lines):
+            draw.text((at[0], at[1] + number * self.line), text, INK, self.font)
 
 
 def grid(images: np.ndarray, *, columns: int = 0, title: str = "") -> np.ndarray:

@@ -12,13 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from erasekit.reporting.curves import plot_history
-from erasekit.reporting.history import (
-    Found,
-    adversaries_found,
-    found_table,
-    history_table,
-    sampled,
-)
+from erasekit.reporting.history import history_table, sampled
 
 
 def record(step: int, *chosen: str | None, entropy: float | None = None) -> dict[str, Any]:
@@ -53,20 +47,6 @@ def text_of(table: object) -> str:
     return captured.get()
 
 
-def test_the_found_are_counted_by_step_and_sorted() -> None:
-    history = [record(0, "bus, car, bus", "road"), record(1, "car"), record(5, "car")]
-    assert adversaries_found(history) == [
-        Found("erased 0", "car", 3, 0, 5),
-        Found("erased 0", "bus", 1, 0, 0),
-        Found("erased 1", "road", 1, 0, 0),
-    ]
-
-
-@pytest.mark.parametrize("history", [[], [record(0)], [record(0, None)], [CLOSED_FORM]])
-def test_nothing_is_found_where_no_word_was_chosen(history: list[dict[str, Any]]) -> None:
-    assert adversaries_found(history) == []
-
-
 @pytest.mark.parametrize(
     ("length", "count", "expected"),
     [(3, 12, [0, 1, 2]), (101, 5, [0, 25, 50, 75, 100]), (10, 2, [0, 9]), (10, 1, [9]), (0, 3, [])],
@@ -91,13 +71,6 @@ def test_the_table_of_a_method_without_adversary_has_losses_alone() -> None:
 
 def test_the_table_of_a_closed_form_has_empty_cells() -> None:
     assert text_of(history_table([CLOSED_FORM])).splitlines()[-1].split() == ["0"]
-
-
-def test_the_found_table_is_cut_to_the_most_frequent() -> None:
-    found = [Found("church", f"word {i}", 10 - i, i, 99) for i in range(5)]
-    text = text_of(found_table(found, count=2))
-    assert "word 1" in text
-    assert "word 2" not in text
 
 
 def test_curves_are_a_picture_with_a_panel_for_each_measure(tmp_path: Path) -> None:

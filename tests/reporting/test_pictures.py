@@ -35,6 +35,15 @@ def test_labels_and_headers_make_room_and_leave_ink() -> None:
     assert (page[:, : page.shape[1] - bare.shape[1]].min()) < 100
 
 
+def test_captions_stand_below_their_images_and_move_the_next_row() -> None:
+    plain = sheet([Row("", flat(255)), Row("", flat(9))])
+    page = sheet([Row("", flat(255), ["a caption that is wrapped"]), Row("", flat(9))])
+    added = page.shape[0] - plain.shape[0]
+    assert added > 20
+    assert page[GAP + 96 + 2 : GAP + 96 + added].min() < 100
+    assert page[GAP + 96 + GAP + added + 48, GAP + 48].tolist() == [9] * 3
+
+
 def test_a_long_title_is_not_cut_off() -> None:
     title = "a very long title of a very small sheet"
     assert sheet([Row("", flat(0))], title=title).shape[1] > 96 * 2

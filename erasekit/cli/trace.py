@@ -1,0 +1,125 @@
+"""`erasekit trace`: what a run preserved along the way, as a table, curves and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.loading import chosen_model, opened
+from erasekit.cli.output import print_json, print_note, progress, stdout, table
+from erasekit.files import writing
+from erasekit.reporting.adversaries import AdversaryUse, adversary_uses, top_uses
+from erasekit.reporting.history import history_table, sampled
+
+if TYPE_CHECKING:
+    from erasekit.edits import Edit
+    from erasekit.plugin.registry import Registry
+
+PLOT, STRIP = "trace.png", "adversaries.png"
+WORDS = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("trace")(trace)
+
+
+def trace(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="Run folder of an erasure.")],
+    rows: Annotated[int, typer.Option(min=1, help="Steps in the table.")] = 12,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Pictures of c_a along the run; 0 draws none.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Starting noise of the pictures.")] = 0,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the pictures [default: the run's]."),
+    ] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Show a run's history: losses, the concepts it preserved, and what c_a looked like.
+
+    The strip draws the adversarial concept c_a at steps along the run with the base model, from
+    one starting noise: a word where the method preserves words, else the embedding itself.
+    """
+    from erasekit.edits import load_edit
+    from erasekit.reporting.curves import plot_history
+
+    edit = load_edit(run)
+    title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
+    folder = output or run
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    plot = folder / PLOT
+    plotted = plot_history(edit.history, plot, title)
+    strip = None
+    if pictures:
+        name = chosen_model(model, edit)
+        strip = _draw_strip(edit, run, folder / STRIP, name, pictures, seed, registry_of(context))
+    uses = top_uses(adversary_uses(edit.history), WORDS)
+    if as_json:
+        print_json(
+            {
+                "run": str(run),
+                "method": edit.info["method"],
+                "concepts": edit.info["concepts"],
+                "steps": len(edit.history),
+                "history": sampled(edit.history, rows),
+                "adversaries": [dataclasses.asdict(use) for use in uses],
+                "plot": str(plot) if plotted else None,
+                "strip": str(strip) if strip else None,
+            }
+        )
+        return
+    _print(edit, title, rows, uses, [plot if plotted else None, strip])
+
+
+def _draw_strip(
+    edit: Edit, run: Path, path: Path, name: str, count: int, seed: int, registry: Registry
+) -> Path | None:
+    """Write the strip of pictures; None where the method has no adversarial concept."""
+    import torch
+
+    from erasekit.diffusion.sampling import sample
+    from erasekit.reporting.pictures import Row, save_png, sheet
+    from erasekit.training.snapshots import adversary_snapshots
+
+    erased = edit.info["concepts"]
+    with opened(name, registry) as model:
+        snapshots = adversary_snapshots(edit, run, model, count)
+        if not snapshots:
+            print_note("This method has no adversarial concept, so there is no strip of pictures.")
+            return None
+        embeds = [*model.family.embed_prompts(erased), *(s.prompt_embeds for s in snapshots)]
+        with progress("Drawing c_a", len(embeds)) as bar:
+            images = sample(model, torch.stack(embeds), [seed] * len(embeds), on_images=bar.advance)
+    rows = []
+    for index, concept in enumerate(erased):
+        own = [(len(erased) + i, s) for i, s in enumerate(snapshots) if s.erased == index]
+        captions = [f"erased: {concept}", *(f"{s.step}: {s.caption}" for _, s in own)]
+        rows.append(Row("", [images[index], *(images[i] for i, _ in own)], captions))
+    title = f"{edit.info['method']}: what was preserved, by step"
+    save_png(path, sheet(rows, title=title))
+    return path
+
+
+def _print(
+    edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
+) -> None:
+    console = stdout()
+    if not edit.history:
+        print_note("This run has no history: its method takes no steps.")
+    else:
+        console.print(history_table(edit.history, rows, title))
+    if uses:
+        cells = [(u.word, u.erased, u.steps, u.first, u.last) for u in uses]
+        columns = ("preserved", "beside", "steps", "first", "last")
+        console.print(table("Most often", columns, cells, right=("steps", "first", "last")))
+    for path in filter(None, files):
+        console.print(str(path), soft_wrap=True, markup=False)
