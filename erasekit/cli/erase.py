@@ -89,7 +89,7 @@ def erase(
             check_output_folder(output, overwrite=overwrite)
     from erasekit.cli.quiet import quiet_libraries
     from erasekit.diffusion.loading import load_model
-    from erasekit.training.runs import RunRequest, discard_run, read_interrupted
+    from erasekit.training.runs import discard_run, read_interrupted
 
     with quiet_libraries():
         if resume is not None:
