@@ -1,0 +1,1 @@
+"""How fast erasekit's default path is, beside the schedule as published."""
