@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,6 +149,8 @@ class Record:
         forward, backward: batch-weighted UNet passes of the erasure.
         error: why it failed, or "".
         sheets: file names of the images after the erasure.
+        exposed: held-out concepts that this method may have kept on purpose all the same, because
+            its concept space or the user named them.
     """
 
     cell: Cell
@@ -160,6 +162,7 @@ class Record:
     backward: int = 0
     error: str = ""
     sheets: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
 
     @property
     def unet_passes(self) -> int:
@@ -200,6 +203,7 @@ class Record:
             backward=data["backward"],
             error=data["error"],
             sheets=tuple(data["sheets"]),
+            exposed=tuple(data["exposed"]),
         )
 
 
@@ -282,14 +286,26 @@ class QuickConcept:
 
     Attributes:
         paired: its scores before and after.
+        esr1: share of its images after the erasure whose class is not the scorer's top one.
         delta: mean loss of alignment with its paired 95 % interval.
         images_before, images_after: uint8 [N, H, W, 3], from the same N noises.
     """
 
     paired: Paired
+    esr1: Estimate
     delta: Estimate
     images_before: NDArray[np.uint8]
     images_after: NDArray[np.uint8]
+
+    @property
+    def alignment_before(self) -> float:
+        """Mean alignment before the erasure, NaN where nothing was drawn."""
+        return mean(self.paired.before.scores)
+
+    @property
+    def alignment_after(self) -> float:
+        """Mean alignment after it."""
+        return mean(self.paired.after.scores)
 
 
 @dataclass(frozen=True)
@@ -298,18 +314,67 @@ class QuickResult:
 
     Attributes:
         concepts: erased concepts first, then near neighbours, then far ones.
-        esr1: share of the erased concepts' images whose class is not the scorer's top one.
-        esr1_before: the same of the un-erased model.
-        delta: mean over the held-out concepts of the spread.
+        esr1: over all erased concepts' images.
+        delta: mean over the concepts that should stay.
         scorer: name of the scorer.
+        remarks: sentences the user should read, such as that a concept is hardly known.
     """
 
     concepts: tuple[QuickConcept, ...]
     esr1: Estimate
-    esr1_before: Estimate
     delta: Estimate
     scorer: str = ""
-    notes: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def erased(self) -> list[QuickConcept]:
+        """The erased concepts."""
+        return [concept for concept in self.concepts if concept.paired.role == "erased"]
+
+    @property
+    def kept(self) -> list[QuickConcept]:
+        """The concepts that should stay."""
+        return [concept for concept in self.concepts if concept.paired.role != "erased"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, JSON-ready; ESR-1 is a share of 1, missing numbers are None."""
+        data: dict[str, Any] = nan_to_null(
+            {
+                "scorer": self.scorer,
+                "esr1": self.esr1.value,
+                "delta_mean": self.delta.value,
+                "delta_ci95": [self.delta.low, self.delta.high],
+                "erased": [
+                    {
+                        "concept": c.paired.concept,
+                        "alignment_before": c.alignment_before,
+                        "alignment_after": c.alignment_after,
+                        "esr1": c.esr1.value,
+                        "n": c.esr1.n,
+                    }
+                    for c in self.erased
+                ],
+                "kept": [
+                    {
+                        "concept": c.paired.concept,
+                        "family": c.paired.family,
+                        "split": c.paired.role,
+                        "delta": c.delta.value,
+                        "ci95": [c.delta.low, c.delta.high],
+                        "n": c.delta.n,
+                    }
+                    for c in self.kept
+                ],
+                "remarks": self.remarks,
+            }
+        )
+        return data
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of the values that are there, NaN where none is."""
+    there = [value for value in values if not math.isnan(value)]
+    return math.fsum(there) / len(there) if there else NAN
 
 
 def nan_to_null(value: Any) -> Any:

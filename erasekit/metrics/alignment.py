@@ -6,7 +6,7 @@ import math
 from typing import ClassVar, Literal
 
 from erasekit.metrics.base import Metric
-from erasekit.records import Estimate, Paired, Role
+from erasekit.records import Estimate, Paired, Role, mean
 
 
 class Alignment(Metric):
@@ -36,6 +36,5 @@ class Alignment(Metric):
 
 def mean_estimate(values: tuple[float, ...]) -> Estimate:
     """Mean of the values that are there, NaN where none is, with counts."""
-    there = [value for value in values if not math.isnan(value)]
-    mean = math.fsum(there) / len(there) if there else math.nan
-    return Estimate(mean, len(there), len(values) - len(there))
+    present = sum(not math.isnan(value) for value in values)
+    return Estimate(mean(values), present, len(values) - present)

@@ -1,0 +1,160 @@
+"""Everything a sweep leaves on disk, each file named by what it depends on.
+
+    store.json                  what this folder is
+    cells/KEY.json              one record per erasure with its evaluation
+    edits/KEY/                  the edit of an erasure, as `Edit.save` writes it
+    sheets/KEY.png              images of one page: a row per prompt, a column per noise
+    scores/KEY.json             one scorer's scores of one sheet
+
+A key is a hash of everything that changes the content, so a file is never stale: it is there or
+it is not. Files are written whole or not at all, so that a crash, or a second process, loses
+nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from erasekit.edits import Edit, load_edit
+from erasekit.errors import EditError, OutputError
+from erasekit.files import (
+    atomic_path,
+    atomic_write_json,
+    check_output_folder,
+    writing,
+)
+from erasekit.metrics.base import Images
+from erasekit.records import ConceptScores, Record, concept_scores, nan_to_null
+
+SCHEMA = 1
+MARKER = "store.json"
+
+
+class RecordStore:
+    """A folder of records. Making one touches nothing; the first write makes the folder.
+
+    Raises:
+        OutputError: the folder holds something else, or can't be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / MARKER).is_file():
+            check_output_folder(root, overwrite=False)
+            return
+        found = _read_json(root / MARKER) or {}
+        if found.get("schema") != SCHEMA:
+            raise OutputError(
+                f"The store {str(root)!r} has schema {found.get('schema')}; this erasekit reads "
+                f"{SCHEMA}. Name another folder with --output."
+            )
+
+    def prepare(self) -> None:
+        """Make the folder and its marker."""
+        if not (self.root / MARKER).is_file():
+            atomic_write_json(self.root / MARKER, {"schema": SCHEMA, "kind": "erasekit bench"})
+
+    def record(self, key: str) -> Record | None:
+        """The record of a cell, or None where there is none that can be read."""
+        data = _read_json(self.root / "cells" / f"{key}.json")
+        try:
+            return Record.from_json(data) if data else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def records(self) -> Iterator[Record]:
+        """All records, in no order that means anything."""
+        for path in sorted((self.root / "cells").glob("*.json")):
+            record = self.record(path.stem)
+            if record is not None:
+                yield record
+
+    def put_record(self, record: Record) -> None:
+        """Write a record."""
+        atomic_write_json(self.root / "cells" / f"{record.cell.key}.json", record.to_json())
+
+    def scores(self, key: str) -> tuple[ConceptScores, ...] | None:
+        """The scores of a sheet, one per row, or None."""
+        data = _read_json(self.root / "scores" / f"{key}.json")
+        try:
+            return tuple(concept_scores(row) for row in data["rows"]) if data else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def put_scores(
+        self, key: str, rows: Sequence[ConceptScores], identity: Mapping[str, Any]
+    ) -> None:
+        """Write the scores of a sheet with what they depend on."""
+        data = [
+            {"prompt": r.prompt, "noises": r.noises, "scores": r.scores, "ranks": r.ranks}
+            for r in rows
+        ]
+        atomic_write_json(
+            self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity})
+        )
+
+    def sheet_path(self, key: str) -> Path:
+        """Where the images of a sheet are."""
+        return self.root / "sheets" / f"{key}.png"
+
+    def sheet(self, key: str, shape: tuple[int, int]) -> Images | None:
+        """The images of a sheet, uint8 [rows, columns, H, W, 3], or None.
+
+        Args:
+            key: the sheet.
+            shape: its rows and columns.
+        """
+        try:
+            with Image.open(self.sheet_path(key)) as file:
+                pixels = np.asarray(file.convert("RGB"))
+        except (OSError, ValueError, SyntaxError):
+            return None
+        rows, columns = shape
+        height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+        return pixels.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
+
+    def put_sheet(self, key: str, images: Images, identity: Mapping[str, Any]) -> None:
+        """Write a sheet; `identity` goes into the file, so that it explains itself."""
+        rows, columns, height, width, channels = images.shape
+        pixels = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
+        note = PngImagePlugin.PngInfo()
+        note.add_itxt("erasekit", json.dumps(identity, sort_keys=True, ensure_ascii=False))
+        with atomic_path(self.sheet_path(key)) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=note)
+
+    def edit(self, key: str) -> Edit | None:
+        """An edit that was made before, or None."""
+        try:
+            return load_edit(self.root / "edits" / key)
+        except EditError:
+            return None
+
+    def put_edit(self, key: str, edit: Edit) -> None:
+        """Keep an edit; the folder appears when it is complete."""
+        folder = self.root / "edits" / key
+        temporary = folder.with_name(f".{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+        with writing(folder):
+            try:
+                edit.save(temporary)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                temporary.replace(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None

@@ -1,0 +1,199 @@
+"""A suite: what is erased, what is drawn beside it, and how it is scored. All of it is data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from erasekit.bench.prompts import EvaluatedConcept, pages
+from erasekit.concepts import Erasure, normalised
+from erasekit.errors import ConfigError, PluginError
+from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
+from erasekit.records import Role
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark. A new version whenever one of its numbers would change.
+
+    Attributes:
+        name: what the user types.
+        version: stands in every record.
+        summary: one line for listings.
+        concepts: the world: what the model is known to draw. Their names and aliases are the label
+            set of ESR and PSR; their families and splits decide what is evaluated.
+        cases: erased sets, each a text with concepts joined by "+".
+        spread: names of the concepts that are evaluated in every case; empty takes them all.
+        near: how many more concepts of an erased one's family are evaluated beside it, per split,
+            nearest first in the family's order.
+        prompt: the prompt of a concept, "{}" stands for its name.
+        label: what a label is put into before the scorer reads it.
+        images_per_concept: starting noises per kept concept.
+        images_per_erased: starting noises per erased concept.
+        num_inference_steps, guidance_scale: None takes the model's registered values.
+        scorer: name of a registered scorer; "" takes the model's.
+        methods: what runs where the user names none.
+        seeds: how many erasure seeds where the user says none.
+    """
+
+    name: str
+    version: str
+    summary: str
+    concepts: tuple[ModelConcept, ...]
+    cases: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+    near: int = 0
+    prompt: str = "{}"
+    label: str = "{}"
+    images_per_concept: int = 4
+    images_per_erased: int = 8
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scorer: str = ""
+    methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
+    seeds: int = 2
+
+    def evaluate(self, erasure: Erasure) -> list[list[EvaluatedConcept]]:
+        """What is drawn for a case, in pages that are each drawn as one batch.
+
+        The pages of the spread are the same for every case, less what is erased, so that most of
+        the base model's images serve all cases.
+        """
+        erased = [
+            EvaluatedConcept.of(
+                concept.text,
+                "erased",
+                self.family_of(concept.names),
+                self.prompt,
+                self.images_per_erased,
+            )
+            for concept in erasure.erased
+        ]
+        stays = self.stays(erasure)
+        spread = [self._kept(concept) for concept in self._spread()]
+        near = [self._kept(concept) for concept in self.near_neighbours(erasure, stays, self.near)]
+        laid_out = [
+            *pages(erased, self.images_per_erased),
+            *pages(spread, self.images_per_concept),
+            *pages(near, self.images_per_concept),
+        ]
+        drawn = [[e for e in page if e.role == "erased" or e.concept in stays] for page in laid_out]
+        return [page for page in drawn if page]
+
+    def classes(self) -> list[tuple[str, ...]]:
+        """Every concept of the world with its aliases."""
+        return [(concept.name, *concept.aliases) for concept in self.concepts]
+
+    def scaled(self, **changes: Any) -> Suite:
+        """A copy with other numbers, such as `images_per_concept=8`.
+
+        Raises:
+            ConfigError: a number that is not positive.
+        """
+        for key in ("images_per_concept", "images_per_erased", "seeds"):
+            if changes.get(key) is not None and changes[key] < 1:
+                option = "seeds" if key == "seeds" else "images-per-concept"
+                raise ConfigError(f"--{option} is {changes[key]}; give 1 or more.")
+        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+    def _spread(self) -> list[ModelConcept]:
+        wanted = set(self.spread)
+        return [c for c in self.concepts if not wanted or c.name in wanted]
+
+    def near_neighbours(self, erasure: Erasure, stays: set[str], count: int) -> list[ModelConcept]:
+        """Members of the erased concepts' families, nearest in order first, `count` per split."""
+        free = stays - {concept.name for concept in self._spread()}
+        found: dict[str, ModelConcept] = {}
+        for erased in erasure.erased:
+            home = self.known(erased.names)
+            if home is None:
+                continue
+            family = [c for c in self.concepts if c.family == home.family]
+            place = family.index(home)
+            order = sorted(range(len(family)), key=lambda i: abs(i - place))
+            for split in ("held-out", "pool"):
+                own = [family[i] for i in order if family[i].split == split]
+                own = [concept for concept in own if concept.name in free]
+                found.update((c.name, c) for c in own[:count])
+        return list(found.values())
+
+    def stays(self, erasure: Erasure) -> set[str]:
+        """Names of the world that are not erased: not the name, a part of it, nor an alias."""
+        gone = {normalised(name) for concept in erasure.erased for name in concept.names}
+        free = set(erasure.excludes(concept.name for concept in self.concepts))
+        return {
+            c.name
+            for c in self.concepts
+            if c.name in free and not gone & {normalised(alias) for alias in c.aliases}
+        }
+
+    def known(self, names: Sequence[str]) -> ModelConcept | None:
+        """The concept of the world that one of `names` names, by name or alias."""
+        wanted = {normalised(name) for name in names}
+        for concept in self.concepts:
+            if wanted & {normalised(name) for name in (concept.name, *concept.aliases)}:
+                return concept
+        return None
+
+    def family_of(self, names: Sequence[str]) -> str:
+        """The family of the concept that one of `names` names, or ""."""
+        known = self.known(names)
+        return known.family if known else ""
+
+    def _kept(self, concept: ModelConcept) -> EvaluatedConcept:
+        role: Role = "pool" if concept.split == "pool" else "held-out"
+        return EvaluatedConcept.of(
+            concept.name, role, concept.family, self.prompt, self.images_per_concept
+        )
+
+
+def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor) -> Suite:
+    """The suite of `descriptor` at the scale that `model` was registered with.
+
+    Raises:
+        PluginError: the target is no suite, or the model's scale names no field of it.
+    """
+    target = descriptor.load()
+    suite = target if isinstance(target, Suite) else target(model, **descriptor.options)
+    if not isinstance(suite, Suite):
+        raise PluginError(
+            f"The suite {descriptor.name!r} points at {descriptor.target!r}, which gives no Suite; "
+            "mend its plugin."
+        )
+    scale: Mapping[str, Any] = model.suites.get(descriptor.name, {})
+    unknown = sorted(set(scale) - {field.name for field in fields(Suite)})
+    if unknown:
+        raise PluginError(
+            f"The model {model.name!r} scales the suite {suite.name!r} by {', '.join(unknown)}, "
+            "which a suite does not have; mend its plugin."
+        )
+    return replace(suite, **scale)
+
+
+def world_of(model: ModelDescriptor) -> tuple[ModelConcept, ...]:
+    """The model's list of concepts; empty where it has none."""
+    if not model.concepts:
+        return ()
+    return tuple(Descriptor("concepts", "", model.concepts).load()())
+
+
+def spread_over_families(concepts: Sequence[ModelConcept], per_split: int, salt: str) -> list[str]:
+    """Names of `per_split` held-out and as many pool concepts of each family.
+
+    Picked by a hash of the name, so the choice is arbitrary, the same everywhere, and adding a
+    concept moves at most one.
+    """
+    ranked = sorted(concepts, key=lambda c: hashlib.sha256(f"{salt}/{c.name}".encode()).hexdigest())
+    taken: dict[tuple[str, str], list[str]] = {}
+    for concept in ranked:
+        group = taken.setdefault((concept.family, concept.split), [])
+        if len(group) < per_split:
+            group.append(concept.name)
+    return [name for group in taken.values() for name in group]
+
+
+def describe_suite(suite: Suite) -> dict[str, Any]:
+    """A suite as JSON-ready data."""
+    return asdict(suite)
