@@ -27,6 +27,7 @@ BELOW: dict[str, set[str]] = {
     "training": LEAVES | {"plugin", "diffusion", "edits", "methods", "metrics"},
     "bench": LEAVES | {"plugin", "diffusion", "edits", "methods", "metrics", "training"},
     "reporting": LEAVES,
+    "testing": LEAVES | {"plugin", "diffusion", "edits", "methods", "training"},
     "cli": LEAVES
     | {"plugin", "diffusion", "edits", "methods", "metrics", "training", "bench", "reporting"},
 }

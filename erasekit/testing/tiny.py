@@ -1,0 +1,182 @@
+"""A tiny pipeline with Stable Diffusion 1's anatomy and seeded random weights."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
+from erasekit.plugin.descriptors import ModelDescriptor
+
+MAX_TOKENS = 16
+WORDS = (
+    *("garbage", "truck", "church", "castle", "bus", "car", "road", "banana", "apple"),
+    *("a", "photo", "image", "of", "red", "blue"),
+)
+"""Words that the tiny model's tokenizer knows whole; it knows every other by its letters."""
+
+TINY_DEFAULTS: Mapping[str, Any] = {
+    "steps": 6,
+    "learning_rate": 1e-3,
+    "batch_size": 2,
+    "trajectory_steps": 4,
+    "trajectories": 2,
+    "keep_trajectories": 1,
+    "checkpoint_every": 2,
+}
+"""What the tiny model's registration says for all methods, where a method has the key."""
+
+
+def build_tiny_folder(folder: Path, seed: int = 0) -> Path:
+    """Write a diffusers folder of a random model (4x8x8 latents, 16x16 pixels); gives its path.
+
+    Its cross-attention is stronger than a random start's, so that prompts matter.
+
+    Args:
+        folder: where `model` is made.
+        seed: of the weights; the global random state is left as it was.
+    """
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = build_tokenizer(folder / "vocabulary")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=MAX_TOKENS,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=16,
+            attention_head_dim=8,
+            norm_num_groups=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=16,
+        )
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "attn2" in name and name.endswith("weight"):
+                parameter.mul_(2)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder / "model", safe_serialization=True)
+    return folder / "model"
+
+
+def build_tokenizer(folder: Path) -> Any:
+    """A CLIP tokenizer that knows `WORDS` whole, and letters; its files are kept in `folder`."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[str] = []
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            pair = f"{parts[0]} {parts[1]}"
+            if pair not in merges:
+                merges.append(pair)
+            parts = [parts[0] + parts[1], *parts[2:]]
+            if parts[0] not in tokens:
+                tokens.append(parts[0])
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    vocabulary["<|startoftext|>"] = len(vocabulary)
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
+
+
+@cache
+def tiny_folder() -> Path:
+    """The diffusers folder of the tiny model; made once a process, removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="erasekit-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return build_tiny_folder(folder)
+
+
+@cache
+def _tiny_components() -> dict[str, Any]:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        tiny_folder(), safety_checker=None, requires_safety_checker=False, local_files_only=True
+    )
+    return dict(pipeline.components)
+
+
+def tiny_model() -> LoadedModel:
+    """The tiny model, a fresh copy in memory.
+
+    Its concept space is `WORDS`, and its defaults are `TINY_DEFAULTS`, so that a few steps of
+    any method take little.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        **copy.deepcopy(_tiny_components()), requires_safety_checker=False
+    )
+    descriptor = ModelDescriptor(
+        "tiny",
+        "a tiny random model",
+        "",
+        concept_space="vocabulary",
+        guidance_scale=4.0,
+        num_inference_steps=4,
+        defaults={"*": TINY_DEFAULTS},
+    )
+    return wrap_pipeline(pipeline, "tiny", descriptor)
