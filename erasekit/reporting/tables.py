@@ -58,8 +58,6 @@ def bench_table(summary: Summary, scorer: str = "") -> RenderableType:
     if summary.overall:
         parts.append(_bench_group(f"All {len(groups)} erased sets", summary.overall))
     parts.append(Text(_legend(scorer), style="dim"))
-    if summary.failures:
-        parts.append(Text("Failed:\n" + "\n".join(summary.failures), style="red"))
     return Group(*parts)
 
 
@@ -87,7 +85,7 @@ def _bench_group(title: str, rows: Sequence[Row]) -> Table:
             _percent(row.esr1.value),
             "" if base else f"{_number(row.delta.value, 2)} {_interval(row.delta)}",
             "" if base else _number(row.delta_pool.value, 2),
-            Text(f"{row.worst[0][:11]} {row.worst[1]:.1f}" if row.worst else ""),
+            Text(f"{row.worst[0][:10]} {_number(row.worst[1])}" if row.worst else ""),
             _percent(row.psr1.value),
             "" if base else _thousands(row.unet_passes),
             "" if base else _number(row.seconds, 0),
@@ -99,9 +97,10 @@ def _bench_group(title: str, rows: Sequence[Row]) -> Table:
 def _legend(scorer: str) -> str:
     by = f" by {scorer}" if scorer else ""
     return (
-        f"align: 100 x cosine of erased images with their prompt{by}. delta: loss of alignment\n"
-        "at the same noise; no method could keep held-out concepts on purpose, pool ones it could.\n"
-        "UNet passes: forward + 2 backward; passes and seconds per erasure. base: before erasing."
+        f"align: of the erased concepts' images with their prompt, 100 x cosine{by}.\n"
+        "delta: loss of alignment at the same noise. Methods may keep pool concepts on\n"
+        "purpose, held-out ones never. PSR-1 and worst: held-out. UNet passes: forward +\n"
+        "2 backward; passes and seconds are those of one erasure. base: not erased."
     )
 
 
@@ -112,7 +111,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
         title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
         show_edge=False,
     )
@@ -127,11 +126,16 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _number(value: float, digits: int = 1) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{_off_zero(value, digits):.{digits}f}"
 
 
 def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.2f}"
+    return "-" if math.isnan(value) else f"{_off_zero(value):+.2f}"
+
+
+def _off_zero(value: float, digits: int = 2) -> float:
+    """The value rounded, without the sign of a zero."""
+    return round(value, digits) + 0.0
 
 
 def _percent(share: float) -> str:
@@ -140,7 +144,7 @@ def _percent(share: float) -> str:
 
 def _interval(estimate: Estimate) -> str:
     limits = estimate.interval
-    return f"[{limits[0]:.2f}, {limits[1]:.2f}]" if limits else "[-]"
+    return f"[{_number(limits[0], 2)}, {_number(limits[1], 2)}]" if limits else "[-]"
 
 
 def _thousands(value: float) -> str:

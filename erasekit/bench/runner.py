@@ -1,0 +1,278 @@
+"""Runs the cells of a sweep that are missing, one after the other."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.store import RecordStore
+from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.edits import Edit
+from erasekit.errors import Interrupted, OutputError
+from erasekit.metrics.base import Scorer
+from erasekit.plugin.registry import Registry
+from erasekit.records import Cell, ConceptScores, Paired, Record
+from erasekit.training.callbacks import Callback
+from erasekit.training.erase import erase
+
+BASE = "base"
+"""What the un-erased model is called among the methods."""
+
+
+class Observer:
+    """Hears of a sweep; override what you need."""
+
+    def on_base(self, erased: str) -> None:
+        """The un-erased model's images of a case are being drawn and scored."""
+
+    def on_cell(self, cell: Cell) -> None:
+        """A missing cell begins."""
+
+    def on_status(self, text: str) -> None:
+        """What the erasure of the current cell is at."""
+
+    def on_images(self, count: int) -> None:
+        """Images were drawn."""
+
+    def on_record(self, record: Record) -> None:
+        """A cell is done, or has failed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        cases: all cells.
+        missing: the cells that will run.
+        failed: the cells that failed before and are left alone.
+        images: images that will be drawn.
+        image_passes: UNet passes of these images.
+        erasure_passes: UNet passes of the missing erasures, going by finished ones of the same
+            method and settings; None where there is none to go by.
+    """
+
+    cases: tuple[PlannedCase, ...]
+    missing: tuple[PlannedCell, ...]
+    failed: tuple[PlannedCell, ...]
+    images: int
+    image_passes: int
+    erasure_passes: int | None
+
+    @property
+    def cells(self) -> list[PlannedCell]:
+        """All cells."""
+        return [cell for case in self.cases for cell in case.cells]
+
+
+class BenchmarkRunner:
+    """Runs sweeps on one model with one scorer and one store.
+
+    Args:
+        model: the model; it is left as it was.
+        scorer: scores its images.
+        registry: where methods are registered.
+        store: where records are kept, and looked up.
+        observer: hears of the run.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        scorer: Scorer,
+        registry: Registry,
+        store: RecordStore,
+        observer: Observer | None = None,
+    ) -> None:
+        self.model, self.scorer, self.registry, self.store = model, scorer, registry, store
+        self.observer = observer or Observer()
+
+    def plan(self, sweep: Sweep, *, retry_failed: bool = False) -> Plan:
+        """What a run of `sweep` would do; writes nothing.
+
+        Raises: as `plan_cases`.
+        """
+        cases = plan_cases(sweep, self.model, self.scorer, self.registry)
+        sheets = self._sheets(sweep)
+        missing: list[PlannedCell] = []
+        failed: list[PlannedCell] = []
+        to_draw: dict[str, int] = {}
+        for case in cases:
+            for page in case.pages:
+                base = sheets.sheet(page, self.model.hash)
+                if not self.store.sheet_path(base.key).is_file():
+                    to_draw[base.key] = base.images
+            for cell in case.cells:
+                record = self.store.record(cell.cell.key)
+                if record is not None and record.status == "done":
+                    continue
+                if record is not None and not retry_failed:
+                    failed.append(cell)
+                    continue
+                missing.append(cell)
+                for page in case.pages:
+                    sheet = sheets.sheet(page, cell.edit_key)
+                    if not self.store.sheet_path(sheet.key).is_file():
+                        to_draw[sheet.key] = sheet.images
+        images = sum(to_draw.values())
+        settings = sheets.generation
+        per_image = settings["num_inference_steps"] * (2 if settings["guidance_scale"] > 1 else 1)
+        return Plan(
+            cases,
+            tuple(missing),
+            tuple(failed),
+            images,
+            images * per_image,
+            self._erasure_passes(missing),
+        )
+
+    def run(self, sweep: Sweep, plan: Plan) -> list[Record]:
+        """Run what `plan` says, and give all records: per case base first, then its cells.
+
+        A cell that fails is recorded with its error and the sweep goes on.
+
+        Raises:
+            Interrupted: Ctrl-C; what was finished is kept.
+            OutputError: the store can't be written.
+        """
+        self.store.prepare()
+        sheets = self._sheets(sweep)
+        missing = {cell.cell.key for cell in plan.missing}
+        records: list[Record] = []
+        done = 0
+        try:
+            for case in plan.cases:
+                self.observer.on_base(case.erasure.label)
+                base = self._score(sheets, case, self.model.hash, None)
+                records.append(self._base_record(case, base))
+                for planned in case.cells:
+                    if planned.cell.key in missing:
+                        record = self._run_cell(sheets, case, planned, base)
+                        self.store.put_record(record)
+                        self.observer.on_record(record)
+                        done += 1
+                    found = self.store.record(planned.cell.key)
+                    assert found is not None
+                    records.append(found)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            raise Interrupted(
+                f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
+                "The same command goes on from there."
+            ) from stop
+        return records
+
+    def _run_cell(
+        self,
+        sheets: SheetScorer,
+        case: PlannedCase,
+        planned: PlannedCell,
+        base: list[tuple[ConceptScores, ...]],
+    ) -> Record:
+        cell = planned.cell
+        self.observer.on_cell(cell)
+        try:
+            edit = self._edit(planned)
+            after = self._score(sheets, case, planned.edit_key, edit)
+        except (OutputError, Interrupted):
+            raise
+        except Exception as fault:  # a method may fail in any way; it is recorded, not raised
+            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return Record(cell, "failed", error=f"{type(fault).__name__}: {fault}")
+        passes = edit.info["unet_passes"]
+        return Record(
+            cell,
+            "done",
+            _paired(case, base, after),
+            edit=planned.edit_key,
+            seconds=float(edit.info["seconds"]["total"]),
+            forward=int(passes["forward"]),
+            backward=int(passes["backward"]),
+            sheets=tuple(sheets.sheet(page, planned.edit_key).key for page in case.pages),
+            exposed=planned.exposed,
+        )
+
+    def _edit(self, planned: PlannedCell) -> Edit:
+        edit = self.store.edit(planned.edit_key)
+        if edit is None:
+            made = erase(
+                self.model,
+                planned.cell.method,
+                planned.erasure,
+                registry=self.registry,
+                seed=planned.cell.seed,
+                settings=planned.settings,
+                callbacks=[_Forward(self.observer)],
+            )
+            self.store.put_edit(planned.edit_key, made)
+            edit = self.store.edit(planned.edit_key) or made
+        return edit
+
+    def _score(
+        self, sheets: SheetScorer, case: PlannedCase, weights: str, edit: Edit | None
+    ) -> list[tuple[ConceptScores, ...]]:
+        return [
+            sheets.scores(sheets.sheet(page, weights), case.labels, edit) for page in case.pages
+        ]
+
+    def _base_record(self, case: PlannedCase, base: list[tuple[ConceptScores, ...]]) -> Record:
+        evaluation = case.cells[0].cell.identity["evaluation"]
+        cell = Cell(
+            BASE, case.erasure.label, 0, {"model": self.model.hash, "evaluation": evaluation}
+        )
+        return Record(cell, "done", _paired(case, base, base), seconds=0.0)
+
+    def _sheets(self, sweep: Sweep) -> SheetScorer:
+        return SheetScorer(
+            self.model, self.scorer, self.store, sweep.suite, self.observer.on_images
+        )
+
+    def _erasure_passes(self, missing: list[PlannedCell]) -> int | None:
+        """Passes of the missing erasures, by records of the same method and settings."""
+        known: dict[str, list[int]] = {}
+        for record in self.store.records() if missing else ():
+            if record.status == "done":
+                made_by = record.cell.identity["erasure"]
+                known.setdefault(_cost_key(made_by), []).append(record.unet_passes)
+        total = 0.0
+        for planned in missing:
+            costs = known.get(_cost_key(planned.cell.identity["erasure"]))
+            if not costs:
+                return None
+            total += sum(costs) / len(costs)
+        return round(total)
+
+
+class _Forward(Callback):
+    """Tells the observer how far an erasure is."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer, self.total = observer, 0
+
+    def on_status(self, text: str) -> None:
+        self.observer.on_status(text)
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self.total = total_steps
+
+    def on_step(self, record: dict[str, Any]) -> None:
+        self.observer.on_status(f"step {record['step'] + 1} of {self.total}")
+
+
+def _paired(
+    case: PlannedCase,
+    before: list[tuple[ConceptScores, ...]],
+    after: list[tuple[ConceptScores, ...]],
+) -> tuple[Paired, ...]:
+    return tuple(
+        Paired(what.concept, what.role, what.family, one, other)
+        for page, ones, others in zip(case.pages, before, after, strict=True)
+        for what, one, other in zip(page, ones, others, strict=True)
+    )
+
+
+def _cost_key(made_by: Any) -> str:
+    return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"

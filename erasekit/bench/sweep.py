@@ -1,0 +1,178 @@
+"""Methods x cases x erasure seeds, and the cells they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from erasekit.bench.identity import erasure_identity, evaluation_identity
+from erasekit.bench.prompts import EvaluatedConcept
+from erasekit.bench.suite import Suite
+from erasekit.concepts import Erasure, normalised
+from erasekit.config import flatten
+from erasekit.diffusion.concept_space import words_for
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.errors import ConfigError, nearest_name
+from erasekit.metrics.base import Scorer
+from erasekit.metrics.labels import LabelSet
+from erasekit.plugin.registry import Registry
+from erasekit.records import Cell, content_key
+from erasekit.training.erase import plan_erasure
+from erasekit.training.settings import settings_groups
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run.
+
+    Attributes:
+        suite: how it is evaluated.
+        methods: names of methods, each once.
+        cases: the erased sets.
+        seeds: the erasure seeds.
+        settings: hyperparameters; each goes to the methods that have it.
+    """
+
+    suite: Suite
+    methods: tuple[str, ...]
+    cases: tuple[Erasure, ...]
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with what it takes to run it."""
+
+    cell: Cell
+    erasure: Erasure
+    settings: Mapping[str, Any]
+    edit_key: str
+    exposed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """A case with its pages, labels and cells."""
+
+    erasure: Erasure
+    pages: tuple[tuple[EvaluatedConcept, ...], ...]
+    labels: LabelSet
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def images(self) -> int:
+        """Images of one evaluation."""
+        return sum(len(concept.noises) for page in self.pages for concept in page)
+
+
+def plan_cases(
+    sweep: Sweep, model: LoadedModel, scorer: Scorer, registry: Registry
+) -> tuple[PlannedCase, ...]:
+    """Every cell of `sweep`, checked as far as can be without running it.
+
+    Raises:
+        UnknownNameError: an unknown method or scope.
+        ConfigError: a setting that no method has, an ill-typed value, or a name given twice.
+        ConceptError: a prompt that does not fit the tokenizer.
+        ScopeError: a scope that selects nothing.
+    """
+    _check_once("methods", sweep.methods)
+    by_method = share_settings(sweep.methods, sweep.settings, registry)
+    return tuple(
+        _plan_case(sweep, case, by_method, model, scorer, registry) for case in sweep.cases
+    )
+
+
+def share_settings(
+    methods: Iterable[str], settings: Mapping[str, Any], registry: Registry
+) -> dict[str, dict[str, Any]]:
+    """Each method's part of `settings`.
+
+    Raises:
+        UnknownNameError: an unknown method.
+        ConfigError: a key that none of the methods has.
+    """
+    fields = {
+        name: {
+            key
+            for group in settings_groups(registry.method(name), registry)
+            for key in group.model_fields
+        }
+        for name in methods
+    }
+    wanted = {key.replace("-", "_"): value for key, value in settings.items()}
+    known = sorted(set().union(*fields.values()))
+    for key in wanted:
+        if key not in known:
+            near = nearest_name(key, known)
+            hint = f"; did you mean {near!r}?" if near else "."
+            raise ConfigError(
+                f"None of the methods {', '.join(fields)} has a setting {key!r}{hint} "
+                f"Known: {', '.join(known)}."
+            )
+    return {
+        name: {key: value for key, value in wanted.items() if key in own}
+        for name, own in fields.items()
+    }
+
+
+def _plan_case(
+    sweep: Sweep,
+    erasure: Erasure,
+    by_method: Mapping[str, Mapping[str, Any]],
+    model: LoadedModel,
+    scorer: Scorer,
+    registry: Registry,
+) -> PlannedCase:
+    suite = sweep.suite
+    pages = tuple(tuple(page) for page in suite.evaluate(erasure))
+    labels = LabelSet(suite.classes(), suite.label)
+    for concept in erasure.erased:
+        labels = labels.including(concept.names)
+    for page in pages:
+        for evaluated in page:
+            model.family.check_prompt(evaluated.prompt)
+    evaluation = evaluation_identity(suite, model, scorer, labels, pages)
+    cells = []
+    for method in sweep.methods:
+        own = by_method[method]
+        resolved = flatten(plan_erasure(model, method, erasure, registry, own))
+        exposed = _exposed(suite, erasure, pages, resolved, model, registry)
+        for seed in sweep.seeds:
+            made_by = erasure_identity(model, method, resolved, erasure, seed, registry)
+            cell = Cell(method, erasure.label, seed, {"erasure": made_by, "evaluation": evaluation})
+            cells.append(PlannedCell(cell, erasure, own, content_key(made_by), exposed))
+    return PlannedCase(erasure, pages, labels, tuple(cells))
+
+
+def _exposed(
+    suite: Suite,
+    erasure: Erasure,
+    pages: Iterable[Iterable[EvaluatedConcept]],
+    settings: Mapping[str, Any],
+    model: LoadedModel,
+    registry: Registry,
+) -> tuple[str, ...]:
+    """Held-out concepts that are all the same in this method's concept space."""
+    words = list(erasure.keep)
+    if "concept_space" in settings:
+        source = settings["concept_space"] or model.descriptor.concept_space
+        words += words_for(model, source, registry)
+    open_to_it = {normalised(word) for word in words}
+    exposed = []
+    for evaluated in (evaluated for page in pages for evaluated in page):
+        known = suite.known([evaluated.concept])
+        names = (known.name, *known.aliases) if known else (evaluated.concept,)
+        if evaluated.role == "held-out" and open_to_it & {normalised(name) for name in names}:
+            exposed.append(evaluated.concept)
+    return tuple(exposed)
+
+
+def _check_once(what: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ConfigError(f"No {what}; name one or more, as in --methods neutral,gumbel.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{name!r} stands twice among the {what}; name each once.")

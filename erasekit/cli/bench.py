@@ -1,0 +1,271 @@
+"""`erasekit bench`: methods side by side on a suite, and what each costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.loading import chosen_model, opened
+from erasekit.cli.output import ProgressBar, print_json, print_note, progress, stderr, stdout
+from erasekit.concepts import slug
+from erasekit.config import parse_assignments
+from erasekit.errors import ConfigError
+from erasekit.plugin.registry import Registry
+
+if TYPE_CHECKING:
+    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.suite import Suite
+    from erasekit.bench.sweep import Sweep
+    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.records import Summary
+
+RUNS = Path("runs")
+RESULTS, FIGURE = "bench.json", "pareto.png"
+SOME_FAILED = 1
+"""Exit code of a sweep that went through with failed cells."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("bench")(bench)
+
+
+def bench(
+    context: typer.Context,
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="What is drawn and scored: icons-mini or icons.")
+    ] = "icons-mini",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas [default: the suite's].", show_default=False
+        ),
+    ] = None,
+    concepts: Annotated[
+        str | None,
+        typer.Option(
+            help="What to erase: a comma separates cases, a plus erases together "
+            "[default: the suite's cases]."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Erasure seeds per method and case [default: the suite's].")
+    ] = None,
+    images_per_concept: Annotated[
+        int | None,
+        typer.Option(help="Starting noises per concept, erased or kept [default: the suite's]."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A hyperparameter, KEY=VALUE, for the methods that have it."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of records; what is in it is not computed again "
+            "[default: runs/bench-SUITE].",
+        ),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run cells that failed before again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and stop.")
+    ] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Erase, draw before and after at the same noise, score, and compare methods.
+
+    Finished cells are kept in the output folder: the same command again computes nothing, and
+    one more method or seed computes that one only.
+    """
+    from erasekit.bench.runner import BenchmarkRunner
+    from erasekit.bench.store import RecordStore
+    from erasekit.bench.summary import summarise, summary_json
+    from erasekit.metrics.loading import load_scorer
+
+    registry = registry_of(context)
+    described = registry.suite(suite)
+    settings = parse_assignments(assignments or [])
+    chosen = _names(methods) if methods is not None else None
+    for name in chosen or ():
+        registry.method(name)
+    folder = output or RUNS / f"bench-{slug(suite)}"
+    store = RecordStore(folder)
+    with opened(chosen_model(model), registry) as loaded:
+        scaled = _scaled(described.name, registry, loaded, images_per_concept, seeds)
+        sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
+        judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
+        runner = BenchmarkRunner(loaded, judge, registry, store)
+        plan = runner.plan(sweep, retry_failed=retry_failed)
+        if dry_run and as_json:
+            print_json({"plan": _plan_json(plan, sweep, folder)})
+            return
+        _announce(plan, sweep, loaded, judge.name, folder, dry_run)
+        if dry_run:
+            return
+        records = _run(runner, sweep, plan)
+        summary = summarise(records)
+    about = {
+        "model": loaded.id,
+        "model_hash": loaded.hash,
+        "suite": scaled.name,
+        "suite_version": scaled.version,
+        "scorer": judge.identity,
+        "store": str(folder),
+    }
+    results = {**about, **summary_json(summary)}
+    _save(folder, results, summary)
+    if as_json:
+        print_json(results)
+    else:
+        _show(summary, judge.name, folder)
+    for failure in summary.failures:
+        print_note(f"failed: {failure}")
+    if summary.failures:
+        print_note("--retry-failed runs failed cells again.")
+        raise typer.Exit(SOME_FAILED)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ConfigError(f"--methods {text!r} has an empty name; write it as in none,gumbel.")
+    return names
+
+
+def _scaled(
+    name: str, registry: Registry, model: LoadedModel, images: int | None, seeds: int | None
+) -> Suite:
+    from erasekit.bench.suite import build_suite
+
+    suite = build_suite(registry.suite(name), model.descriptor)
+    return suite.scaled(images_per_concept=images, images_per_erased=images, seeds=seeds)
+
+
+def _sweep(
+    suite: Suite,
+    model: LoadedModel,
+    registry: Registry,
+    methods: tuple[str, ...] | None,
+    concepts: str | None,
+    settings: dict[str, str],
+) -> Sweep:
+    from erasekit.bench.cases import parse_cases
+    from erasekit.bench.sweep import Sweep
+
+    wanted = concepts if concepts is not None else ",".join(suite.cases)
+    return Sweep(
+        suite,
+        methods or suite.methods,
+        parse_cases(wanted, model),
+        tuple(range(suite.seeds)),
+        settings,
+    )
+
+
+def _run(runner: BenchmarkRunner, sweep: Sweep, plan: Plan) -> Any:
+    with progress("Benchmarking", len(plan.missing)) as bar:
+        runner.observer = _observer(bar)
+        return runner.run(sweep, plan)
+
+
+def _observer(bar: ProgressBar) -> Observer:
+    from erasekit.bench.runner import Observer
+    from erasekit.records import Cell, Record
+
+    class Bar(Observer):
+        """Shows cells on the bar, and behind it what the current one is at."""
+
+        def __init__(self) -> None:
+            self.cell, self.images = "", 0
+
+        def on_base(self, erased: str) -> None:
+            self._begin(f"base, {erased}")
+
+        def on_cell(self, cell: Cell) -> None:
+            self._begin(f"{cell.method}, {cell.erased}, seed {cell.seed}")
+
+        def on_status(self, text: str) -> None:
+            bar.status(f"{self.cell}: {text}")
+
+        def on_images(self, count: int) -> None:
+            self.images += count
+            bar.status(f"{self.cell}: {self.images} images drawn")
+
+        def on_record(self, record: Record) -> None:
+            bar.advance()
+
+        def _begin(self, cell: str) -> None:
+            self.cell, self.images = cell, 0
+            bar.status(cell)
+
+    return Bar()
+
+
+def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
+    return {
+        "suite": sweep.suite.name,
+        "methods": list(sweep.methods),
+        "cases": [case.label for case in sweep.cases],
+        "seeds": len(sweep.seeds),
+        "cells": len(plan.cells),
+        "erasures": len(plan.missing),
+        "failed_before": len(plan.failed),
+        "images": plan.images,
+        "image_unet_passes": plan.image_passes,
+        "erasure_unet_passes": plan.erasure_passes,
+        "store": str(folder),
+    }
+
+
+def _announce(
+    plan: Plan, sweep: Sweep, model: LoadedModel, scorer: str, folder: Path, dry_run: bool
+) -> None:
+    """Say on standard error what is about to happen (on standard output for a dry run)."""
+    console = stdout() if dry_run else stderr()
+    suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
+    console.print(
+        f"{suite.name} {suite.version} on {model.id}, scored by {scorer}: {len(sweep.methods)} "
+        f"methods x {len(sweep.cases)} erased sets ({cases}) x {len(sweep.seeds)} seeds; "
+        f"{plan.cases[0].images} images after each erasure.",
+        markup=False,
+    )
+    passes = (
+        f"{plan.erasure_passes:,} for erasing"
+        if plan.erasure_passes is not None
+        else "those of the erasures come on top (known after a first run)"
+    )
+    done = len(plan.cells) - len(plan.missing) - len(plan.failed)
+    failed = f", {len(plan.failed)} failed before (--retry-failed)" if plan.failed else ""
+    console.print(
+        f"To do: {len(plan.missing)} erasures, {plan.images:,} images, UNet passes "
+        f"{plan.image_passes:,} for images, {passes}. Done before: {done} cells{failed}. "
+        f"Store: {folder}",
+        markup=False,
+    )
+
+
+def _save(folder: Path, results: dict[str, Any], summary: Summary) -> None:
+    from erasekit.cli.output import SCHEMA
+    from erasekit.files import atomic_write_json
+    from erasekit.reporting.figures import plot_pareto
+
+    atomic_write_json(folder / RESULTS, {"schema": SCHEMA, **results})
+    plot_pareto(summary, folder / FIGURE)
+
+
+def _show(summary: Summary, scorer: str, folder: Path) -> None:
+    from erasekit.reporting.tables import bench_table
+
+    console = stdout()
+    console.print(bench_table(summary, scorer))
+    console.print(f"{folder / RESULTS}, {folder / FIGURE}", soft_wrap=True, style="dim")
