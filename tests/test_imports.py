@@ -22,6 +22,7 @@ BELOW: dict[str, set[str]] = {
     "plugin": LEAVES,
     "diffusion": LEAVES | {"plugin"},
     "edits": LEAVES | {"plugin", "diffusion"},
+    "exports": LEAVES | {"plugin", "diffusion", "edits"},
     "methods": LEAVES | {"plugin", "diffusion", "edits"},
     "metrics": LEAVES | {"plugin", "diffusion", "edits"},
     "training": LEAVES | {"plugin", "diffusion", "edits", "methods", "metrics"},
@@ -29,7 +30,8 @@ BELOW: dict[str, set[str]] = {
     "reporting": LEAVES,
     "testing": LEAVES | {"plugin", "diffusion", "edits", "methods", "training"},
     "cli": LEAVES
-    | {"plugin", "diffusion", "edits", "methods", "metrics", "training", "bench", "reporting"},
+    | {"plugin", "diffusion", "edits", "exports"}
+    | {"methods", "metrics", "training", "bench", "reporting"},
 }
 """What each part of the package may import, beside itself."""
 
@@ -39,6 +41,7 @@ TORCH_FREE = [
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
     *(f"erasekit.{path.parent.name}.hooks" for path in HOOKS),
+    "erasekit.exports.formats",
     *(f"erasekit.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py"))),
 ]
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "accelerate")

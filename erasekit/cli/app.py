@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         for plugin in registry.manager.plugins:
             if plugin.error:
                 print_note(f"The plugin {plugin.name!r} is broken and was skipped: {plugin.error}")
-        app(args=arguments, obj=registry)
+        app(args=arguments, prog_name="erasekit", obj=registry)
     except ErasekitError as error:
         print_error(str(error))
         sys.exit(error.exit_code)

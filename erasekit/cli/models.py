@@ -78,11 +78,11 @@ def list_models(registry: Registry) -> list[ModelEntry]:
 
 def cached_models() -> dict[str, ModelEntry]:
     """The diffusers pipelines in the local Hugging Face cache, by hub id."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return {}
     found = {}

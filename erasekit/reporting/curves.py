@@ -13,6 +13,8 @@ from erasekit.files import atomic_path
 from erasekit.reporting.history import Record
 
 LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
+STYLES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}
+"""The sum of two losses would hide the larger one under it, so it is drawn broad and pale."""
 SEARCH = {"entropy": "entropy of the search (nats)", "shift": "c_a moved (share of its norm)"}
 
 
@@ -45,7 +47,7 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
         for index, (name, (steps, values)) in enumerate(lines.items()):
             colour = f"C{index}"
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-            axes.plot(steps, _smoothed(values), color=colour, label=name)
+            axes.plot(steps, _smoothed(values), color=colour, label=name, **STYLES.get(name, {}))
         axes.legend(fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -27,9 +27,10 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in ("step", "loss", "erase", "preserve"):
         table.add_column(name, justify="right", no_wrap=True)
-    adversarial = any(record.get("adversary") for record in history)
-    if adversarial:
+    most = max((len(record.get("adversary") or ()) for record in history), default=0)
+    if most > 1:
         table.add_column("erased", overflow="fold")
+    if most:
         table.add_column("preserved", overflow="fold")
         table.add_column("nearest", overflow="fold")
         table.add_column("entropy", justify="right", no_wrap=True)
@@ -38,13 +39,13 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
         losses = [str(record["step"])] + [
             _number(record[key]) for key in ("loss", "erase_loss", "preserve_loss")
         ]
-        if not adversarial:
+        if not most:
             table.add_row(*losses)
             continue
         for adversary in record.get("adversary") or [{}]:
             cells = [
                 *losses,
-                adversary.get("erased") or "",
+                *([adversary.get("erased") or ""] if most > 1 else []),
                 adversary.get("concept") or "",
                 adversary.get("nearest") or "",
                 _number(adversary.get("entropy"), 2),

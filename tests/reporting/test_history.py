@@ -60,7 +60,13 @@ def test_samples_are_spread_and_have_both_ends(
 def test_the_table_names_what_was_preserved() -> None:
     text = text_of(history_table([record(7, "car [red]", entropy=2.25)], title="run"))
     line = " ".join(text.splitlines()[-1].split())
-    assert line == "7 0.18750 0.12500 0.06250 erased 0 car [red] car [red] 2.25 7.0%"
+    assert line == "7 0.18750 0.12500 0.06250 car [red] car [red] 2.25 7.0%"
+
+
+def test_several_erased_concepts_have_a_line_each() -> None:
+    lines = text_of(history_table([record(3, "car", "road")])).splitlines()
+    assert lines[-2].split()[-5:] == ["erased", "0", "car", "car", "3.0%"]
+    assert lines[-1].split() == ["erased", "1", "road", "road", "3.0%"]
 
 
 def test_the_table_of_a_method_without_adversary_has_losses_alone() -> None:
