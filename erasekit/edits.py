@@ -20,8 +20,10 @@ from erasekit.diffusion.loading import LoadedModel, hash_weights
 from erasekit.errors import EditError
 from erasekit.files import atomic_path, atomic_write_json, writing
 
-WEIGHTS, INFO = "edit.safetensors", "edit.json"
+WEIGHTS, INFO, HISTORY = "edit.safetensors", "edit.json", "history.jsonl"
 SCHEMA = 1
+DELTA_INFO = "edit"
+"""Key of a delta file's metadata under which `edit.json` is."""
 
 
 @dataclass
@@ -75,16 +77,25 @@ class Edit:
             for name, value in self.tensors.items():
                 parameters[name].copy_(value)
 
-    def export_diffusers(self, pipeline: Any, folder: Path | str, *, force: bool = False) -> None:
+    def export_diffusers(
+        self,
+        pipeline: Any,
+        folder: Path | str,
+        *,
+        force: bool = False,
+        max_shard_size: str | None = None,
+    ) -> None:
         """Write the edited model as a diffusers folder that `from_pretrained` reads.
 
         Weights are written in the pipeline's dtype. Written beside `folder` and moved there when
-        whole; files of the same name are replaced, others are kept.
+        whole; files of the same name and the weights of an earlier export are replaced, others
+        are kept. `erasekit.exports` has more forms.
 
         Args:
             pipeline: the base model, a diffusers pipeline or a `LoadedModel`; left as it was.
             folder: where to.
             force: apply to a model it was not made from.
+            max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
 
         Raises:
             EditError: another model.
@@ -92,16 +103,18 @@ class Edit:
         """
         folder = Path(folder)
         inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
+        sharding = {"max_shard_size": max_shard_size} if max_shard_size else {}
         with writing(folder), self.applied(pipeline, force=force):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
                 written = Path(name) / "model"
                 try:
-                    inner.save_pretrained(written, safe_serialization=True)
+                    inner.save_pretrained(written, safe_serialization=True, **sharding)
                 except SafetensorError as error:
                     raise _as_os_error(error) from error
                 if folder.exists():
                     shutil.copytree(written, folder, dirs_exist_ok=True)
+                    _remove_other_weights(folder, written)
                 else:
                     written.replace(folder)
 
@@ -175,12 +188,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_edit(folder: Path | str) -> Edit:
-    """Read an edit from its run folder.
+    """Read an edit from its run folder, or from one file as `--to delta` writes it.
 
     Raises:
         EditError: no such folder, a file is missing or damaged, or a newer schema.
     """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        return _load_delta(folder)
     if not folder.is_dir():
         raise EditError(f"There is no run folder {str(folder)!r}; name one that `erase` wrote.")
     try:
@@ -191,15 +206,36 @@ def load_edit(folder: Path | str) -> Edit:
         ) from error
     except (OSError, ValueError) as error:
         raise EditError(f"The file {str(folder / INFO)!r} can't be read ({error}).") from error
-    if not isinstance(info, dict) or "base_model" not in info:
-        raise EditError(f"The file {str(folder / INFO)!r} does not describe an edit.")
-    if info.get("schema", 0) > SCHEMA:
-        raise EditError(
-            f"The edit {str(folder)!r} has schema {info['schema']}; this erasekit reads {SCHEMA}. "
-            "Upgrade erasekit."
-        )
+    _check_info(info, folder / INFO)
     tensors, _ = load_tensors(folder / WEIGHTS)
     return Edit(tensors, info, read_history(folder))
+
+
+def _load_delta(path: Path) -> Edit:
+    tensors, metadata = load_tensors(path)
+    if DELTA_INFO not in metadata:
+        if path.name == WEIGHTS and (path.parent / INFO).is_file():
+            return load_edit(path.parent)
+        raise EditError(
+            f"The file {str(path)!r} does not say how it was made; name a run folder, or a file "
+            "that `erasekit export --to delta` wrote."
+        )
+    try:
+        info = json.loads(metadata[DELTA_INFO])
+    except ValueError as error:
+        raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
+    _check_info(info, path)
+    return Edit(tensors, info)
+
+
+def _check_info(info: Any, path: Path) -> None:
+    if not isinstance(info, dict) or "base_model" not in info:
+        raise EditError(f"The file {str(path)!r} does not describe an edit.")
+    if info.get("schema", 0) > SCHEMA:
+        raise EditError(
+            f"The edit {str(path)!r} has schema {info['schema']}; this erasekit reads {SCHEMA}. "
+            "Upgrade erasekit."
+        )
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -208,13 +244,24 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     Raises:
         EditError: a line is not JSON.
     """
-    path = folder / "history.jsonl"
+    path = folder / HISTORY
     if not path.is_file():
         return []
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except ValueError as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
+
+
+def _remove_other_weights(folder: Path, written: Path) -> None:
+    """Remove the weights in `folder` that `written` has not, or readers might take them."""
+    for component in written.iterdir():
+        if not component.is_dir():
+            continue
+        for pattern in ("*.safetensors", "*.safetensors.index.json"):
+            for path in (folder / component.name).glob(pattern):
+                if not (component / path.name).exists():
+                    path.unlink()
 
 
 def _as_os_error(error: Exception) -> OSError:

@@ -15,7 +15,10 @@ from erasekit.edits import load_tensors, save_tensors
 from erasekit.errors import EditError
 
 CHECKPOINT = "checkpoint.safetensors"
+UNPROVEN = "checkpoint.unproven.safetensors"
+"""A checkpoint whose weights have not given a finite loss yet."""
 REQUEST = "request.json"
+_GROUPS = ("parameters", "optimizer", "method", "adversaries")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Checkpoint:
         parameters: theta' in scope.
         optimizer: Adam's moments, "parameter.key".
         method: the method's own state.
+        adversaries: embeddings of the adversarial concepts so far, by "step.index".
         passes: UNet passes so far, forward and backward.
         seconds: time spent so far, total and loop.
     """
@@ -37,6 +41,7 @@ class Checkpoint:
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     method: dict[str, Tensor]
+    adversaries: dict[str, Tensor]
     passes: dict[str, int]
     seconds: dict[str, float]
 
@@ -48,7 +53,7 @@ class Checkpoint:
         """
         tensors = {
             f"{group}|{name}": value
-            for group in ("parameters", "optimizer", "method")
+            for group in _GROUPS
             for name, value in getattr(self, group).items()
         }
         state = {"step": self.step, "passes": self.passes, "seconds": self.seconds}
@@ -62,14 +67,14 @@ class Checkpoint:
             EditError: it is not there, or is damaged.
         """
         tensors, metadata = load_tensors(path)
-        groups: dict[str, dict[str, Tensor]] = {"parameters": {}, "optimizer": {}, "method": {}}
+        groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
         try:
             state: dict[str, Any] = json.loads(metadata["state"])
             for key, value in tensors.items():
                 group, _, name = key.partition("|")
                 groups[group][name] = value
             return cls(state["step"], **groups, passes=state["passes"], seconds=state["seconds"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise EditError(
                 f"The file {str(path)!r} is no checkpoint of erasekit; start the run anew."
             ) from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ from torch import Tensor
 
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.errors import Interrupted, TrainingError
-from erasekit.files import writing
+from erasekit.edits import HISTORY
+from erasekit.errors import EditError, Interrupted, TrainingError
+from erasekit.files import atomic_write_text, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.training.callbacks import Callback
 from erasekit.training.checkpoints import (
     CHECKPOINT,
+    UNPROVEN,
     Checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
@@ -90,35 +95,49 @@ class Trainer:
 
         Raises:
             ScopeError: the scope selects nothing.
-            TrainingError: a loss is not finite; the last good checkpoint stays.
-            Interrupted: Ctrl-C; a checkpoint was saved where there is a folder.
+            EditError: `resume` is of another model or scope.
+            TrainingError: a loss or the trained weights are not finite; the last checkpoint
+                that gave a finite loss stays.
+            Interrupted: Ctrl-C; the step is done, and a checkpoint saved where there is a folder.
         """
         began, passes_before = time.perf_counter(), passes.snapshot()
         parameters = scope.select(unet)
         originals = {name: p.detach().clone() for name, p in parameters.items()}
+        flags = [(p, p.requires_grad) for p in unet.parameters()]
         context = make_context(parameters)
-        self._history = list(history)
+        self._begin_history(history, resume)
         try:
+            unet.requires_grad_(False)
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
             _ = context.frozen  # the original values, before anything changes
-            method.prepare(context)
+            try:
+                method.prepare(context)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(
+                    "Stopped while preparing, before the first step. " + self._how_to_go_on()
+                ) from stop
             optimizer = torch.optim.Adam(parameters.values(), lr=self.settings.learning_rate)
             start, spent = 0, {"total": 0.0, "loop": 0.0}
+            adversaries: dict[str, Tensor] = {}
             if resume:
                 start, spent = self._take(resume, method, parameters, optimizer)
+                adversaries.update(resume.adversaries)
                 passes_before = passes.snapshot() - PassCount(**resume.passes)
             clock = _Clock(began, time.perf_counter(), spent)
 
             def checkpoint(step: int) -> Checkpoint:
-                done = (passes - passes_before).as_dict()
-                weights = {name: p.detach() for name, p in parameters.items()}
-                moments = optimizer_tensors(optimizer, parameters)
                 return Checkpoint(
-                    step, weights, moments, method.state_dict(), done, clock.seconds()
+                    step,
+                    {name: p.detach() for name, p in parameters.items()},
+                    optimizer_tensors(optimizer, parameters),
+                    method.state_dict(),
+                    adversaries,
+                    (passes - passes_before).as_dict(),
+                    clock.seconds(),
                 )
 
-            adversaries = self._loop(method, parameters, optimizer, start, checkpoint)
+            self._loop(method, parameters, optimizer, start, adversaries, checkpoint)
             trained = {name: p.detach().clone() for name, p in parameters.items()}
             return TrainingResult(
                 trained, self._history, adversaries, passes - passes_before, clock.seconds()
@@ -126,8 +145,9 @@ class Trainer:
         finally:
             for name, parameter in parameters.items():
                 parameter.grad = None
-                parameter.requires_grad_(False)
                 parameter.data = originals[name]
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
             for callback in self.callbacks:
                 callback.on_end()
 
@@ -137,37 +157,40 @@ class Trainer:
         parameters: dict[str, torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
         start: int,
+        adversaries: dict[str, Tensor],
         checkpoint: Callable[[int], Checkpoint],
-    ) -> dict[str, Tensor]:
+    ) -> None:
         total, every = self.settings.steps, self.settings.checkpoint_every
         snapshot_every = max(1, total // ADVERSARY_SNAPSHOTS)
-        adversaries: dict[str, Tensor] = {}
-        for callback in self.callbacks:
-            callback.on_start(start, total)
-        step = start
+        step, whole = start, True  # whole: the state in memory is that after `step` steps
         try:
+            for callback in self.callbacks:
+                callback.on_start(start, total)
             while step < total:
-                record = self._step(step, method, parameters, optimizer)
-                embeds = method.adversaries()
-                if embeds is not None and (step % snapshot_every == 0 or step == total - 1):
-                    for e, embed in enumerate(embeds):
-                        adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
-                self._record(record)
-                step += 1
+                with whole_step():
+                    whole = False
+                    record = self._step(step, method, parameters, optimizer)
+                    embeds = method.adversaries()
+                    if embeds is not None and (step % snapshot_every == 0 or step == total - 1):
+                        for e, embed in enumerate(embeds):
+                            adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+                    self._record(record)
+                    step, whole = step + 1, True
+                for callback in self.callbacks:
+                    callback.on_step(record)
                 if self.folder and every and step % every == 0 and step < total:
-                    checkpoint(step).save(self.folder / CHECKPOINT)
+                    checkpoint(step).save(self.folder / UNPROVEN)
+            if not all(bool(p.isfinite().all()) for p in parameters.values()):
+                raise TrainingError(f"The weights are not finite after {self._mend(step)}")
         except KeyboardInterrupt as stop:
-            if self.folder is None:
-                raise Interrupted(
-                    f"Stopped at step {step} of {total}; nothing was saved."
-                ) from stop
-            with suppress(KeyboardInterrupt):
-                checkpoint(step).save(self.folder / CHECKPOINT)
+            saved = bool(whole and self.folder and _saved(checkpoint(step), self.folder))
+            state = "which is saved" if saved else "which is not saved"
             raise Interrupted(
-                f"Stopped at step {step} of {total}, which is saved; go on with: "
-                f"erasekit erase --resume {self.folder}"
+                f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
             ) from stop
-        return adversaries
+        finally:
+            if self.folder:
+                (self.folder / UNPROVEN).unlink(missing_ok=True)
 
     def _step(
         self,
@@ -179,13 +202,12 @@ class Trainer:
         empty = {"erase_loss": None, "preserve_loss": None, "timestep": None, "adversary": None}
         output = method.training_step(step)
         if output is None:
+            self._prove()
             return {"step": step, "loss": None, **empty}
         loss = float(output.loss.detach())
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {step}; lower learning_rate (now "
-                f"{self.settings.learning_rate:g}) or keep_weight. {self._last_good()}"
-            )
+            raise TrainingError(f"The loss is {loss} at {self._mend(step)}")
+        self._prove()
         optimizer.zero_grad(set_to_none=True)
         output.loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.max_grad_norm:
@@ -193,14 +215,25 @@ class Trainer:
         optimizer.step()
         return {"step": step, "loss": loss, **empty, **output.record}
 
+    def _prove(self) -> None:
+        """The last checkpoint has given a finite loss: from now on it is the good one."""
+        if self.folder and (self.folder / UNPROVEN).exists():
+            (self.folder / UNPROVEN).replace(self.folder / CHECKPOINT)
+
+    def _begin_history(self, history: Sequence[dict[str, Any]], resume: Checkpoint | None) -> None:
+        """Start with the records up to `resume`, in memory and on disk."""
+        done = resume.step if resume else 0
+        self._history = [record for record in history if record["step"] < done]
+        if self.folder:
+            lines = "".join(map(_line, self._history))
+            atomic_write_text(self.folder / HISTORY, lines)
+
     def _record(self, record: dict[str, Any]) -> None:
         self._history.append(record)
         if self.folder:
-            path = self.folder / "history.jsonl"
+            path = self.folder / HISTORY
             with writing(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        for callback in self.callbacks:
-            callback.on_step(record)
+                file.write(_line(record))
 
     def _take(
         self,
@@ -209,6 +242,11 @@ class Trainer:
         parameters: dict[str, torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
     ) -> tuple[int, dict[str, float]]:
+        found = {name: value.shape for name, value in resume.parameters.items()}
+        if found != {name: p.shape for name, p in parameters.items()}:
+            raise EditError(
+                "The checkpoint is of another model or scope; resume with what the run began with."
+            )
         with torch.no_grad():
             for name, value in resume.parameters.items():
                 parameters[name].copy_(value)
@@ -216,10 +254,65 @@ class Trainer:
         method.load_state_dict(resume.method)
         return resume.step, dict(resume.seconds)
 
+    def _mend(self, step: int) -> str:
+        return (
+            f"step {step}; lower learning_rate (now {self.settings.learning_rate:g}) or "
+            f"keep_weight. {self._last_good()}"
+        )
+
     def _last_good(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).is_file():
             return f"The last good checkpoint is {self.folder / CHECKPOINT}."
         return "No checkpoint had been saved yet."
+
+    def _how_to_go_on(self) -> str:
+        if self.folder and (self.folder / CHECKPOINT).is_file():
+            return f"Go on with: erasekit erase --resume {shlex.quote(str(self.folder))}"
+        return "There is no checkpoint to go on from; start the run anew."
+
+
+@contextmanager
+def whole_step() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that no checkpoint is of half a step.
+
+    A second Ctrl-C stops at once. Outside the main thread, and where somebody else handles the
+    signal, nothing is changed.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or before is not signal.default_int_handler
+    ):
+        yield
+        return
+    pressed = False
+
+    def hold(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _saved(checkpoint: Checkpoint, folder: Path) -> bool:
+    """Save it; False where another Ctrl-C came in between."""
+    try:
+        checkpoint.save(folder / CHECKPOINT)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 @dataclass
