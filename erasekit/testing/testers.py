@@ -56,14 +56,14 @@ class MethodTester:
         plugins: modules (or objects) with hooks that are not installed; they are registered
             beside the installed plugins.
         settings: hyperparameters for all tests; keep it quick.
-        steps_to_fall: steps after which the erase loss must have fallen.
+        steps_to_fall: steps in whose last third the erase loss must have fallen.
         seeded: whether the seed changes the edit; False for a closed form.
     """
 
     method: ClassVar[str]
     plugins: ClassVar[Sequence[object]] = ()
     settings: ClassVar[Mapping[str, Any]] = {}
-    steps_to_fall: ClassVar[int] = 40
+    steps_to_fall: ClassVar[int] = 24
     seeded: ClassVar[bool] = True
 
     # -- what the tests use -----------------------------------------------------------------
@@ -138,13 +138,18 @@ class MethodTester:
         assert torch.is_grad_enabled()
 
     def test_the_erase_loss_falls(self) -> None:
-        edit = self.erase(tiny_model(), steps=self.steps_to_fall)
-        losses = [record["erase_loss"] for record in edit.history]
-        known = [loss for loss in losses if loss is not None]
-        third = len(known) // 3
-        if third:
-            first, last = sum(known[:third]) / third, sum(known[-third:]) / third
-            assert last < first, f"the erase loss rose from {first:.3g} to {last:.3g}"
+        """Beside a run that stands still: both draw the same z_t in the same step."""
+        trained = self.erase(tiny_model(), steps=self.steps_to_fall)
+        still = self.erase(tiny_model(), steps=self.steps_to_fall, learning_rate=1e-20)
+        pairs = [
+            (a["erase_loss"], b["erase_loss"])
+            for a, b in zip(trained.history, still.history, strict=True)
+            if a["erase_loss"] is not None
+        ]
+        last = pairs[-(len(pairs) // 3) :] if len(pairs) >= 3 else []
+        if last:  # a closed form has none
+            after, before = (sum(losses) / len(last) for losses in zip(*last, strict=True))
+            assert after < 0.9 * before, f"the erase loss went from {before:.3g} to {after:.3g}"
 
     def test_history_has_one_line_a_step(self) -> None:
         heard = _Records()
@@ -174,7 +179,7 @@ class MethodTester:
     def test_an_interrupted_run_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
         whole = self.erase(tiny_model())
         total = whole.info["config"]["steps"]
-        for stop in range(0, total - 1, 2):
+        for stop in (0, total // 2):
             model, folder = tiny_model(), tmp_path / f"stopped-{stop}"
             before = weights(model)
             with _raises(Interrupted):
