@@ -1,0 +1,46 @@
+"""`--to diffusers`: the whole edited pipeline as a folder that `from_pretrained` reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.edits import Edit
+from erasekit.errors import ConfigError
+from erasekit.exports.casting import casted, dtype_of
+from erasekit.exports.formats import ExportOptions, ExportResult
+
+
+def export_diffusers(
+    edit: Edit, model: LoadedModel | None, path: Path, options: ExportOptions
+) -> ExportResult:
+    """Write the folder; takes `dtype` and `max_shard_size`.
+
+    The images it draws equal those of the edit in the same precision.
+
+    Raises:
+        EditError: the model is another one.
+        ConfigError: no model, or a shard size that is none.
+        OutputError: the folder can't be written, or the disk is full.
+    """
+    if model is None:
+        raise ConfigError("A diffusers folder holds a whole model; give the base model.")
+    if options.max_shard_size is not None:
+        _check_size(options.max_shard_size)
+    with casted(model.pipeline, dtype_of(options.dtype, model.family.dtype)):
+        edit.export_diffusers(
+            model, path, force=options.force, max_shard_size=options.max_shard_size
+        )
+    name = type(model.pipeline).__name__
+    return ExportResult(
+        path,
+        sorted(path.glob("*/*.safetensors")),
+        f'{name}.from_pretrained("{path}")',
+        {"dtype": str(dtype_of(options.dtype, model.family.dtype)).removeprefix("torch.")},
+    )
+
+
+def _check_size(text: str) -> None:
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]B", text, flags=re.IGNORECASE):
+        raise ConfigError(f"The shard size {text!r} is no size; write it like 500MB or 2GB.")

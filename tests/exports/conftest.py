@@ -1,0 +1,112 @@
+"""Edits of tiny models, and a reader that knows diffusers alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.scope import ParameterScope
+from erasekit.edits import Edit
+
+PROMPT, STEPS, GUIDANCE = "a photo of a church", 4, 3.0
+
+READER = """
+import json, sys
+import diffusers, numpy, torch
+job = json.loads(sys.argv[1])
+cls = getattr(diffusers, job["class"])
+pipeline = eval(job["load"], {"cls": cls, "diffusers": diffusers, "torch": torch, "job": job})
+for name in job.get("loras", []):
+    pipeline.load_lora_weights(name)
+pipeline.set_progress_bar_config(disable=True)
+images = [
+    pipeline(job["prompt"], num_inference_steps=job["steps"], guidance_scale=job["guidance"],
+             generator=torch.Generator("cpu").manual_seed(seed), output_type="np").images[0]
+    for seed in (0, 1)
+]
+assert not [name for name in sys.modules if name.startswith("erasekit")]
+numpy.save(job["output"], numpy.stack(images))
+"""
+
+
+def draw(pipeline: Any) -> np.ndarray:
+    """Two images by plain diffusers, float [2, H, W, 3], at the noise of seeds 0 and 1."""
+    pipeline.set_progress_bar_config(disable=True)
+    images = [
+        pipeline(
+            PROMPT,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            output_type="np",
+        ).images[0]
+        for seed in (0, 1)
+    ]
+    return np.stack(images)
+
+
+def draw_elsewhere(folder: Path, load: str, kind: str = "StableDiffusionPipeline") -> np.ndarray:
+    """The same two images, by a process that imports diffusers and no erasekit.
+
+    `load` is an expression over `cls`, such as 'cls.from_pretrained("...")'.
+    """
+    output = folder / "elsewhere.npy"
+    job = {
+        **{"class": kind, "load": load, "prompt": PROMPT, "steps": STEPS, "guidance": GUIDANCE},
+        "output": str(output),
+    }
+    subprocess.run(
+        [sys.executable, "-c", READER, json.dumps(job)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    return np.load(output)
+
+
+def perturbed(
+    model: LoadedModel,
+    scope: str = "xattn",
+    *,
+    scale: float = 0.5,
+    rank: int | None = None,
+    only: Callable[[str], bool] = lambda name: True,
+) -> Edit:
+    """An edit that moves every parameter in scope by `scale` of its size, or of a given rank."""
+    generator = torch.Generator().manual_seed(7)
+    tensors = {}
+    for name, parameter in ParameterScope(scope).select(model.unet).items():
+        if not only(name):
+            continue
+        change = torch.randn(parameter.shape, generator=generator)
+        if rank is not None and change.ndim > 1:
+            u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
+            change = (u[:, :rank] * s[:rank] @ v[:rank]).reshape(change.shape)
+        norm = parameter.detach().norm() if parameter.ndim > 1 else 1.0
+        change *= scale * norm / change.norm()
+        tensors[name] = parameter.detach() + change
+    info = {
+        "method": "none",
+        "concepts": ["church"],
+        "config": {"scope": scope},
+        "seed": 0,
+        "base_model": {"id": model.id, "hash": model.hash},
+        "versions": {"erasekit": "0"},
+    }
+    return Edit(tensors, info)
+
+
+@pytest.fixture
+def edit(tiny_model: LoadedModel) -> Edit:
+    """An edit of the tiny model's cross-attention that changes its images plainly."""
+    return perturbed(tiny_model)
