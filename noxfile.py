@@ -1,0 +1,117 @@
+"""The workshop: `nox -s tests` is the whole suite; `nox -l` lists the rest.
+
+Environments are made by `venv` and filled by pip, from package indexes alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nox
+from nox.project import dependency_groups, load_toml
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "tests", "types"]
+
+ROOT = Path(__file__).parent
+PROJECT = load_toml(ROOT / "pyproject.toml")
+PACKAGE = "erasekit"
+TESTS_PYTHON = ROOT / ".nox" / "tests" / "bin" / "python"
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Two test processes on two cores must not start four threads."""
+
+NEWEST = {"torch", "torchvision"}
+"""Too large to keep in two versions: the minimums session takes the newest of these."""
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole test suite, on the installed package."""
+    session.install(".", *dependency_groups(PROJECT, "test"))
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install(*dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, against the libraries of the tests' environment where there is one."""
+    session.install(*dependency_groups(PROJECT, "types"))
+    if TESTS_PYTHON.exists():
+        session.install("pydantic")
+        session.run("mypy", "--python-executable", str(TESTS_PYTHON))
+    else:
+        session.install(".")
+        session.run("mypy")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The test suite on the lowest versions that pyproject.toml allows."""
+    constraints = Path(session.create_tmp()) / "minimums.txt"
+    constraints.write_text("\n".join(_minimums()) + "\n", encoding="utf-8")
+    session.log(constraints.read_text(encoding="utf-8"))
+    session.install(".", *dependency_groups(PROJECT, "test"), "-c", str(constraints))
+    # What an old library warns of in a new Python is not this project's to mend.
+    quiet = ["-W", "default", "-p", "no:cacheprovider"]
+    session.run("pytest", "-n", "2", "--dist", "loadfile", *quiet, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def plugins(session: nox.Session) -> None:
+    """Every package in plugins/, installed into a clean environment and used from there."""
+    folders = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+    session.install(".", *map(str, folders), *dependency_groups(PROJECT, "test"))
+    session.run("erasekit", "plugins")
+    for folder in folders:
+        session.run("pytest", str(folder), *session.posargs, env=ONE_THREAD)
+    run = Path(session.create_tmp()) / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    session.run(
+        *("erasekit", "erase", "--method", "template-closed-form"),
+        *("--concept", "garbage truck", "--output", str(run)),
+    )
+    session.run("erasekit", "trace", str(run))
+
+
+@nox.session
+def readme(session: nox.Session) -> None:
+    """Every command of the README, in a clean clone and a fresh environment."""
+    clone = Path(session.create_tmp()) / "clone"
+    shutil.rmtree(clone, ignore_errors=True)
+    session.run("git", "clone", "--quiet", str(ROOT), str(clone), external=True)
+    with session.chdir(clone):
+        for command in _readme_commands(clone / "README.md"):
+            session.log(command)
+            session.run("bash", "-euc", command, external=True, silent=False)
+
+
+def _minimums() -> list[str]:
+    """A pin to its lowest allowed version for every direct dependency but the `NEWEST`."""
+    requirements = [*PROJECT["project"]["dependencies"], *dependency_groups(PROJECT, "test")]
+    pins = []
+    for requirement in requirements:
+        name, _, version = requirement.partition(">=")
+        if name not in NEWEST:
+            pins.append(f"{name}=={version}")
+    return pins
+
+
+def _readme_commands(path: Path) -> list[str]:
+    """The commands in the README's `sh` blocks, one a line; a backslash goes on in the next.
+
+    The test suite has a session of its own, so the line that runs it is left out.
+    """
+    blocks = re.findall(r"^```sh\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.endswith("nox -s tests")]
