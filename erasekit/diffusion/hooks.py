@@ -3,8 +3,38 @@
 from __future__ import annotations
 
 from erasekit.diffusion.defaults import ICONS_DEFAULTS, ICONS_SUITES
-from erasekit.plugin.descriptors import ConceptSpaceDescriptor, ModelDescriptor
+from erasekit.plugin.descriptors import ConceptSpaceDescriptor, FamilyDescriptor, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def erasekit_register_families() -> list[FamilyDescriptor]:
+    home = "erasekit.diffusion.families"
+    plain = ("StableDiffusionPipeline",)
+    unchecked = {"safety_checker": None, "requires_safety_checker": False}
+    return [
+        FamilyDescriptor(
+            "sd1",
+            "Stable Diffusion 1.x",
+            f"{home}.sd1:StableDiffusion1",
+            pipelines=plain,
+            pipeline_options=unchecked,
+        ),
+        FamilyDescriptor(
+            "sd2",
+            "Stable Diffusion 2.x",
+            f"{home}.sd2:StableDiffusion2",
+            pipelines=plain,
+            pipeline_options=unchecked,
+        ),
+        FamilyDescriptor(
+            "sdxl",
+            "Stable Diffusion XL base",
+            f"{home}.sdxl:StableDiffusionXL",
+            pipelines=("StableDiffusionXLPipeline",),
+            pipeline_options={"add_watermarker": False},
+        ),
+    ]
 
 
 @hookimpl

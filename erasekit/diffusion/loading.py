@@ -95,29 +95,36 @@ def load_model(
     """
     descriptor, source = resolve_source(name, registry)
     pipeline = _read_pipeline(name, source, dtype).to(device)
-    return wrap_pipeline(pipeline, name, descriptor)
+    return wrap_pipeline(pipeline, name, descriptor, registry)
 
 
 def wrap_pipeline(
-    pipeline: Any, id: str = "in memory", descriptor: ModelDescriptor | None = None
+    pipeline: Any,
+    id: str = "in memory",
+    descriptor: ModelDescriptor | None = None,
+    registry: Registry | None = None,
 ) -> LoadedModel:
     """A `LoadedModel` of a pipeline that is in memory already.
 
     Freezes its parameters and puts the UNet in eval mode; changes nothing else.
 
+    Args:
+        registry: where families come from; None loads what is installed.
+
     Raises:
-        ModelError: its family is unknown.
+        ModelError: its family is unknown, or its adapter can't work on it.
     """
-    family = adapter_for(pipeline)
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    descriptor = descriptor or plain_descriptor(id)
+    family = adapter_for(pipeline, registry or Registry(), descriptor.family)
+    for module in (pipeline.unet, pipeline.vae, *family.text_encoders()):
         module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
-    descriptor = descriptor or plain_descriptor(id)
     concepts: list[ModelConcept] = []
     if descriptor.concepts:
         concepts = Descriptor("concepts", "", descriptor.concepts).load()()
-    weights_hash = hash_weights([pipeline.text_encoder, pipeline.unet])
-    return LoadedModel(id, descriptor, pipeline, family, weights_hash, concepts)
+    if not descriptor.family:
+        descriptor = replace(descriptor, family=family.name)
+    return LoadedModel(id, descriptor, pipeline, family, hash_pipeline(pipeline), concepts)
 
 
 def plain_descriptor(id: str) -> ModelDescriptor:
@@ -219,6 +226,12 @@ def _quiet() -> Iterator[None]:
             library.set_verbosity(verbosity)
             if bar:
                 library.enable_progress_bar()
+
+
+def hash_pipeline(pipeline: Any) -> str:
+    """Hash of a pipeline's text encoders and UNet, 64 hex digits. See `hash_weights`."""
+    parts = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.unet)
+    return hash_weights([part for part in parts if part is not None])
 
 
 @torch.no_grad()

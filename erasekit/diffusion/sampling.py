@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,18 +18,26 @@ def initial_noise(family: FamilyAdapter, seeds: Sequence[int]) -> Tensor:
     """Starting noises z_T, [N, C, h, w], one per seed.
 
     Noise i is what plain diffusers draws with `torch.Generator("cpu").manual_seed(seeds[i])`, so
-    it does not depend on the batch it is drawn in.
+    it depends neither on the batch it is drawn in nor on the model's precision.
     """
+    return _drawn_noise(family, _generators(seeds))
+
+
+def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
+
+
+def _drawn_noise(family: FamilyAdapter, generators: Sequence[torch.Generator]) -> Tensor:
     shape = (1, *family.latents_shape())
-    noises = [
-        torch.randn(shape, generator=torch.Generator("cpu").manual_seed(int(seed)))
-        for seed in seeds
-    ]
+    noises = [torch.randn(shape, generator=generator) for generator in generators]
     return torch.cat(noises).to(family.device, family.dtype)
 
 
 def guided(noise_uncond: Tensor, noise_cond: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance: uncond + scale * (cond - uncond)."""
+    """Classifier-free guidance: uncond + scale * (cond - uncond).
+
+    Of UNet outputs or of noise: the one is the noise of the other, for any prediction type.
+    """
     return noise_uncond + guidance_scale * (noise_cond - noise_uncond)
 
 
@@ -45,7 +54,8 @@ def sample(
 ) -> np.ndarray:
     """Images, uint8 [N, H, W, 3], for prompt embeddings [N, L, D] and as many seeds.
 
-    The sampler G: the model's own scheduler, guidance against the empty prompt.
+    The sampler G: the model's own scheduler, guidance against the empty prompt. A scheduler that
+    draws noise on the way draws it from the generator of the image's seed, as plain diffusers does.
 
     Args:
         model: the model that draws.
@@ -59,23 +69,26 @@ def sample(
     steps = num_inference_steps or model.descriptor.num_inference_steps
     scale = model.descriptor.guidance_scale if guidance_scale is None else guidance_scale
     family = model.family
-    empty = family.embed_prompts([""])
+    empty = family.unconditional_embeds()
     images = []
     for start in range(0, len(seeds), batch_size):
         embeds = prompt_embeds[start : start + batch_size]
-        noise = initial_noise(family, seeds[start : start + batch_size])
+        generators = _generators(seeds[start : start + batch_size])
+        noise = _drawn_noise(family, generators)
         scheduler = copy.deepcopy(model.pipeline.scheduler)
         scheduler.set_timesteps(steps, device=family.device)
+        draws = "generator" in inspect.signature(scheduler.step).parameters
+        extra = {"generator": generators} if draws else {}
         latents = noise * scheduler.init_noise_sigma
         both = torch.cat([empty.expand_as(embeds), embeds]) if scale > 1 else embeds
         for t in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, t)
             inputs = torch.cat([scaled, scaled]) if scale > 1 else scaled
-            noise_pred = family.predict_noise(inputs, t.expand(len(inputs)), both)
+            output = family.predict_output(inputs, t.expand(len(inputs)), both)
             if scale > 1:
-                uncond, cond = noise_pred.chunk(2)
-                noise_pred = guided(uncond, cond, scale)
-            latents = scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+                uncond, cond = output.chunk(2)
+                output = guided(uncond, cond, scale)
+            latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
         images.append(family.decode(latents))
         if on_images:
             on_images(len(embeds))

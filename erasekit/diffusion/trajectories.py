@@ -131,16 +131,16 @@ class FrozenTrajectories(LatentSource):
         embeds = self.prompt_embeds[[p for p, _ in jobs]]
         seeds = [trajectory_seed(self.seed, n) for _, n in jobs]
         latents = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
-        empty = self.family.embed_prompts([""]).expand_as(embeds)
+        empty = self.family.unconditional_embeds().expand_as(embeds)
         both = torch.cat([empty, embeds])
         steps = []
         for t in self.scheduler.timesteps:
             inputs = torch.cat([latents, latents])
-            predicted = self.family.predict_noise(inputs, t.expand(len(inputs)), both)
-            uncond, cond = predicted.chunk(2)
+            timesteps = t.expand(len(inputs))
+            output = self.family.predict_output(inputs, timesteps, both)
+            uncond, cond = self.family.to_noise(output, inputs, timesteps).chunk(2)
             steps.append((latents, cond, uncond))
-            noise_pred = guided(uncond, cond, self.scale)
-            latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+            latents = _guided_step(self.scheduler, output, t, latents, self.scale)
         stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
         return [(latents, cond, uncond) for latents, cond, uncond in zip(*stacked, strict=True)]
 
@@ -171,17 +171,15 @@ class CurrentTrajectories(LatentSource):
     ) -> LatentBatch:
         rows = len(indices)
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
-        both = torch.cat([self.family.embed_prompts([""]).expand_as(embeds), embeds])
+        both = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
         shape = (1 if shared_timestep else rows, *self.family.latents_shape())
         noise = torch.randn(shape, generator=generator).expand(rows, *shape[1:])
         stop = int(torch.randint(self.steps, (1,), generator=generator))
         latents = noise.to(embeds) * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps[:stop]:
             inputs = torch.cat([latents, latents])
-            predicted = self.family.predict_noise(inputs, t.expand(2 * rows), both)
-            uncond, cond = predicted.chunk(2)
-            noise_pred = guided(uncond, cond, self.scale)
-            latents = self.scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+            output = self.family.predict_output(inputs, t.expand(2 * rows), both)
+            latents = _guided_step(self.scheduler, output, t, latents, self.scale)
         timesteps = self.scheduler.timesteps[stop].expand(rows)
         with self.frozen.swapped():
             predicted = self.family.predict_noise(
@@ -192,12 +190,24 @@ class CurrentTrajectories(LatentSource):
 
 
 def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
-    """A DDIM scheduler with the model's own noise schedule, its timesteps set."""
+    """A DDIM scheduler with the model's own noise schedule and prediction, its timesteps set.
+
+    Its steps take what the UNet gives. Latents are not clipped unless the model's scheduler
+    clips them: not every kind of scheduler has the option, and DDIM alone would by default.
+    """
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    config = dict(pipeline.scheduler.config)
+    own = {key: config.get(key, False) for key in ("clip_sample", "set_alpha_to_one")}
+    scheduler = DDIMScheduler.from_config({**config, **own})
     scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
     return scheduler
+
+
+def _guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
+    """z_{t-1} from the UNet's outputs [2B, C, h, w] without and with the prompt."""
+    uncond, cond = output.chunk(2)
+    return scheduler.step(guided(uncond, cond, scale), t, latents, return_dict=False)[0]
 
 
 def trajectory_seed(seed: int, number: int) -> int:

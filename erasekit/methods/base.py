@@ -68,7 +68,9 @@ class ErasureContext:
 
     @cached_property
     def neutral_embeds(self) -> Tensor:
-        """tau(c_n), [1, L, D]."""
+        """tau(c_n), [1, L, D]; of the empty prompt, what guidance works against."""
+        if not self.erasure.neutral:
+            return self.family.unconditional_embeds()
         return self.family.embed_prompts([self.erasure.neutral])
 
     def concept_space(self, source: str = "") -> ConceptSpace:

@@ -172,7 +172,7 @@ class GradientErasure(ErasureMethod):
                 f"The strategy {type(self.strategy).__name__!r} chooses nothing from a list; drop "
                 "--keep, or use --method random, nearest or gumbel."
             )
-        alphas = context.model.pipeline.scheduler.alphas_cumprod.to(self.family.device)
+        alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
         self.erased_source = self.latent_source(
             context.erased_embeds, self.config.trajectories, "erased concepts"

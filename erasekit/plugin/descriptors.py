@@ -96,11 +96,26 @@ class ConceptSpaceDescriptor(Descriptor):
 
 
 @dataclass(frozen=True)
+class FamilyDescriptor(Descriptor):
+    """A family of models: target is a `FamilyAdapter` class.
+
+    Attributes:
+        pipelines: class names of the diffusers pipelines whose models are of this family.
+        pipeline_options: keyword arguments given to such a pipeline when it is loaded.
+    """
+
+    kind = "family"
+
+    pipelines: tuple[str, ...] = ()
+    pipeline_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelDescriptor(Descriptor):
     """A model: `target` is a function `() -> str` that gives a folder or a hub id.
 
     Attributes:
-        family: the adapter, such as "sd1".
+        family: name of its family, such as "sd1"; "" recognises it from the pipeline.
         concepts: target of a function `() -> list[ModelConcept]`, or "" where the model has no
             list of its own.
         scorer: name of the scorer that suits this model.
@@ -113,7 +128,7 @@ class ModelDescriptor(Descriptor):
 
     kind = "model"
 
-    family: str = "sd1"
+    family: str = ""
     concepts: str = ""
     scorer: str = ""
     concept_space: str = "english"

@@ -13,6 +13,7 @@ import pluggy
 
 from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
+    FamilyDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -57,6 +58,11 @@ def erasekit_register_suites() -> Iterable[SuiteDescriptor]:  # type: ignore[emp
 @hookspec
 def erasekit_register_concept_spaces() -> Iterable[ConceptSpaceDescriptor]:  # type: ignore[empty-body]
     """Sources of words for the concept space R."""
+
+
+@hookspec
+def erasekit_register_families() -> Iterable[FamilyDescriptor]:  # type: ignore[empty-body]
+    """Families of models."""
 
 
 @hookspec

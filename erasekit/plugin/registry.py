@@ -8,6 +8,7 @@ from erasekit.errors import PluginError, UnknownNameError
 from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,
+    FamilyDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -50,6 +51,9 @@ class Registry:
     def concept_spaces(self) -> dict[str, ConceptSpaceDescriptor]:
         return self._all(ConceptSpaceDescriptor, "erasekit_register_concept_spaces")
 
+    def families(self) -> dict[str, FamilyDescriptor]:
+        return self._all(FamilyDescriptor, "erasekit_register_families")
+
     def models(self) -> dict[str, ModelDescriptor]:
         return self._all(ModelDescriptor, "erasekit_register_models")
 
@@ -70,6 +74,9 @@ class Registry:
 
     def concept_space(self, name: str) -> ConceptSpaceDescriptor:
         return self._one(ConceptSpaceDescriptor, "erasekit_register_concept_spaces", name)
+
+    def family(self, name: str) -> FamilyDescriptor:
+        return self._one(FamilyDescriptor, "erasekit_register_families", name)
 
     def model(self, name: str) -> ModelDescriptor:
         return self._one(ModelDescriptor, "erasekit_register_models", name)
@@ -101,6 +108,7 @@ class Registry:
             self.metrics,
             self.suites,
             self.concept_spaces,
+            self.families,
             self.models,
         ):
             lookup()

@@ -64,7 +64,7 @@ def erase(
     """
     registry = registry or Registry()
     if not isinstance(model, LoadedModel):
-        model = wrap_pipeline(model)
+        model = wrap_pipeline(model, registry=registry)
     loaded: LoadedModel = model
     if isinstance(erasure, str):
         erasure = Erasure((loaded.concept(erasure),))

@@ -1,0 +1,66 @@
+"""CLIP text encoders: tokens in, hidden states and a pooled vector out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BATCH = 256
+"""Prompts encoded at once."""
+
+
+def token_limit(tokenizer: Any, text_encoder: Any) -> int:
+    """Tokens that both take, begin and end of text included."""
+    return int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
+
+
+def token_count(tokenizer: Any, prompt: str) -> int:
+    """Tokens of `prompt`, begin and end of text included."""
+    return len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+
+
+def encoded(
+    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device, **options: Any
+) -> Iterator[Any]:
+    """The text encoder's outputs for `prompts`, in batches, each padded or cut to the limit.
+
+    A prompt that is cut keeps its end of text, as in plain diffusers.
+
+    Args:
+        options: passed to the text encoder.
+    """
+    for start in range(0, len(prompts), BATCH):
+        tokens = tokenizer(
+            list(prompts[start : start + BATCH]),
+            padding="max_length",
+            max_length=token_limit(tokenizer, text_encoder),
+            truncation=True,
+            return_tensors="pt",
+        )
+        yield text_encoder(tokens.input_ids.to(device), **options)
+
+
+def pack_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
+    """Append pooled vectors [B, P] to token embeddings [B, L, D] as further rows: [B, L + R, D].
+
+    R = ceil(P / D) rows, the last one filled up with zeros.
+    """
+    batch, _, width = tokens.shape
+    rows = pooled_rows(pooled.shape[1], width)
+    padded = torch.zeros(batch, rows * width, dtype=tokens.dtype, device=tokens.device)
+    padded[:, : pooled.shape[1]] = pooled
+    return torch.cat([tokens, padded.reshape(batch, rows, width)], dim=1)
+
+
+def unpack_pooled(prompt_embeds: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Token embeddings [B, L, D] and pooled vectors [B, size] of what `pack_pooled` gave."""
+    rows = pooled_rows(size, prompt_embeds.shape[2])
+    return prompt_embeds[:, :-rows], prompt_embeds[:, -rows:].flatten(1)[:, :size]
+
+
+def pooled_rows(size: int, width: int) -> int:
+    """Rows of `width` that hold a vector of `size`."""
+    return -(-size // width)
