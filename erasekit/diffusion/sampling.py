@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.loading import LoadedModel
+from erasekit.errors import ConfigError
 
 
 def initial_noise(family: FamilyAdapter, seeds: Sequence[int]) -> Tensor:
@@ -41,6 +43,17 @@ def guided(noise_uncond: Tensor, noise_cond: Tensor, guidance_scale: float) -> T
     return noise_uncond + guidance_scale * (noise_cond - noise_uncond)
 
 
+def check_steps(pipeline: Any, steps: int) -> None:
+    """Refuse a number of solver steps that the model's noise schedule does not allow.
+
+    Raises:
+        ConfigError: it is not positive, or larger than the number of timesteps.
+    """
+    most = int(pipeline.scheduler.config.num_train_timesteps)
+    if not 1 <= steps <= most:
+        raise ConfigError(f"{steps} solver steps are not possible; use 1 to {most}.")
+
+
 @torch.no_grad()
 def sample(
     model: LoadedModel,
@@ -65,8 +78,14 @@ def sample(
         guidance_scale: 1 or less draws without guidance; None takes the model's registered value.
         batch_size: images drawn at once; results may differ in the last bit between sizes.
         on_images: called with the number of images just drawn.
+
+    Raises:
+        ConfigError: no steps, or more than the model has timesteps.
     """
-    steps = num_inference_steps or model.descriptor.num_inference_steps
+    steps = model.descriptor.num_inference_steps
+    if num_inference_steps is not None:
+        steps = num_inference_steps
+    check_steps(model.pipeline, steps)
     scale = model.descriptor.guidance_scale if guidance_scale is None else guidance_scale
     family = model.family
     empty = family.unconditional_embeds()
@@ -111,6 +130,7 @@ def generate(
 
     Raises:
         ConceptError: a prompt is longer than the tokenizer's limit.
+        ConfigError: no steps, or more than the model has timesteps.
         ValueError: prompts and seeds differ in number, or there are none.
     """
     if len(prompts) != len(seeds) or not prompts:

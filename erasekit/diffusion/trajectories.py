@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.sampling import guided, initial_noise
+from erasekit.diffusion.sampling import check_steps, guided, initial_noise
 from erasekit.diffusion.swapping import FrozenWeights
 
 
@@ -194,9 +194,13 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
 
     Its steps take what the UNet gives. Latents are not clipped unless the model's scheduler
     clips them: not every kind of scheduler has the option, and DDIM alone would by default.
+
+    Raises:
+        ConfigError: no steps, or more than the model has timesteps.
     """
     from diffusers import DDIMScheduler
 
+    check_steps(pipeline, num_inference_steps)
     config = dict(pipeline.scheduler.config)
     own = {key: config.get(key, False) for key in ("clip_sample", "set_alpha_to_one")}
     scheduler = DDIMScheduler.from_config({**config, **own})
