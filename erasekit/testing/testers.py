@@ -58,6 +58,7 @@ class MethodTester:
         settings: hyperparameters for all tests; keep it quick.
         steps_to_fall: steps in whose last third the erase loss must have fallen.
         seeded: whether the seed changes the edit; False for a closed form.
+        scopes: parameter scopes that the method can work in.
     """
 
     method: ClassVar[str]
@@ -65,6 +66,7 @@ class MethodTester:
     settings: ClassVar[Mapping[str, Any]] = {}
     steps_to_fall: ClassVar[int] = 24
     seeded: ClassVar[bool] = True
+    scopes: ClassVar[Sequence[str]] = ("xattn-kv", "selfattn")
 
     # -- what the tests use -----------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class MethodTester:
             assert any(not torch.equal(other.tensors[n], v) for n, v in first.tensors.items())
 
     def test_only_parameters_in_scope_change_and_get_a_gradient(self) -> None:
-        for scope in ("xattn-kv", "selfattn"):
+        for scope in self.scopes:
             model = tiny_model()
             before = weights(model)
             selected = ParameterScope(scope).select(model.unet)

@@ -180,8 +180,7 @@ class Trainer:
                     callback.on_step(record)
                 if self.folder and every and step % every == 0 and step < total:
                     checkpoint(step).save(self.folder / UNPROVEN)
-            if not all(bool(p.isfinite().all()) for p in parameters.values()):
-                raise TrainingError(f"The weights are not finite after {self._mend(step)}")
+            self._check_finite(parameters, step)
         except KeyboardInterrupt as stop:
             saved = bool(whole and self.folder and _saved(checkpoint(step), self.folder))
             state = "which is saved" if saved else "which is not saved"
@@ -202,6 +201,7 @@ class Trainer:
         empty = {"erase_loss": None, "preserve_loss": None, "timestep": None, "adversary": None}
         output = method.training_step(step)
         if output is None:
+            self._check_finite(parameters, step)
             self._prove()
             return {"step": step, "loss": None, **empty}
         loss = float(output.loss.detach())
@@ -215,8 +215,12 @@ class Trainer:
         optimizer.step()
         return {"step": step, "loss": loss, **empty, **output.record}
 
+    def _check_finite(self, parameters: dict[str, torch.nn.Parameter], step: int) -> None:
+        if not all(bool(p.isfinite().all()) for p in parameters.values()):
+            raise TrainingError(f"The weights are not finite after {self._mend(step)}")
+
     def _prove(self) -> None:
-        """The last checkpoint has given a finite loss: from now on it is the good one."""
+        """The last checkpoint has given a finite step: from now on it is the good one."""
         if self.folder and (self.folder / UNPROVEN).exists():
             (self.folder / UNPROVEN).replace(self.folder / CHECKPOINT)
 
