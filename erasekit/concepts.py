@@ -34,7 +34,9 @@ class Concept:
     def __post_init__(self) -> None:
         text = " ".join(self.text.split())
         if not text and self.kind != "neutral":
-            raise ConceptError("A concept can't be empty; name it, as in --concept 'garbage truck'.")
+            raise ConceptError(
+                "A concept can't be empty; name it, as in --concept 'garbage truck'."
+            )
         if self.kind not in KINDS:
             raise ConceptError(f"Unknown kind {self.kind!r} of {text!r}; use {', '.join(KINDS)}.")
         object.__setattr__(self, "text", text)
@@ -56,7 +58,8 @@ class Erasure:
         keep: prompts the user asks to be kept; empty leaves the choice to the method.
 
     Raises:
-        ConceptError: no concept, the same one twice, or one both erased and kept.
+        ConceptError: no concept, the same one twice, or one both erased and kept, be it under
+            an alias or in a longer text.
     """
 
     erased: tuple[Concept, ...]
@@ -70,11 +73,13 @@ class Erasure:
         for text in texts:
             if texts.count(text) > 1:
                 raise ConceptError(f"{text!r} is to be erased twice; name each concept once.")
-        for kept in (*self.keep, self.neutral):
-            if kept and normalised(kept) in texts:
-                raise ConceptError(
-                    f"{kept!r} is both erased and kept; erase it or keep it, not both."
-                )
+        both = [kept for kept in self.keep if not self.excludes([kept])]
+        if self.neutral and normalised(self.neutral) in texts:
+            both.append(self.neutral)
+        if both:
+            raise ConceptError(
+                f"{both[0]!r} is both erased and kept; erase it or keep it, not both."
+            )
 
     @classmethod
     def of(cls, *texts: str, neutral: str = "", keep: Sequence[str] = ()) -> Erasure:
@@ -86,12 +91,17 @@ class Erasure:
         """The erased concepts joined by "+", as tables and files name this erasure."""
         return "+".join(concept.text for concept in self.erased)
 
-    def excludes(self, words: Iterable[str]) -> list[str]:
+    def excludes(self, words: Iterable[str], aliases: Iterable[str] = ()) -> list[str]:
         """`words` without the erased concepts, their aliases, and words that contain one.
 
         Preserving an erased concept would cancel its erasure, so a concept space never has it.
+
+        Args:
+            words: names and prompts.
+            aliases: further names of the erased concepts.
         """
-        gone = [_word_pattern(name) for concept in self.erased for name in concept.names]
+        names = (*(name for concept in self.erased for name in concept.names), *aliases)
+        gone = [_word_pattern(name) for name in names]
         return [word for word in words if not any(p.search(normalised(word)) for p in gone)]
 
 
@@ -110,4 +120,5 @@ def slug(text: str) -> str:
 
 
 def _word_pattern(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(normalised(name))}(?:e?s)?(?!\w)")
+    words = r"[\W_]+".join(map(re.escape, normalised(name).split()))
+    return re.compile(rf"(?<!\w){words}(?:e?s)?(?!\w)")

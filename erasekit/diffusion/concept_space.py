@@ -68,7 +68,7 @@ class ConceptSpace:
         order = torch.argsort(best, descending=True, stable=True)
         return self.subset(order[:k].tolist())
 
-    def centres(self, n: int, seed: int = 0, iterations: int = 20) -> ConceptSpace:
+    def centres(self, n: int, iterations: int = 20) -> ConceptSpace:
         """n words that stand for all: each is nearest to a centre of k-means on the embeddings.
 
         Spherical k-means, started farthest-first from the word nearest the mean, so the same
@@ -84,7 +84,9 @@ class ConceptSpace:
         for _ in range(iterations):
             owner = (self.features @ centres.T).argmax(dim=1)
             sums = torch.zeros_like(centres).index_add_(0, owner, self.features)
-            centres = torch.nn.functional.normalize(sums, dim=-1)
+            moved = torch.nn.functional.normalize(sums, dim=-1)
+            alone = torch.bincount(owner, minlength=len(centres)) == 0
+            centres = torch.where(alone[:, None], centres, moved)
         picked = (self.features @ centres.T).argmax(dim=0).tolist()
         return self.subset(sorted(set(picked)))
 
@@ -95,7 +97,7 @@ class ConceptSpace:
 
 
 def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
-    """Words of a registered source, or of a text file with one word a line.
+    """Words of a registered source, or of a text file with one word a line and "#" comments.
 
     Raises:
         UnknownNameError: neither registered nor a file.
@@ -109,12 +111,13 @@ def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
             "concept space", source, registry.concept_spaces(), "Or name a file, one word a line."
         )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The concept space {source!r} can't be read as text: {error}."
         ) from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    words = [line.strip() for line in lines]
+    return [word for word in words if word and not word.startswith("#")]
 
 
 def concept_space(
@@ -122,7 +125,8 @@ def concept_space(
 ) -> ConceptSpace:
     """R for an erasure: the user's kept words where there are any, else the source's.
 
-    Never contains an erased concept or an alias of one: keeping it would cancel its erasure.
+    Never contains an erased concept or an alias of one, be it the erasure's or one the model is
+    known by: keeping it would cancel its erasure.
 
     Args:
         source: a registered source or a file; "" takes the model's registered source.
@@ -130,7 +134,9 @@ def concept_space(
     words = list(erasure.keep) or words_for(
         model, source or model.descriptor.concept_space, registry
     )
-    return ConceptSpace.embed(model, erasure.excludes(words))
+    known = (model.known_concept(name) for c in erasure.erased for name in c.names)
+    aliases = [name for c in known if c is not None for name in (c.name, *c.aliases)]
+    return ConceptSpace.embed(model, erasure.excludes(words, aliases))
 
 
 def model_words(model: LoadedModel) -> list[str]:
