@@ -1,0 +1,201 @@
+"""Where z_t comes from, beside plain diffusers and recomputation with a copy of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
+
+from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.diffusion.trajectories import (
+    CurrentTrajectories,
+    FrozenTrajectories,
+    trajectory_seed,
+)
+from erasekit.errors import ConfigError
+
+PROMPTS = ["church", "garbage truck", "a red bus"]
+STEPS, SCALE, SEED = 5, 3.0, 11
+
+
+@pytest.fixture
+def frozen(tiny_model) -> FrozenWeights:
+    return FrozenWeights(tiny_model.unet, ParameterScope("full").select(tiny_model.unet))
+
+
+@pytest.fixture
+def original(tiny_model, frozen):
+    """The frozen model, kept aside; afterwards the tiny model's own weights are others."""
+    kept = copy.deepcopy(tiny_model.pipeline)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in tiny_model.unet.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return kept
+
+
+def make(model, frozen, kind=FrozenTrajectories, **options):
+    if kind is FrozenTrajectories:
+        options = {"per_prompt": 2, "seed": SEED, **options}
+    embeds = model.family.embed_prompts(PROMPTS)
+    return kind(
+        model.family,
+        embeds,
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+        frozen=frozen,
+        **options,
+    )
+
+
+def everything(source, draws: int = 60):
+    """Many rows drawn of a source."""
+    indices = torch.arange(draws) % len(PROMPTS)
+    return indices, source.draw(indices, torch.Generator().manual_seed(0))
+
+
+def plain_latents(pipeline, prompt: str, seed: int) -> list[torch.Tensor]:
+    """z_t before each step and after the last, from plain diffusers with guidance."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    seen = [torch.randn(1, 4, 8, 8, generator=generator)]
+
+    def keep(_, step, t, values):
+        seen.append(values["latents"])
+        return values
+
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline(
+        prompt,
+        num_inference_steps=STEPS,
+        guidance_scale=SCALE,
+        latents=seen[0].clone(),
+        output_type="latent",
+        callback_on_step_end=keep,
+    )
+    return seen
+
+
+def test_a_trajectory_is_what_plain_diffusers_samples(tiny_model, frozen, original) -> None:
+    source = make(tiny_model, frozen)
+    indices, batch = everything(source)
+    timesteps = original.scheduler.timesteps.tolist()
+    plain = {
+        (p, n): plain_latents(original, prompt, trajectory_seed(SEED, n))
+        for p, prompt in enumerate(PROMPTS)
+        for n in range(2)
+    }
+    timesteps = original.scheduler.timesteps.tolist()
+    assert len(timesteps) == STEPS
+    met = set()
+    for p, z, t in zip(indices.tolist(), batch.latents, batch.timesteps.tolist(), strict=True):
+        step = timesteps.index(t)
+        distances = [(plain[p, n][step][0] - z).abs().max() for n in range(2)]
+        assert min(distances) < 1e-5
+        met.add((p, distances.index(min(distances)), step))
+    assert len(met) > 20, "t and the trajectory should be drawn from all there are"
+
+
+def test_kept_predictions_are_the_frozen_model_s_at_z_t(tiny_model, frozen, original) -> None:
+    indices, batch = everything(make(tiny_model, frozen))
+    embeds = tiny_model.family.embed_prompts(PROMPTS)
+    empty = tiny_model.family.embed_prompts([""]).expand(len(indices), -1, -1)
+    unet = original.unet
+    for kept, c in ((batch.noise_pred, embeds[indices]), (batch.noise_pred_uncond, empty)):
+        expected = unet(batch.latents, batch.timesteps, encoder_hidden_states=c).sample
+        torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-5)
+        now = tiny_model.unet(batch.latents, batch.timesteps, encoder_hidden_states=c).sample
+        assert (now - expected).abs().max() > 1e-2, "the trained model should differ here"
+
+
+def test_a_trajectory_depends_on_its_seed_alone(tiny_model, frozen) -> None:
+    one_by_one = make(tiny_model, frozen, batch_size=1)
+    together = make(tiny_model, frozen, batch_size=64)
+    together.ensure(range(len(PROMPTS)))
+    for prompt in (2, 0, 1):
+        one_by_one.ensure([prompt])
+    (_, a), (_, b) = everything(one_by_one), everything(together)
+    assert torch.equal(a.timesteps, b.timesteps)
+    torch.testing.assert_close(a.latents, b.latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(a.noise_pred, b.noise_pred, rtol=1e-4, atol=1e-5)
+    _, other = everything(make(tiny_model, frozen, seed=SEED + 1))
+    assert (other.latents - a.latents).abs().max() > 0.1
+
+
+def test_each_trajectory_is_sampled_once(tiny_model, frozen) -> None:
+    told: list[int] = []
+    source = make(tiny_model, frozen, batch_size=4, on_sampled=told.append)
+    before = tiny_model.passes.snapshot()
+    source.ensure([0, 1, 0])
+    assert told == [4]
+    everything(source)
+    everything(source)
+    assert told == [4, 2]
+    spent = tiny_model.passes - before
+    assert (spent.forward, spent.backward) == (len(PROMPTS) * 2 * STEPS * 2, 0)
+
+
+def test_rows_may_share_timestep_and_noise(tiny_model, frozen) -> None:
+    for source in (make(tiny_model, frozen), make(tiny_model, frozen, CurrentTrajectories)):
+        for seed in range(5):
+            batch = source.draw(
+                torch.tensor([0, 1, 0]), torch.Generator().manual_seed(seed), shared_timestep=True
+            )
+            assert len(set(batch.timesteps.tolist())) == 1
+            torch.testing.assert_close(batch.latents[0], batch.latents[2], rtol=1e-4, atol=1e-5)
+
+
+def test_current_trajectories_follow_the_trained_weights(tiny_model, frozen, original) -> None:
+    """Partial DDIM with the weights as they are now; the predictions are the frozen ones."""
+    source = make(tiny_model, frozen, CurrentTrajectories)
+    trained = copy.deepcopy(tiny_model.unet)
+    embeds = tiny_model.family.embed_prompts(PROMPTS)
+    empty = tiny_model.family.embed_prompts([""])
+    scheduler = DDIMScheduler.from_config(original.scheduler.config)
+    stops = set()
+    for seed in range(6):
+        indices = torch.tensor([2, 0])
+        batch = source.draw(indices, torch.Generator().manual_seed(seed))
+        scheduler.set_timesteps(STEPS)
+        (t_end,) = set(batch.timesteps.tolist())
+        stops.add(t_end)
+        z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                if t == t_end:
+                    break
+                cond = trained(z, t, encoder_hidden_states=embeds[indices]).sample
+                uncond = trained(z, t, encoder_hidden_states=empty.expand(2, -1, -1)).sample
+                z = scheduler.step(uncond + SCALE * (cond - uncond), t, z).prev_sample
+            expected = original.unet(z, t_end, encoder_hidden_states=embeds[indices]).sample
+        torch.testing.assert_close(batch.latents, z, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(batch.noise_pred, expected, rtol=1e-3, atol=1e-4)
+        assert not batch.noise_pred.requires_grad
+    assert len(stops) > 1
+
+
+@pytest.mark.parametrize("scheduler", [PNDMScheduler, EulerDiscreteScheduler])
+def test_the_model_s_own_scheduler_may_be_of_another_kind(tiny_model, frozen, scheduler) -> None:
+    """z_t is on DDIM's way through the model's noise schedule, and is not clipped."""
+    _, expected = everything(make(tiny_model, frozen))
+    config = dict(tiny_model.pipeline.scheduler.config)
+    config.pop("clip_sample")
+    tiny_model.pipeline.scheduler = scheduler.from_config(config)
+    _, batch = everything(make(tiny_model, frozen))
+    torch.testing.assert_close(batch.latents, expected.latents)
+    assert batch.latents.abs().max() > 1
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_steps_that_the_schedule_does_not_allow(tiny_model, frozen, steps: int) -> None:
+    with pytest.raises(ConfigError, match=f"{steps} solver steps"):
+        FrozenTrajectories(
+            tiny_model.family,
+            tiny_model.family.embed_prompts(PROMPTS),
+            num_inference_steps=steps,
+            guidance_scale=SCALE,
+            per_prompt=1,
+            seed=0,
+            frozen=frozen,
+        )
