@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel, hash_weights
+from erasekit.diffusion.loading import LoadedModel, hash_pipeline
 from erasekit.errors import EditError
 from erasekit.files import atomic_path, atomic_write_json, writing
 
@@ -122,11 +122,7 @@ class Edit:
         inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
         parameters = dict(inner.unet.named_parameters())
         if not force:
-            found = (
-                pipeline.hash
-                if isinstance(pipeline, LoadedModel)
-                else hash_weights([inner.text_encoder, inner.unet])
-            )
+            found = pipeline.hash if isinstance(pipeline, LoadedModel) else hash_pipeline(inner)
             if found != self.base_hash:
                 raise EditError(
                     f"This edit was made from a model with hash {self.base_hash[:16]}, and this "

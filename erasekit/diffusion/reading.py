@@ -1,0 +1,87 @@
+"""Reading a pipeline's weights and configuration from a folder, a single file, or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from erasekit.diffusion.hub import fetch_folder
+from erasekit.diffusion.single_file import read_single_file
+from erasekit.diffusion.weights import INDEX, PipelineIndex, choose_variant, local_files
+from erasekit.errors import ModelError
+from erasekit.plugin.registry import Registry
+
+
+def read_pipeline(name: str, source: str, registry: Registry, dtype: torch.dtype) -> Any:
+    """The diffusers pipeline that lies at `source`, on the CPU.
+
+    Args:
+        name: what the user typed, for errors.
+        source: a folder, a .safetensors file, or a hub id with or without "@revision".
+        dtype: of all its weights.
+
+    Raises:
+        ModelError: it can't be found or read, or its family is unknown.
+    """
+    path = Path(source)
+    with quiet(), _reading_errors(name):
+        if path.is_file():
+            return read_single_file(name, path, registry, dtype)
+        folder = path if path.is_dir() else fetch_folder(name, source, registry, dtype)
+        return _read_folder(name, folder, registry, dtype)
+
+
+def _read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype) -> Any:
+    import diffusers
+
+    index = PipelineIndex(name, folder / INDEX, registry)
+    return getattr(diffusers, index.pipeline_class).from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        variant=choose_variant(name, local_files(folder), index.weighted, dtype),
+        use_safetensors=True,
+        local_files_only=True,
+        **index.families[0].pipeline_options,
+    )
+
+
+@contextmanager
+def _reading_errors(name: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ModelError(
+            f"A weights file of the model {name!r} is damaged ({error}); fetch it again."
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line})."
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the progress bars and notes of diffusers and transformers for the block."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    verbosities = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity, bar in zip(libraries, verbosities, bars, strict=True):
+            library.set_verbosity(verbosity)
+            if bar:
+                library.enable_progress_bar()
