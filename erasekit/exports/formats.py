@@ -168,6 +168,20 @@ FORMATS: dict[str, Format] = {
             frozenset({"dtype", "max_shard_size"}),
         ),
         Format(
+            "lora",
+            "low-rank factors of the change, for diffusers or (--layout kohya) ComfyUI and A1111",
+            "erasekit.exports.lora:export_lora",
+            frozenset({"dtype", "layout", "energy", "rank", "allow_loss", "images"}),
+            file_stem="lora",
+        ),
+        Format(
+            "single-file",
+            "one file in the original layout, for from_single_file, ComfyUI and A1111",
+            "erasekit.exports.single_file:export_single_file",
+            frozenset({"dtype"}),
+            file_stem="model",
+        ),
+        Format(
             "delta",
             "one file with the changed tensors and how they were made; load_edit reads it",
             "erasekit.exports.delta:export_delta",
