@@ -79,7 +79,7 @@ class GumbelPreservation(SpacePreservation):
         if not self.config.hard:
             return y
         one_hot = torch.zeros_like(y).scatter_(1, y.argmax(dim=1, keepdim=True), 1.0)
-        return one_hot + y - y.detach()
+        return one_hot + (y - y.detach())  # in this order exactly one-hot
 
     def rows(self, y: Tensor, generator: torch.Generator) -> KeepBatch:
         """The kept rows of mixtures y [B, K]: c_a = y R on its likeliest word's own z_t."""
