@@ -1,0 +1,206 @@
+"""Erase term and preservation losses, each beside the formula written out by brute force."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.methods.tasks import Task, clean_latents, prepared
+
+
+def mse(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.mean((a - b) ** 2)
+
+
+def in_space(task: Task, space: str, z, timesteps, prediction, target) -> torch.Tensor:
+    """The mean squared error of predicted noise, or of predicted clean latents."""
+    if space == "epsilon":
+        return mse(prediction, target)
+    clean = [clean_latents(task.model, z, eps, timesteps) for eps in (prediction, target)]
+    return mse(*clean)
+
+
+def outer_pass(task: Task):
+    """Latents, timesteps and prompts of the pass that the step back-propagates: its last."""
+    last = task.passes[-1]
+    assert last.differentiable
+    return last.latents, last.timesteps, last.prompt_embeds
+
+
+@pytest.mark.parametrize("space", ["epsilon", "z0"])
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("neutral", ["", "a photo"])
+def test_erase_term(neutral: str, guidance: float, space: str) -> None:
+    """|| eps'(c_e) - [eps(c_n) - g (eps(c_e) - eps(c_n))] ||^2"""
+    task = prepared(
+        *("none", "church", "banana"),
+        neutral=neutral,
+        negative_guidance=guidance,
+        loss_space=space,
+        batch_size=4,
+    )
+    output = task.method.training_step(3)
+    z, t, c_e = outer_pass(task)
+    assert len(z) == 4
+    erased = task.embed("church", "banana")
+    assert all(any(torch.equal(row, e) for e in erased) for row in c_e)
+    with torch.no_grad():
+        eps_e = task.frozen_noise(z, t, c_e)
+        eps_n = task.frozen_noise(z, t, task.embed(neutral).expand(4, -1, -1))
+        target = eps_n - guidance * (eps_e - eps_n)
+        expected = in_space(task, space, z, t, task.trained_noise(z, t, c_e), target)
+    assert output.record["erase_loss"] == pytest.approx(float(expected), rel=1e-3)
+    assert output.loss.item() == pytest.approx(float(expected), rel=1e-3)
+    assert output.record["preserve_loss"] == 0.0
+    assert output.record["timestep"] == t.tolist()
+
+
+@pytest.mark.parametrize("name", ["none", "neutral", "gumbel"])
+def test_the_gradient_of_a_step_is_the_formula_s(name: str) -> None:
+    """By autograd on the plain UNet; keep rows are taken from the pass as they are."""
+    task = prepared(name, "church", negative_guidance=1.0, keep_weight=0.7, batch_size=3)
+    output = task.method.training_step(0)
+    z, t, c = outer_pass(task)
+    names = list(task.context.parameters)
+    found = torch.autograd.grad(output.loss, list(task.context.parameters.values()))
+    with torch.no_grad():
+        eps = task.frozen_noise(z, t, c)
+        eps_n = task.frozen_noise(z, t, task.embed("").expand(len(z), -1, -1))
+    trained = task.trained_noise(z, t, c)
+    loss = mse(trained[:3], (2 * eps_n - eps)[:3])
+    if name != "none":
+        loss = loss + 0.7 * mse(trained[3:], eps[3:])
+    assert output.loss.item() == pytest.approx(loss.item(), rel=1e-3)
+    expected = torch.autograd.grad(loss, list(task.context.parameters.values()))
+    for parameter, a, b in zip(names, found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-6, msg=parameter)
+
+
+@pytest.mark.parametrize("space", ["epsilon", "z0"])
+@pytest.mark.parametrize("neutral", ["", "a photo"])
+def test_neutral_keeps_c_n_on_the_erased_concept_s_latents(neutral: str, space: str) -> None:
+    task = prepared("neutral", neutral=neutral, keep_weight=2.0, loss_space=space, batch_size=3)
+    output = task.method.training_step(0)
+    z, t, c = outer_pass(task)
+    assert torch.equal(z[:3], z[3:])
+    assert torch.equal(t[:3], t[3:])
+    c_n = task.embed(neutral).expand(3, -1, -1)
+    torch.testing.assert_close(c[3:], c_n)
+    with torch.no_grad():
+        prediction, target = (
+            task.trained_noise(z[3:], t[3:], c_n),
+            task.frozen_noise(z[3:], t[3:], c_n),
+        )
+        expected = in_space(task, space, z[3:], t[3:], prediction, target)
+    assert output.record["preserve_loss"] == pytest.approx(float(expected), rel=1e-3)
+    whole = output.record["erase_loss"] + 2.0 * float(expected)
+    assert output.loss.item() == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize("normalise", ["sum", "mean"])
+def test_l2_is_the_squared_distance_of_the_weights(normalise: str) -> None:
+    task = prepared("l2", normalise=normalise, keep_weight=0.3)
+    output = task.method.training_step(0)
+    frozen = dict(task.frozen.named_parameters())
+    squares = [
+        ((parameter - frozen[name]) ** 2).flatten()
+        for name, parameter in task.model.unet.named_parameters()
+    ]
+    scoped = torch.cat([s for s, n in zip(squares, frozen, strict=True) if "attn2" in n])
+    expected = (scoped.sum() if normalise == "sum" else scoped.mean()).item()
+    assert expected > 0
+    assert output.record["preserve_loss"] == pytest.approx(expected, rel=1e-4)
+    assert output.loss.item() == pytest.approx(
+        output.record["erase_loss"] + 0.3 * expected, rel=1e-4
+    )
+    (gradient,) = torch.autograd.grad(
+        task.strategy.loss(None, None), [next(iter(task.context.parameters.values()))]
+    )
+    name, parameter = next(iter(task.context.parameters.items()))
+    count = len(scoped) if normalise == "mean" else 1
+    torch.testing.assert_close(gradient, 2 * (parameter - frozen[name]).detach() / count)
+
+
+@pytest.mark.parametrize("name", ["random", "nearest", "argmax", "gumbel"])
+def test_words_are_kept_on_their_own_latents(name: str) -> None:
+    """The target of each kept row is the frozen model's prediction there."""
+    task = prepared(name, "church", "bus", batch_size=4, keep_weight=1.0)
+    output = task.method.training_step(0)
+    z, t, c = outer_pass(task)
+    kept = task.strategy.chosen
+    words = [task.strategy.space.words[i] for i in kept.tolist()]
+    assert not {"church", "bus"} & set(words)
+    assert torch.equal(c[4:], task.strategy.space.prompt_embeds[kept])
+    torch.testing.assert_close(c[4:], task.embed(*words))
+    with torch.no_grad():
+        expected = mse(task.trained_noise(z, t, c)[4:], task.frozen_noise(z, t, c)[4:])
+    assert output.record["preserve_loss"] == pytest.approx(float(expected), rel=1e-3)
+    told = {row["erased"]: row["concept"] for row in output.record["adversary"]}
+    assert sorted(told) == ["bus", "church"]
+    assert set(words) == {w for text in told.values() for w in text.split(", ")}
+
+
+def test_random_is_uniform_over_r() -> None:
+    task = prepared("random", batch_size=50, keep_trajectories=1)
+    counts = torch.zeros(len(task.strategy.space))
+    batch = task.method._erased_batch(0)
+    for step in range(60):
+        object.__setattr__(batch, "step", step)
+        counts += torch.bincount(task.strategy.choose(batch), minlength=len(counts))
+    expected = 3000 / len(counts)
+    assert float((((counts - expected) ** 2) / expected).sum()) < 3 * len(counts)
+
+
+def test_nearest_keeps_the_nearest_by_brute_force() -> None:
+    task = prepared("nearest", "church", "bus", neighbours=3, batch_size=8)
+    space, pipeline = task.strategy.space, task.model.pipeline
+
+    def pooled(text: str) -> torch.Tensor:
+        tokens = pipeline.tokenizer(
+            text, padding="max_length", max_length=16, return_tensors="pt"
+        ).input_ids
+        return pipeline.text_encoder(tokens).pooler_output[0]
+
+    for e, concept in enumerate(["church", "bus"]):
+        closeness = {
+            word: float(torch.cosine_similarity(pooled(word), pooled(concept), dim=0))
+            for word in space.words
+        }
+        nearest = sorted(closeness, key=closeness.__getitem__, reverse=True)[:3]
+        found = [space.words[i] for i in task.strategy.neighbours[e].tolist()]
+        assert found == nearest
+    for step in range(4):
+        record = task.method.training_step(step).record
+        for e, row in enumerate(record["adversary"]):
+            near = {space.words[i] for i in task.strategy.neighbours[e].tolist()}
+            assert set(row["concept"].split(", ")) <= near
+
+
+def test_argmax_keeps_the_words_harmed_most() -> None:
+    """After enough scorings at a fixed theta', the hardest are those that brute force finds."""
+    task = prepared("argmax", refresh=1, candidates=100, hardest=3, memory=0.9, batch_size=4)
+    strategy = task.strategy
+    for step in range(30):
+        batch = task.method._erased_batch(step)
+        strategy.ascend(batch)
+    harm = brute_force_harm(task)
+    hardest = set(harm.topk(3).indices.tolist())
+    found = set(strategy.harm.topk(3).indices.tolist())
+    assert len(hardest & found) >= 2
+    assert int(harm.argmax()) in found
+    assert set(strategy.choose(batch).tolist()) <= found
+
+
+def brute_force_harm(task: Task) -> torch.Tensor:
+    """Mean L2 of each word of R over many z_t of its own, [K]."""
+    space, source = task.strategy.space, task.strategy.source
+    harm = []
+    for k in range(len(space)):
+        rows = torch.full((16,), k)
+        drawn = source.draw(rows, torch.Generator().manual_seed(1))
+        embeds = space.prompt_embeds[rows]
+        with torch.no_grad():
+            trained = task.trained_noise(drawn.latents, drawn.timesteps, embeds)
+            frozen = task.frozen_noise(drawn.latents, drawn.timesteps, embeds)
+        harm.append(mse(trained, frozen))
+    return torch.stack(harm)
