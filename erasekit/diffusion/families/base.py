@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from erasekit.diffusion.passes import PassCount
+from erasekit.diffusion.running import Runner
 from erasekit.errors import ConceptError
 
 DECODED_AT_ONCE = 1 << 22
@@ -40,6 +41,8 @@ class FamilyAdapter(ABC):
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.passes = PassCount()
+        self.runner = Runner()
+        """Carries UNet passes out; the Trainer lends one for a run."""
         self.truncate = False
         """Cut prompts that are too long, in place of refusing them."""
 
@@ -80,7 +83,8 @@ class FamilyAdapter(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.parameters()).dtype
+        """Of latents and prompt embeddings: as the UNet's weights, or as the runner has it."""
+        return self.runner.dtype or next(self.unet.parameters()).dtype
 
     @property
     def prediction_type(self) -> str:
@@ -171,7 +175,7 @@ class FamilyAdapter(ABC):
 
         Arguments and counting as `predict_noise`.
         """
-        output = self._run_unet(latents, timesteps, prompt_embeds)
+        output = self.runner(self._run_unet, latents, timesteps, prompt_embeds)
         count = latents.shape[0]
         self.passes.forward += count
         if output.requires_grad:
