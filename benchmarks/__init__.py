@@ -1,0 +1,1 @@
+"""Speed benchmarks, and the recipe of the model that ships in the wheel."""
