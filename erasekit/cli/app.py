@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -34,13 +33,13 @@ def build_app(registry: Registry) -> typer.Typer:
         help="Erase concepts from text-to-image diffusion models, and measure what it costs.",
         epilog="Start with: erasekit erase --method gumbel --concept 'garbage truck'",
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in filter(_is_written, COMMANDS):
+    for name in COMMANDS:
         importlib.import_module(f"erasekit.cli.{name}").register(app)
     add_plugin_commands(app, registry.manager)
     return app
@@ -84,7 +83,3 @@ def _root(
     ] = False,
 ) -> None:
     """Holds the options that stand before a command."""
-
-
-def _is_written(command: str) -> bool:
-    return importlib.util.find_spec(f"erasekit.cli.{command}") is not None

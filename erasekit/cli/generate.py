@@ -13,7 +13,6 @@ from erasekit.cli.loading import chosen_model, opened, read_edit
 from erasekit.cli.output import print_json, progress, stdout
 from erasekit.concepts import slug
 from erasekit.files import check_output_folder, new_run_folder, writing
-from erasekit.reporting.pictures import Row, save_png, sheet
 
 RUNS = Path("runs")
 
@@ -33,7 +32,7 @@ def generate(
         typer.Option("--edit", "-e", help="Run folder of an erasure; without it, the base model."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first starting noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first starting noise.")] = 0,
     num: Annotated[
         int, typer.Option("--num", "-n", min=1, help="Images per prompt, of consecutive seeds.")
     ] = 8,
@@ -48,14 +47,17 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the images [default: a new one in runs/]."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Write into a folder that is not empty.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
+    ] = False,
     force: Annotated[
-        bool, typer.Option(help="Apply the edit to a model it was not made from.")
+        bool, typer.Option("--force", help="Apply the edit to a model it was not made from.")
     ] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Draw images of prompts with a model, or with an edit of it, and a grid of them all."""
     from erasekit.diffusion.sampling import generate as draw
+    from erasekit.reporting.pictures import Row, save_png, sheet
 
     if output:
         check_output_folder(output, overwrite=overwrite)

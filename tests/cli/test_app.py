@@ -18,7 +18,7 @@ from erasekit.errors import ConfigError, Interrupted
 
 Run = Callable[..., Any]
 
-HEAVY = ("torch", "diffusers", "transformers", "open_clip", "matplotlib")
+HEAVY = ("torch", "diffusers", "transformers", "open_clip", "matplotlib", "numpy")
 
 
 @pytest.mark.parametrize(

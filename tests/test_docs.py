@@ -1,0 +1,56 @@
+"""What the documents say is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from erasekit.cli.app import COMMANDS
+from erasekit.plugin import hookspecs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_command_is_documented() -> None:
+    page = text("docs/commands.md")
+    for command in COMMANDS:
+        assert f"\n## {command}\n" in page
+
+
+def test_every_hook_is_documented() -> None:
+    page = text("docs/writing-a-plugin.md")
+    for name in dir(hookspecs):
+        if name.startswith("erasekit_"):
+            assert name in page
+
+
+def test_the_set_up_commands_are_word_for_word() -> None:
+    page = text("README.md")
+    erase = 'erasekit erase --method gumbel --concept "garbage truck"'
+    assert f"python -m pip install . && {erase}" in page
+    assert "python -m pip install nox && nox -s tests" in page
+
+
+def test_the_plugin_walk_quotes_real_code() -> None:
+    """Every Python line of the walk (but `...`) stands in the template."""
+    package = ROOT / "plugins" / "erasekit-template"
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    known = {line.strip() for line in sources.splitlines()}
+    blocks = re.findall(r"```python\n(.*?)```", text("docs/writing-a-plugin.md"), re.S)
+    for line in "".join(blocks).splitlines():
+        if line.strip() and "..." not in line:
+            assert line.strip() in known, line
