@@ -64,8 +64,7 @@ class ClosedFormErasure(ErasureMethod):
     def training_step(self, step: int) -> None:
         """Solve for every projection; returning None tells the Trainer there is no gradient."""
         for weight in self.projections.values():
-            solved = solve(weight, self.erased, self.target, self.kept, self.config)
-            weight.copy_(solved)
+            weight.copy_(solve(weight, self.erased, self.target, self.kept, self.config))
 
 
 def solve(
