@@ -26,15 +26,19 @@ SIDE_EFFECTS = {
 
 
 def icons_mini(model: ModelDescriptor) -> Suite:
-    """One held-out and one pool concept of each family, and the erased one's near neighbours."""
-    world = world_of(model) or paper_world()
+    """One held-out and one pool concept of each family, and the erased one's near neighbours.
+
+    On a model without a list of concepts: all those of the paper.
+    """
+    known = world_of(model)
+    world = known or paper_world()
     return Suite(
         name="icons-mini",
         version="1",
         summary="about 40 concepts, two images each: minutes",
         concepts=world,
         cases=("garbage truck", "church+castle", "french horn"),
-        spread=tuple(spread_over_families(world, 1, "icons-mini")),
+        spread=tuple(spread_over_families(known, 1, "icons-mini")),
         near=3,
         images_per_concept=2,
         images_per_erased=8,

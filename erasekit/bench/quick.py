@@ -64,6 +64,7 @@ def quick_measure(
     """
     scorer = scorer or load_scorer(model.descriptor.scorer, registry)
     suite = Suite("quick", "1", "", tuple(model.concepts) or paper_world())
+    suite = suite.fitting(model.family.check_prompt)
     wanted = quick_concepts(suite, erasure) if concepts is None else list(concepts)
     noises = tuple(range(images_per_concept))
     drawn = [
@@ -107,8 +108,10 @@ def quick_concepts(suite: Suite, erasure: Erasure, near: int = NEAR, far: int = 
         for c in suite.concepts
         if c.name in stays and c.family not in families and c.split != "pool"
     ]
+    order = [concept.name for concept in far_off]
     once = spread_over_families(far_off, 1, "quick")
     again = [name for name in spread_over_families(far_off, 3, "quick") if name not in once]
+    once.sort(key=order.index)
     step = max(1, len(once) // far)
     chosen = [*neighbours[:near], *once[::step][:far], *again]
     return list(dict.fromkeys(chosen))[: near + far]

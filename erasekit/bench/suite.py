@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from erasekit.bench.prompts import EvaluatedConcept, pages
 from erasekit.concepts import Erasure, normalised
-from erasekit.errors import ConfigError, PluginError
+from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
 from erasekit.records import Role
 
@@ -73,7 +73,8 @@ class Suite:
         ]
         stays = self.stays(erasure)
         spread = [self._kept(concept) for concept in self._spread()]
-        near = [self._kept(concept) for concept in self.near_neighbours(erasure, stays, self.near)]
+        free = stays - {concept.concept for concept in spread}
+        near = [self._kept(concept) for concept in self.near_neighbours(erasure, free, self.near)]
         laid_out = [
             *pages(erased, self.images_per_erased),
             *pages(spread, self.images_per_concept),
@@ -85,6 +86,18 @@ class Suite:
     def classes(self) -> list[tuple[str, ...]]:
         """Every concept of the world with its aliases."""
         return [(concept.name, *concept.aliases) for concept in self.concepts]
+
+    def fitting(self, check: Callable[[str], None]) -> Suite:
+        """A copy without the concepts whose prompt `check` refuses with a `ConceptError`."""
+
+        def fits(concept: ModelConcept) -> bool:
+            try:
+                check(self.prompt.format(concept.name))
+            except ConceptError:
+                return False
+            return True
+
+        return replace(self, concepts=tuple(filter(fits, self.concepts)))
 
     def scaled(self, **changes: Any) -> Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
@@ -102,9 +115,11 @@ class Suite:
         wanted = set(self.spread)
         return [c for c in self.concepts if not wanted or c.name in wanted]
 
-    def near_neighbours(self, erasure: Erasure, stays: set[str], count: int) -> list[ModelConcept]:
-        """Members of the erased concepts' families, nearest in order first, `count` per split."""
-        free = stays - {concept.name for concept in self._spread()}
+    def near_neighbours(self, erasure: Erasure, free: set[str], count: int) -> list[ModelConcept]:
+        """Members of the erased concepts' families that are `free`, `count` per split.
+
+        Nearest in the family's order first: near neighbours stand side by side there.
+        """
         found: dict[str, ModelConcept] = {}
         for erased in erasure.erased:
             home = self.known(erased.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erasekit.bench.identity import erasure_identity, evaluation_identity
@@ -72,6 +72,8 @@ def plan_cases(
 ) -> tuple[PlannedCase, ...]:
     """Every cell of `sweep`, checked as far as can be without running it.
 
+    Kept concepts whose prompt is too long for the model's tokenizer are left out.
+
     Raises:
         UnknownNameError: an unknown method or scope.
         ConfigError: a setting that no method has, an ill-typed value, or a name given twice.
@@ -79,6 +81,7 @@ def plan_cases(
         ScopeError: a scope that selects nothing.
     """
     _check_once("methods", sweep.methods)
+    sweep = replace(sweep, suite=sweep.suite.fitting(model.family.check_prompt))
     by_method = share_settings(sweep.methods, sweep.settings, registry)
     return tuple(
         _plan_case(sweep, case, by_method, model, scorer, registry) for case in sweep.cases
@@ -131,9 +134,6 @@ def _plan_case(
     labels = LabelSet(suite.classes(), suite.label)
     for concept in erasure.erased:
         labels = labels.including(concept.names)
-    for page in pages:
-        for evaluated in page:
-            model.family.check_prompt(evaluated.prompt)
     evaluation = evaluation_identity(suite, model, scorer, labels, pages)
     cells = []
     for method in sweep.methods:

@@ -1,0 +1,106 @@
+"""`erasekit bench`, as a user runs it, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_clip import tiny_scorer_folder
+
+__all__ = ["tiny_scorer_folder"]
+
+SMALL = ["--set", "steps=2", "--set", "trajectory_steps=2", "--set", "trajectories=1"]
+
+
+@pytest.fixture
+def bench(
+    run, tmp_path: Path, tiny_folder: Path, tiny_scorer_folder: Path, monkeypatch
+) -> Callable[..., Any]:
+    """Runs the command in an empty folder; gives how it ended."""
+    monkeypatch.chdir(tmp_path)
+    base = ["--model", str(tiny_folder), "--scorer", f"local-dir:{tiny_scorer_folder}"]
+    base += ["--images-per-concept", "1", *SMALL]
+
+    def do(*arguments: str, code: int = 0):
+        done = run("bench", *base, *arguments)
+        assert done.code == code, done.err
+        return done
+
+    return do
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_the_whole_way_and_the_same_again(bench, tmp_path: Path) -> None:
+    command = ["--methods", "none,l2", "--concepts", "church,bus+car", "--seeds", "1", "--json"]
+    first = bench(*command)
+    data = first.json
+    assert data["schema"] == 1
+    assert [(r["erased"], r["method"]) for r in data["rows"]] == [
+        (erased, method) for erased in ("church", "bus+car") for method in ("base", "none", "l2")
+    ]
+    assert all(row["seeds"] == 1 for row in data["rows"] if row["method"] != "base")
+    assert "4 erasures" in first.err
+    store = tmp_path / "runs" / "bench-icons-mini"
+    assert json.loads((store / "bench.json").read_text()) == data
+    assert (store / "pareto.png").stat().st_size > 1000
+    before = everything(tmp_path)
+    again = bench(*command)
+    assert again.json == data
+    assert "0 erasures, 0 images" in again.err
+    assert everything(tmp_path) == before
+    table = bench("--methods", "none", "--concepts", "church", "--seeds", "1")
+    assert "Erased: church" in table.out
+    assert "ESR-1" in table.out
+
+
+def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
+    done = bench("--methods", "none", "--concepts", "church", "--dry-run")
+    assert "2 erasures" in done.out
+    plan = bench("--concepts", "church", "--dry-run", "--json").json["plan"]
+    assert plan["erasures"] == 6 * 2
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "icons-minny"], "did you mean 'icons-mini'"),
+        (["--methods", "gumble"], "did you mean 'gumbel'"),
+        (["--methods", "none,"], "empty name"),
+        (["--methods", "none,none"], "twice"),
+        (["--concepts", ""], "can't be empty"),
+        (["--concepts", "church,,bus"], "can't be empty"),
+        (["--concepts", "church " * 40], "tokens long"),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--images-per-concept", "0"], "--images-per-concept is 0"),
+        (["--set", "stepz=3"], "did you mean 'steps'"),
+        (["--set", "steps=many"], "not valid"),
+        (["--set", "steps=0"], "not valid"),
+        (["--set", "scope=nothing"], "scope"),
+        (["--scorer", "local-dir:nowhere"], "open_clip_config.json"),
+        (["--model", "/no/such/folder"], "There is no folder"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    bench, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = bench(*arguments, code=2)
+    assert words in done.err
+    assert done.err.count("Error:") == 1
+    assert "Traceback" not in done.err
+    assert everything(tmp_path) == []
+
+
+def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("thesis")
+    done = bench("--output", ".", code=2)
+    assert "not empty" in done.err
+    assert everything(tmp_path) == ["mine.txt"]
