@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -49,15 +49,15 @@ def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
 
 
 def test_help_answers_fast() -> None:
-    """0.3 s after the interpreter's own start is the aim; a busy machine is given a second."""
+    """0.3 s after the interpreter's own start is the aim; twice that is allowed, of CPU time."""
 
     def seconds(*arguments: str) -> float:
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - began
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
 
     bare = min(seconds("-c", "pass") for _ in range(3))
-    assert min(seconds("-m", "erasekit", "--help") for _ in range(3)) - bare < 1.0
+    assert min(seconds("-m", "erasekit", "--help") for _ in range(3)) - bare < 0.6
 
 
 def test_help_names_every_command(run: Run) -> None:
