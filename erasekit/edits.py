@@ -35,7 +35,8 @@ class Edit:
         info: provenance, as `edit.json` has it (see docs/interface.md).
         history: one record per training step, as `history.jsonl` has it.
         adversaries: embeddings of the adversarial concepts along the run, by
-            "step.erased index", each [L, D]; empty where the method has none.
+            "step.erased index", each [L, D]; empty where the method has none, and in an edit
+            that was read from disk.
     """
 
     tensors: dict[str, Tensor]
@@ -65,7 +66,8 @@ class Edit:
             for name, value in self.tensors.items():
                 current = parameters[name].data
                 parameters[name].data = value.to(current.device, current.dtype, copy=True)
-            yield pipeline
+            with _hash_of_the_edited(pipeline):
+                yield pipeline
         finally:
             for name, value in originals.items():
                 parameters[name].data = value
@@ -76,6 +78,8 @@ class Edit:
         with torch.no_grad():
             for name, value in self.tensors.items():
                 parameters[name].copy_(value)
+        if isinstance(pipeline, LoadedModel):
+            pipeline.hash = hash_pipeline(pipeline.pipeline)
 
     def export_diffusers(
         self,
@@ -149,6 +153,22 @@ class Edit:
         atomic_write_json(folder / INFO, {"schema": SCHEMA, **self.info})
 
 
+@contextmanager
+def _hash_of_the_edited(pipeline: Any) -> Iterator[None]:
+    """For the block a `LoadedModel` has the hash of the weights it carries.
+
+    So an edit made from an edited model says so, and one made from the base model is refused.
+    """
+    if not isinstance(pipeline, LoadedModel):
+        yield
+        return
+    base, pipeline.hash = pipeline.hash, hash_pipeline(pipeline.pipeline)
+    try:
+        yield
+    finally:
+        pipeline.hash = base
+
+
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -200,7 +220,7 @@ def load_edit(folder: Path | str) -> Edit:
         raise EditError(
             f"The folder {str(folder)!r} has no {INFO}: its run has not finished, or it is no run."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EditError(f"The file {str(folder / INFO)!r} can't be read ({error}).") from error
     _check_info(info, folder / INFO)
     tensors, _ = load_tensors(folder / WEIGHTS)
@@ -218,14 +238,14 @@ def _load_delta(path: Path) -> Edit:
         )
     try:
         info = json.loads(metadata[DELTA_INFO])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
     _check_info(info, path)
     return Edit(tensors, info)
 
 
 def _check_info(info: Any, path: Path) -> None:
-    if not isinstance(info, dict) or "base_model" not in info:
+    if not _describes_an_edit(info):
         raise EditError(f"The file {str(path)!r} does not describe an edit.")
     if info.get("schema", 0) > SCHEMA:
         raise EditError(
@@ -234,19 +254,32 @@ def _check_info(info: Any, path: Path) -> None:
         )
 
 
+def _describes_an_edit(info: Any) -> bool:
+    base = info.get("base_model") if isinstance(info, dict) else None
+    return (
+        isinstance(base, dict)
+        and all(isinstance(base.get(key), str) for key in ("id", "hash"))
+        and isinstance(info.get("schema", 0), int)
+    )
+
+
 def read_history(folder: Path) -> list[dict[str, Any]]:
     """The records of `history.jsonl`, or [] where there is none.
 
     Raises:
-        EditError: a line is not JSON.
+        EditError: it can't be read, or a line is no JSON object.
     """
     path = folder / HISTORY
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except ValueError as error:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        records = [json.loads(line) for line in lines if line]
+    except (OSError, ValueError, RecursionError) as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
+    if not all(isinstance(record, dict) for record in records):
+        raise EditError(f"The file {str(path)!r} is damaged (a line is no object).")
+    return records
 
 
 def _remove_other_weights(folder: Path, written: Path) -> None:
