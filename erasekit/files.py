@@ -14,6 +14,11 @@ from typing import Any
 
 from erasekit.errors import OutputError
 
+_UNWRITABLE = (
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.EFBIG, errno.EIO),
+)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -67,7 +72,7 @@ def writing(path: Path) -> Iterator[None]:
             raise OutputError(
                 f"No permission to write {str(path)!r}; choose another folder with --output."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        if error.errno in _UNWRITABLE:
             raise OutputError(
                 f"{str(path)!r} can't be written ({error.strerror}); choose another path."
             ) from error
