@@ -152,11 +152,14 @@ def hash_pipeline(pipeline: Any) -> str:
 def hash_weights(modules: Iterable[nn.Module]) -> str:
     """SHA-256 over names, shapes and values of all parameters, 64 hex digits.
 
-    Values are rounded to fp16 first, so that the fp32 and fp16 files of one model agree.
+    Values are rounded to fp16 first, so that the fp32 and fp16 files of one model agree. Names of
+    text encoders are taken without the "text_model." that older versions of transformers put
+    before them.
     """
     digest = hashlib.sha256()
     for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
+        for full_name, tensor in sorted(module.state_dict().items()):
+            name = full_name.removeprefix("text_model.")
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             values = tensor.detach().to("cpu")
             if values.is_floating_point():
