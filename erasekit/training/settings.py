@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from erasekit.config import Settings, resolve
-from erasekit.errors import ConfigError
+from erasekit.errors import PluginError
 from erasekit.methods.base import ErasureMethod
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
@@ -34,20 +34,35 @@ def settings_groups(descriptor: MethodDescriptor, registry: Registry) -> tuple[t
     """The settings classes of a method: the Trainer's, its own, its strategy's.
 
     Raises:
-        PluginError: the method or its strategy can't be imported.
+        PluginError: the method or its strategy can't be imported, or is no erasure method.
         UnknownNameError: its strategy is not registered.
     """
-    groups: list[type[Settings]] = [TrainingSettings, descriptor.load().Config]
+    groups: list[type[Settings]] = [TrainingSettings, method_class(descriptor).Config]
     if strategy := descriptor.options.get("strategy"):
         groups.append(registry.strategy(strategy).load().Config)
     return tuple(group for group in groups if group is not Settings)
+
+
+def method_class(descriptor: MethodDescriptor) -> type[ErasureMethod]:
+    """The class that a method's registration points at.
+
+    Raises:
+        PluginError: it can't be imported, or is no erasure method.
+    """
+    target = descriptor.load()
+    if not (isinstance(target, type) and issubclass(target, ErasureMethod)):
+        raise PluginError(
+            f"The method {descriptor.name!r} points at {descriptor.target!r}, which is no "
+            "ErasureMethod; mend or uninstall its plugin."
+        )
+    return target
 
 
 def default_layers(
     descriptor: MethodDescriptor, model: ModelDescriptor | None
 ) -> list[Mapping[str, Any]]:
     """Defaults that override those of the classes: the method's, then the model's for it."""
-    method: type[ErasureMethod] = descriptor.load()
+    method = method_class(descriptor)
     layers: list[Mapping[str, Any]] = [method.training_defaults]
     if model is not None:
         own = model.defaults.get(descriptor.name, {})
@@ -70,7 +85,7 @@ def resolve_settings(
     """The settings of a run, one instance per group of `settings_groups`.
 
     Later wins: class defaults, the method's, the model's, the recipe, the overrides. The model's
-    general defaults ("*") apply where a method has the key.
+    general defaults ("*") apply where a method has the key and sets no default of its own.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
@@ -89,17 +104,12 @@ def build_method(
     """The Trainer's settings and the built method.
 
     Raises:
-        ConfigError: the target is no erasure method.
+        PluginError: the method or its strategy can't be imported, or is no erasure method.
     """
     by_type = {type(group): group for group in settings}
     training = by_type[TrainingSettings]
     assert isinstance(training, TrainingSettings)
-    target = descriptor.load()
-    if not (isinstance(target, type) and issubclass(target, ErasureMethod)):
-        raise ConfigError(
-            f"The method {descriptor.name!r} points at {descriptor.target!r}, which is no "
-            "ErasureMethod; mend its plugin."
-        )
+    target = method_class(descriptor)
     options = dict(descriptor.options)
     if name := options.pop("strategy", None):
         strategy = registry.strategy(name).load()
