@@ -15,14 +15,16 @@ from erasekit.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of every group of hyperparameters. Frozen; an unknown key is an error.
+    """Base of every group of hyperparameters. Frozen; an unknown key, inf and NaN are errors.
 
     A field is declared with its help text and bounds:
 
         steps: int = Field(100, gt=0, description="outer steps")
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)
