@@ -9,7 +9,10 @@ from erasekit.plugin.registry import Registry
 MODEL_VARIABLE = "ERASEKIT_MODEL"
 DEFAULT_MODEL = "icons"
 
-MODEL_HELP = "Registered name, hub id such as CompVis/stable-diffusion-v1-4, or diffusers folder."
+MODEL_HELP = (
+    "Registered name, hub id such as CompVis/stable-diffusion-v1-4, diffusers folder, or "
+    ".safetensors file; ID@REVISION for a branch, tag or commit."
+)
 MODEL_OPTION = typer.Option("--model", "-m", envvar=MODEL_VARIABLE, help=MODEL_HELP)
 JSON_OPTION = typer.Option("--json", help="Print JSON instead of a table.")
 

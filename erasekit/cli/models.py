@@ -70,13 +70,13 @@ def models(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False
 
 def list_models(registry: Registry) -> list[ModelEntry]:
     """The registered models, then the unregistered ones in the local cache. Loads no weights."""
-    cached = cached_models()
+    cached = cached_models(registry)
     registered = [_registered(m, registry, cached) for m in registry.models().values()]
     known = {entry.hub_id for entry in registered}
     return registered + [entry for entry in cached.values() if entry.hub_id not in known]
 
 
-def cached_models() -> dict[str, ModelEntry]:
+def cached_models(registry: Registry) -> dict[str, ModelEntry]:
     """The diffusers pipelines in the local Hugging Face cache, by hub id."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -92,7 +92,7 @@ def cached_models() -> dict[str, ModelEntry]:
             if index.is_file():
                 found[repository.repo_id] = ModelEntry(
                     id=repository.repo_id,
-                    family=_family(index),
+                    family=_family(index, registry),
                     source="hub",
                     registered=False,
                     path=str(revision.snapshot_path),
@@ -133,9 +133,11 @@ def _scorer_path(name: str, registry: Registry) -> str | None:
     return str(Descriptor("folder", "", str(target)).load()()) if target else None
 
 
-def _family(index: Path) -> str:
+def _family(index: Path, registry: Registry) -> str:
+    """The families that the pipeline's class may be of; the class where there is none."""
     try:
         name: Any = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError):
         return "unknown"
-    return "sd1" if name == "StableDiffusionPipeline" else str(name)
+    known = [f.name for f in registry.families().values() if name in f.pipelines]
+    return " or ".join(known) or str(name)

@@ -1,6 +1,6 @@
-"""Hyperparameters and suite scales that suit the model in the wheel. No torch here.
+"""Hyperparameters and suite scales that suit the known models. No torch here.
 
-How the numbers were chosen is in docs/architecture.md, "Defaults on icons".
+How the numbers for icons were chosen is in docs/architecture.md, "Defaults on icons".
 """
 
 from __future__ import annotations
@@ -11,5 +11,20 @@ from typing import Any
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {"steps": 100, "learning_rate": 3e-4, "batch_size": 8},
 }
+
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "*": {
+        "steps": 1000,
+        "learning_rate": 1e-5,
+        "batch_size": 1,
+        "trajectory_steps": 50,
+        "trajectory_guidance": 3.0,
+        "num_concepts": 1000,
+        "centres": 50,
+        "keep_trajectories": 1,
+    },
+}
+"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): one row a step, and R
+thinned to 50 centres, whose trajectories take 50 x 50 steps once."""
 
 ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {}

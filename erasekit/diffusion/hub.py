@@ -35,20 +35,18 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
         ModelError: no such model or revision, gated, no connection, no diffusers pipeline, or
             weights that are pickled.
     """
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     hub_id, revision = split_revision(source)
     with _hub_errors(name, hub_id, revision):
-        path = Path(hf_hub_download(hub_id, INDEX, revision=revision or None))
-        index = PipelineIndex(name, path, registry)
-        try:
-            files = HfApi().list_repo_files(hub_id, revision=revision or None)
-        except HfHubHTTPError:
-            raise
-        except Exception:  # no connection; its class depends on the version of the hub's client
-            _check_cached(name, path.parent, index, dtype)
-            return path.parent
+        files = _remote_files(hub_id, revision)
+        offline = files is None
+        path = hf_hub_download(hub_id, INDEX, revision=revision or None, local_files_only=offline)
+        folder = Path(path).parent
+        index = PipelineIndex(name, folder / INDEX, registry)
+        if files is None:
+            _check_cached(name, folder, index, dtype)
+            return folder
         variant = choose_variant(name, files, index.weighted, dtype)
         return Path(
             snapshot_download(
@@ -57,6 +55,22 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
                 allow_patterns=wanted_files(files, index, variant),
             )
         )
+
+
+def _remote_files(hub_id: str, revision: str) -> list[str] | None:
+    """Names of the repository's files; None where the hub can't be reached."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        info = HfApi().model_info(hub_id, revision=revision or None, timeout=10)
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code >= 500:
+            return None
+        raise
+    except Exception:  # no connection; its class depends on the version of the hub's client
+        return None
+    return [file.rfilename for file in info.siblings or []]
 
 
 def _check_cached(name: str, folder: Path, index: PipelineIndex, dtype: torch.dtype) -> None:

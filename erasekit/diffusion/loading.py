@@ -15,6 +15,7 @@ from erasekit.diffusion.families import FamilyAdapter, adapter_for
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.reading import read_pipeline
 from erasekit.diffusion.sources import plain_descriptor, resolve_source
+from erasekit.diffusion.stillness import freeze
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -36,7 +37,7 @@ class LoadedModel:
     Attributes:
         id: what the user typed.
         descriptor: its registration; a plain one for hub ids and folders.
-        pipeline: the diffusers pipeline; UNet in eval mode, no parameter requires a gradient.
+        pipeline: the diffusers pipeline.
         family: the adapter of its family.
         hash: 64 hex digits over the weights of UNet and text encoder.
         concepts: what the model is known to draw; empty where there is no list.
@@ -108,6 +109,8 @@ def load_model(
     """
     descriptor, source = resolve_source(name, registry)
     pipeline = read_pipeline(name, source, registry, dtype).to(device)
+    freeze(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
     model = wrap_pipeline(pipeline, name, descriptor, registry)
     model.family.truncate = truncate
     return model
@@ -121,7 +124,7 @@ def wrap_pipeline(
 ) -> LoadedModel:
     """A `LoadedModel` of a pipeline that is in memory already.
 
-    Freezes its parameters and puts the UNet in eval mode; changes nothing else.
+    Changes nothing of it; what works on the model holds it still meanwhile (`held_still`).
 
     Args:
         registry: where families come from; None loads what is installed.
@@ -130,15 +133,18 @@ def wrap_pipeline(
         ModelError: its family is unknown, or its adapter can't work on it.
     """
     descriptor = descriptor or plain_descriptor(id)
-    family = adapter_for(pipeline, registry or Registry(), descriptor.family)
-    for module in (pipeline.unet, pipeline.vae, *family.text_encoders()):
-        module.requires_grad_(False).eval()
-    pipeline.set_progress_bar_config(disable=True)
+    known, family = adapter_for(pipeline, registry or Registry(), descriptor.family)
     concepts: list[ModelConcept] = []
     if descriptor.concepts:
         concepts = Descriptor("concepts", "", descriptor.concepts).load()()
-    if not descriptor.family:
-        descriptor = replace(descriptor, family=family.name)
+    if descriptor == plain_descriptor(descriptor.name):
+        descriptor = replace(
+            descriptor,
+            guidance_scale=known.guidance_scale,
+            num_inference_steps=known.num_inference_steps,
+            defaults=known.defaults,
+        )
+    descriptor = replace(descriptor, family=known.name)
     return LoadedModel(id, descriptor, pipeline, family, hash_pipeline(pipeline), concepts)
 
 

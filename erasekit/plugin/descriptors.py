@@ -102,12 +102,17 @@ class FamilyDescriptor(Descriptor):
     Attributes:
         pipelines: class names of the diffusers pipelines whose models are of this family.
         pipeline_options: keyword arguments given to such a pipeline when it is loaded.
+        guidance_scale, num_inference_steps, defaults: of `ModelDescriptor`, for models of this
+            family that nobody registered.
     """
 
     kind = "family"
 
     pipelines: tuple[str, ...] = ()
     pipeline_options: Mapping[str, Any] = field(default_factory=dict)
+    guidance_scale: float = 7.5
+    num_inference_steps: int = 50
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

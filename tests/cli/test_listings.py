@@ -131,10 +131,10 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_cache_is_read_for_pipelines_alone(hub_cache: Path) -> None:
-    found = cached_models()
+    found = cached_models(Registry())
     assert {key: entry.family for key, entry in found.items()} == {
-        "acme/known": "sd1",
-        "acme/large": "StableDiffusionXLPipeline",
+        "acme/known": "sd1 or sd2",
+        "acme/large": "sdxl",
         "acme/odd": "unknown",
     }
     assert Path(found["acme/known"].path or "").is_relative_to(hub_cache)
@@ -156,7 +156,7 @@ def test_registered_models_come_first_and_each_once(hub_cache: Path, tiny_folder
 
 def test_no_cache_is_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
-    assert cached_models() == {}
+    assert cached_models(Registry()) == {}
 
 
 @pytest.mark.icons

@@ -44,8 +44,10 @@ def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescripto
     )
 
 
-def adapter_for(pipeline: Any, registry: Registry, family: str = "") -> FamilyAdapter:
-    """The adapter of `pipeline`.
+def adapter_for(
+    pipeline: Any, registry: Registry, family: str = ""
+) -> tuple[FamilyDescriptor, FamilyAdapter]:
+    """The family of `pipeline`, and its adapter.
 
     Args:
         registry: where families come from.
@@ -65,7 +67,7 @@ def adapter_for(pipeline: Any, registry: Registry, family: str = "") -> FamilyAd
         adapter: type[FamilyAdapter] = descriptor.load()
         reason = adapter.refusal(pipeline)
         if reason is None:
-            return adapter(pipeline)
+            return descriptor, adapter(pipeline)
         reasons.append(f"not as {descriptor.name}, for {reason}")
     raise ModelError(
         f"This {type(pipeline).__name__} can't be worked on, {'; '.join(reasons)}. "
