@@ -13,6 +13,7 @@ from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.stillness import held_still
 from erasekit.errors import ConfigError
 
 
@@ -87,6 +88,19 @@ def sample(
         steps = num_inference_steps
     check_steps(model.pipeline, steps)
     scale = model.descriptor.guidance_scale if guidance_scale is None else guidance_scale
+    with held_still(model.pipeline):
+        return _sample(model, prompt_embeds, seeds, steps, scale, batch_size, on_images)
+
+
+def _sample(
+    model: LoadedModel,
+    prompt_embeds: Tensor,
+    seeds: Sequence[int],
+    steps: int,
+    scale: float,
+    batch_size: int,
+    on_images: Callable[[int], None] | None,
+) -> np.ndarray:
     family = model.family
     empty = family.unconditional_embeds()
     images = []

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
+from erasekit.diffusion.stillness import freeze
 from erasekit.plugin.descriptors import ModelDescriptor
 
 MAX_TOKENS = 16
@@ -179,4 +180,5 @@ def tiny_model() -> LoadedModel:
         num_inference_steps=4,
         defaults={"*": TINY_DEFAULTS},
     )
+    freeze(pipeline)
     return wrap_pipeline(pipeline, "tiny", descriptor)

@@ -12,6 +12,7 @@ from erasekit.concepts import Erasure
 from erasekit.config import Settings, flatten
 from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
 from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.stillness import held_still
 from erasekit.edits import Edit, save_tensors
 from erasekit.files import atomic_write_text
 from erasekit.methods.base import ErasureContext
@@ -41,8 +42,11 @@ def erase(
 ) -> Edit:
     """Erase concepts from a model. The model is left as it was; the edit is returned.
 
+    A pipeline that the caller goes on using keeps its weights, its `requires_grad` flags, its
+    train or eval mode and its progress bar.
+
     Args:
-        model: a `LoadedModel`, or a diffusers pipeline.
+        model: a `LoadedModel`, or a diffusers pipeline in memory.
         method: name of a registered method.
         erasure: what goes; a text is an erasure of one object.
         registry: everything that is registered; None loads it.
@@ -64,7 +68,8 @@ def erase(
     """
     registry = registry or Registry()
     if not isinstance(model, LoadedModel):
-        model = wrap_pipeline(model, registry=registry)
+        name = str(getattr(model, "name_or_path", None) or "in memory")
+        model = wrap_pipeline(model, name, registry=registry)
     loaded: LoadedModel = model
     if isinstance(erasure, str):
         erasure = Erasure((loaded.concept(erasure),))
@@ -81,9 +86,10 @@ def erase(
         return ErasureContext(loaded, wanted, registry, seed, parameters, on_status)
 
     trainer = Trainer(training, folder, callbacks)
-    result = trainer.fit(
-        built, make_context, loaded.unet, scope, loaded.passes, resume=resume, history=history
-    )
+    with held_still(loaded.pipeline):
+        result = trainer.fit(
+            built, make_context, loaded.unet, scope, loaded.passes, resume=resume, history=history
+        )
     info = {
         "method": method,
         "concepts": [concept.text for concept in erasure.erased],

@@ -1,0 +1,124 @@
+"""erasekit as a library, on a pipeline that its owner goes on using."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import erasekit
+from erasekit import Erasure, erase, load_edit
+from erasekit.concepts import Concept
+from erasekit.diffusion.loading import wrap_pipeline
+from erasekit.diffusion.sampling import generate
+from erasekit.diffusion.stillness import components, held_still
+from erasekit.errors import ConfigError
+
+SMALL = {"steps": 3, "batch_size": 2, "trajectory_steps": 3, "trajectories": 2}
+
+
+@pytest.fixture
+def pipeline(tiny_folder: Path) -> StableDiffusionPipeline:
+    """A pipeline in the midst of its owner's own training: odd flags, modes and gradients."""
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder)
+    pipeline.set_progress_bar_config(leave=False, desc="mine")
+    pipeline.unet.train()
+    pipeline.unet.mid_block.eval()
+    pipeline.vae.requires_grad_(False)
+    pipeline.text_encoder.train().requires_grad_(False)
+    pipeline.unet.conv_in.requires_grad_(False)
+    pipeline.unet.conv_out.weight.grad = torch.ones_like(pipeline.unet.conv_out.weight)
+    attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k.weight
+    attention.grad = torch.full_like(attention, 2.0)
+    pipeline.scheduler.set_timesteps(7)
+    return pipeline
+
+
+def state(pipeline: Any) -> dict[str, Any]:
+    """All that its owner may notice."""
+    found: dict[str, Any] = {
+        "progress": dict(pipeline._progress_bar_config),
+        "scheduler": (dict(pipeline.scheduler.config), pipeline.scheduler.timesteps.tolist()),
+        "random": torch.get_rng_state().tolist(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+    for number, component in enumerate(components(pipeline)):
+        for name, module in component.named_modules():
+            found[f"{number} {name} training"] = module.training
+            found[f"{number} {name} hooks"] = (
+                len(module._forward_hooks),
+                len(module._forward_pre_hooks),
+            )
+        for name, parameter in component.named_parameters():
+            gradient = None if parameter.grad is None else parameter.grad.numpy().tobytes()
+            values = parameter.detach().numpy().tobytes()
+            kind = (id(parameter), parameter.requires_grad, str(parameter.dtype))
+            found[f"{number} {name}"] = (*kind, gradient, values)
+    return found
+
+
+def draw(pipeline: Any) -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    return pipeline("a church", num_inference_steps=3, generator=generator, output_type="np").images
+
+
+def test_erase_leaves_the_pipeline_as_it_was(pipeline: StableDiffusionPipeline) -> None:
+    before = state(pipeline)
+    edit = erase(pipeline, "gumbel", "church", settings={**SMALL, "concept_space": "vocabulary"})
+    assert state(pipeline) == before
+    assert edit.tensors
+    assert edit.info["base_model"]["id"] == str(pipeline.name_or_path)
+
+
+def test_also_where_it_fails(pipeline: StableDiffusionPipeline) -> None:
+    before = state(pipeline)
+    with pytest.raises(ConfigError):
+        erase(pipeline, "none", "church", settings={**SMALL, "steps": 0})
+    assert state(pipeline) == before
+    with pytest.raises(RuntimeError, match="mine"), held_still(pipeline):
+        raise RuntimeError("mine")
+    assert state(pipeline) == before
+
+
+def test_within_the_block_nothing_learns_or_drops_out(pipeline: StableDiffusionPipeline) -> None:
+    with held_still(pipeline):
+        for part in components(pipeline):
+            assert not any(p.requires_grad for p in part.parameters())
+            assert not any(m.training for m in part.modules())
+
+
+def test_an_edit_is_saved_read_and_applied_without_a_registry_or_a_model(
+    pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    erasure = Erasure((Concept("church"), Concept("castle")))
+    settings = {**SMALL, "learning_rate": 0.05}
+    edit = erase(pipeline, "none", erasure, seed=1, settings=settings)
+    edit.save(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    before, base = state(pipeline), draw(pipeline)
+    again = load_edit(tmp_path)
+    with again.applied(pipeline) as same:
+        assert same is pipeline
+        assert np.abs(draw(pipeline) - base).max() > 0.01
+    assert np.array_equal(draw(pipeline), base)
+    after = state(pipeline)
+    ours = {key for key in before if key not in ("random", "scheduler")}
+    assert {key: after[key] for key in ours} == {key: before[key] for key in ours}
+
+
+def test_wrapping_and_drawing_change_nothing(pipeline: StableDiffusionPipeline) -> None:
+    before = state(pipeline)
+    model = wrap_pipeline(pipeline)
+    images = generate(model, ["a church"], [0], num_inference_steps=2)
+    assert images.shape == (1, 16, 16, 3)
+    assert state(pipeline) == before
+
+
+def test_the_public_names_are_those_of_the_readme() -> None:
+    assert {"erase", "load_edit", "load_model", "generate", "Erasure", "Concept"} <= set(
+        erasekit.__all__
+    )
