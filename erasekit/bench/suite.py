@@ -13,6 +13,13 @@ from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
 from erasekit.records import Role
 
+_OPTIONS = {
+    "images_per_concept": "--images-per-concept",
+    "images_per_erased": "--images-per-concept",
+    "seeds": "--seeds",
+    "num_inference_steps": "--sampling-steps",
+}
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -105,10 +112,9 @@ class Suite:
         Raises:
             ConfigError: a number that is not positive.
         """
-        for key in ("images_per_concept", "images_per_erased", "seeds"):
+        for key, option in _OPTIONS.items():
             if changes.get(key) is not None and changes[key] < 1:
-                option = "seeds" if key == "seeds" else "images-per-concept"
-                raise ConfigError(f"--{option} is {changes[key]}; give 1 or more.")
+                raise ConfigError(f"{option} is {changes[key]}; give 1 or more.")
         return replace(self, **{k: v for k, v in changes.items() if v is not None})
 
     def _spread(self) -> list[ModelConcept]:

@@ -63,6 +63,9 @@ def bench(
         str | None,
         typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
     ] = None,
+    sampling_steps: Annotated[
+        int | None, typer.Option(help="Solver steps of an image [default: the model's own].")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter, KEY=VALUE, for the methods that have it."),
@@ -89,6 +92,7 @@ def bench(
     """
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
+    from erasekit.bench.suite import build_suite
     from erasekit.bench.summary import summarise, summary_json
     from erasekit.metrics.loading import load_scorer
 
@@ -101,7 +105,12 @@ def bench(
     folder = output or RUNS / f"bench-{slug(suite)}"
     store = RecordStore(folder)
     with opened(chosen_model(model), registry) as loaded:
-        scaled = _scaled(described.name, registry, loaded, images_per_concept, seeds)
+        scaled = build_suite(described, loaded.descriptor).scaled(
+            images_per_concept=images_per_concept,
+            images_per_erased=images_per_concept,
+            seeds=seeds,
+            num_inference_steps=sampling_steps,
+        )
         sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
         judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
         runner = BenchmarkRunner(loaded, judge, registry, store)
@@ -140,15 +149,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(names):
         raise ConfigError(f"--methods {text!r} has an empty name; write it as in none,gumbel.")
     return names
-
-
-def _scaled(
-    name: str, registry: Registry, model: LoadedModel, images: int | None, seeds: int | None
-) -> Suite:
-    from erasekit.bench.suite import build_suite
-
-    suite = build_suite(registry.suite(name), model.descriptor)
-    return suite.scaled(images_per_concept=images, images_per_erased=images, seeds=seeds)
 
 
 def _sweep(

@@ -23,7 +23,7 @@ def bench(
     """Runs the command in an empty folder; gives how it ended."""
     monkeypatch.chdir(tmp_path)
     base = ["--model", str(tiny_folder), "--scorer", f"local-dir:{tiny_scorer_folder}"]
-    base += ["--images-per-concept", "1", *SMALL]
+    base += ["--images-per-concept", "1", "--sampling-steps", "2", *SMALL]
 
     def do(*arguments: str, code: int = 0):
         done = run("bench", *base, *arguments)
@@ -80,6 +80,7 @@ def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
         (["--concepts", "church " * 40], "tokens long"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--images-per-concept", "0"], "--images-per-concept is 0"),
+        (["--sampling-steps", "0"], "--sampling-steps is 0"),
         (["--set", "stepz=3"], "did you mean 'steps'"),
         (["--set", "steps=many"], "not valid"),
         (["--set", "steps=0"], "not valid"),
