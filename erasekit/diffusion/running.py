@@ -257,7 +257,7 @@ class _Pass(torch.autograd.Function):
         return job.forward(latents, timesteps, prompt_embeds, graph=True)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         timesteps, latents, prompt_embeds, *parameters = ctx.saved_tensors
         wanted = [

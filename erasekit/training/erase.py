@@ -11,6 +11,7 @@ import torch
 from erasekit.concepts import Erasure
 from erasekit.config import Settings, flatten
 from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
+from erasekit.diffusion.processes import Processes
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.diffusion.stillness import held_still
 from erasekit.edits import Edit, save_tensors
@@ -39,6 +40,7 @@ def erase(
     callbacks: Sequence[Callback] = (),
     resume: Checkpoint | None = None,
     history: Sequence[dict[str, Any]] = (),
+    processes: Processes | None = None,
 ) -> Edit:
     """Erase concepts from a model. The model is left as it was; the edit is returned.
 
@@ -57,6 +59,8 @@ def erase(
         callbacks: who hears of the run.
         resume: go on from this checkpoint.
         history: the records up to `resume`.
+        processes: who shares the work, each calling this alike; None takes those that
+            `accelerate launch` or `torchrun` started. The main one alone writes and calls back.
 
     Raises:
         UnknownNameError: no such method or scope.
@@ -64,9 +68,12 @@ def erase(
         ConceptError: a concept does not fit the tokenizer.
         ScopeError: the scope selects nothing.
         TrainingError: a loss is not finite.
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     registry = registry or Registry()
+    processes = processes or Processes.launched()
+    if not processes.is_main:
+        folder, callbacks = None, ()
     if not isinstance(model, LoadedModel):
         name = str(getattr(model, "name_or_path", None) or "in memory")
         model = wrap_pipeline(model, name, registry=registry)
@@ -85,7 +92,7 @@ def erase(
 
         return ErasureContext(loaded, wanted, registry, seed, parameters, on_status)
 
-    trainer = Trainer(training, folder, callbacks)
+    trainer = Trainer(training, folder, callbacks, processes)
     with held_still(loaded.pipeline):
         result = trainer.fit(
             built, make_context, loaded.unet, scope, loaded.passes, resume=resume, history=history
@@ -97,6 +104,8 @@ def erase(
         "keep": list(erasure.keep),
         "config": {**flatten(plan), "scope": scope.name},
         "seed": seed,
+        "device": loaded.family.device.type,
+        "processes": processes.count,
         "base_model": {"id": loaded.id, "hash": loaded.hash},
         "versions": versions(),
         "command": command(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,23 @@ class TrainingSettings(Settings):
         100, ge=0, description="outer steps between two checkpoints; 0 saves on Ctrl-C alone"
     )
     max_grad_norm: float = Field(0.0, ge=0, description="clip the gradient's norm; 0 does not clip")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="what the UNet computes in; trained weights are kept in fp32; auto follows "
+        "what the model is stored in",
+    )
+    accumulate: int = Field(
+        1, gt=0, description="parts a batch goes through the UNet in, one after another"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep less for the backward pass, and compute it again"
+    )
+    optimizer: Literal["adam", "adam8bit"] = Field(
+        "adam", description="adam8bit keeps its moments in 8 bits (extra '8bit', GPU)"
+    )
+    offload: bool = Field(
+        False, description="VAE and text encoders wait on the CPU while the UNet is trained"
+    )
 
 
 def settings_groups(descriptor: MethodDescriptor, registry: Registry) -> tuple[type[Settings], ...]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from erasekit.diffusion.passes import PassCount
+from erasekit.diffusion.processes import Processes
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import HISTORY
 from erasekit.errors import EditError, Interrupted, TrainingError
@@ -31,7 +30,13 @@ from erasekit.training.checkpoints import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
+from erasekit.training.environment import (
+    idle_parts_offloaded,
+    make_optimizer,
+    prepared_unet,
+)
 from erasekit.training.settings import TrainingSettings
+from erasekit.training.stopping import StopRequests
 
 ADVERSARY_SNAPSHOTS = 10
 
@@ -65,12 +70,16 @@ class Trainer:
         settings: see `TrainingSettings`.
         folder: where checkpoints and `history.jsonl` go; None keeps nothing on disk.
         callbacks: who hears of the run.
+        processes: who shares the work; all must call `fit` alike. Only the main one should have
+            a folder and callbacks.
     """
 
     settings: TrainingSettings
     folder: Path | None = None
     callbacks: Sequence[Callback] = ()
+    processes: Processes = field(default_factory=Processes)
     _history: list[dict[str, Any]] = field(default_factory=list, init=False)
+    _stop: StopRequests = field(default_factory=StopRequests, init=False)
 
     def fit(
         self,
@@ -98,26 +107,40 @@ class Trainer:
             EditError: `resume` is of another model or scope.
             TrainingError: a loss or the trained weights are not finite; the last checkpoint
                 that gave a finite loss stays.
-            Interrupted: Ctrl-C; the step is done, and a checkpoint saved where there is a folder.
+            Interrupted: Ctrl-C or SIGTERM; the step is done, and a checkpoint saved where there
+                is a folder.
+            ConfigError: the device can't compute in the precision asked for.
+            MissingExtraError: 8-bit Adam without its extra.
         """
         began, passes_before = time.perf_counter(), passes.snapshot()
         parameters = scope.select(unet)
-        originals = {name: p.detach().clone() for name, p in parameters.items()}
+        stored = {name: p.dtype for name, p in parameters.items()}
         flags = [(p, p.requires_grad) for p in unet.parameters()]
         context = make_context(parameters)
-        self._begin_history(history, resume)
+        surroundings = ExitStack()
+        surroundings.enter_context(
+            prepared_unet(context.family, parameters, self.settings, self.processes)
+        )
+        for parameter in parameters.values():
+            parameter.data = parameter.data.to(torch.float32)  # the master copy
+        frozen = context.frozen  # the original values, before anything changes
         try:
+            surroundings.enter_context(self._stop.heard())
+            self._begin_history(history, resume)
             unet.requires_grad_(False)
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
-            _ = context.frozen  # the original values, before anything changes
+            optimizer = make_optimizer(parameters, self.settings)
             try:
                 method.prepare(context)
             except KeyboardInterrupt as stop:
-                raise Interrupted(
+                raise self._interrupted(
                     "Stopped while preparing, before the first step. " + self._how_to_go_on()
                 ) from stop
-            optimizer = torch.optim.Adam(parameters.values(), lr=self.settings.learning_rate)
+            _ = context.neutral_embeds, context.erased_embeds  # while the text encoder is near
+            surroundings.enter_context(
+                idle_parts_offloaded(context.model.pipeline, self.settings.offload)
+            )
             start, spent = 0, {"total": 0.0, "loop": 0.0}
             adversaries: dict[str, Tensor] = {}
             if resume:
@@ -137,17 +160,19 @@ class Trainer:
                     clock.seconds(),
                 )
 
-            self._loop(method, parameters, optimizer, start, adversaries, checkpoint)
-            trained = {name: p.detach().clone() for name, p in parameters.items()}
+            with self._stop.held():
+                self._loop(method, parameters, optimizer, start, adversaries, checkpoint)
+            trained = {name: p.detach() for name, p in parameters.items()}
             return TrainingResult(
                 trained, self._history, adversaries, passes - passes_before, clock.seconds()
             )
         finally:
             for name, parameter in parameters.items():
                 parameter.grad = None
-                parameter.data = originals[name]
+                parameter.data = frozen.values[name].to(stored[name])
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
+            surroundings.close()
             for callback in self.callbacks:
                 callback.on_end()
 
@@ -167,24 +192,25 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_start(start, total)
             while step < total:
-                with whole_step():
-                    whole = False
-                    record = self._step(step, method, parameters, optimizer)
-                    embeds = method.adversaries()
-                    if embeds is not None and (step % snapshot_every == 0 or step == total - 1):
-                        for e, embed in enumerate(embeds):
-                            adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
-                    self._record(record)
-                    step, whole = step + 1, True
+                whole = False
+                record = self._step(step, method, parameters, optimizer)
+                embeds = method.adversaries()
+                if embeds is not None and (step % snapshot_every == 0 or step == total - 1):
+                    for e, embed in enumerate(embeds):
+                        adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+                self._record(record)
+                step, whole = step + 1, True
                 for callback in self.callbacks:
                     callback.on_step(record)
+                if self.processes.any(self._stop.asked):
+                    raise KeyboardInterrupt
                 if self.folder and every and step % every == 0 and step < total:
                     checkpoint(step).save(self.folder / UNPROVEN)
             self._check_finite(parameters, step)
         except KeyboardInterrupt as stop:
             saved = bool(whole and self.folder and _saved(checkpoint(step), self.folder))
             state = "which is saved" if saved else "which is not saved"
-            raise Interrupted(
+            raise self._interrupted(
                 f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
             ) from stop
         finally:
@@ -269,41 +295,15 @@ class Trainer:
             return f"The last good checkpoint is {self.folder / CHECKPOINT}."
         return "No checkpoint had been saved yet."
 
+    def _interrupted(self, text: str) -> Interrupted:
+        error = Interrupted(text)
+        error.exit_code = self._stop.exit_code
+        return error
+
     def _how_to_go_on(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).is_file():
             return f"Go on with: erasekit erase --resume {shlex.quote(str(self.folder))}"
         return "There is no checkpoint to go on from; start the run anew."
-
-
-@contextmanager
-def whole_step() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that no checkpoint is of half a step.
-
-    A second Ctrl-C stops at once. Outside the main thread, and where somebody else handles the
-    signal, nothing is changed.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or before is not signal.default_int_handler
-    ):
-        yield
-        return
-    pressed = False
-
-    def hold(*_: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def _saved(checkpoint: Checkpoint, folder: Path) -> bool:
