@@ -1,0 +1,88 @@
+"""UNet passes of a run, beside what the steps say they must be."""
+
+from __future__ import annotations
+
+import pytest
+
+from erasekit.concepts import Erasure
+from erasekit.testing import WORDS, tiny_model
+from erasekit.training.erase import erase
+
+STEPS, BATCH, SOLVER, KEPT, WORD_KEPT = 3, 4, 5, 3, 2
+WORDS_OF_R = len([word for word in WORDS if len(word) > 2 and word not in ("church", "bus")])
+
+
+def trajectories(prompts: int, each: int) -> int:
+    """Whole trajectories with guidance: two passes per solver step."""
+    return prompts * each * SOLVER * 2
+
+
+SPACE = trajectories(WORDS_OF_R, WORD_KEPT)
+EXPECTED = {  # method, settings: forward beside the erased concepts' trajectories, backward
+    "none": ({}, STEPS * BATCH, STEPS * BATCH),
+    "l2": ({}, STEPS * BATCH, STEPS * BATCH),
+    "neutral": ({}, STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "random": ({}, SPACE + STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "nearest": ({"neighbours": 2}, SPACE + STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "gumbel": (
+        {"ascent_steps": 2},
+        SPACE + STEPS * (2 * BATCH + 2 * BATCH),
+        STEPS * (2 * BATCH + 2 * BATCH),
+    ),
+    "pgd": (
+        {"ascent_steps": 3},
+        STEPS * (3 * 2 * BATCH + BATCH + 2 * BATCH),
+        STEPS * (3 * BATCH + 2 * BATCH),
+    ),
+    "argmax": (
+        {"refresh": 2, "candidates": 5},
+        SPACE + 2 * 5 + STEPS * 2 * BATCH,
+        STEPS * 2 * BATCH,
+    ),
+}
+
+
+@pytest.mark.parametrize("neutral", ["", "a photo"])
+@pytest.mark.parametrize("method", sorted(EXPECTED))
+def test_passes_are_what_the_steps_say(registry, method: str, neutral: str) -> None:
+    settings, forward, backward = EXPECTED[method]
+    model = tiny_model()
+    edit = erase(
+        model,
+        method,
+        Erasure.of("church", "bus", neutral=neutral),
+        registry=registry,
+        settings={
+            "steps": STEPS,
+            "batch_size": BATCH,
+            "trajectory_steps": SOLVER,
+            "trajectories": KEPT,
+            **({"keep_trajectories": WORD_KEPT} if forward > SPACE else {}),
+            **settings,
+        },
+    )
+    forward += trajectories(2, KEPT)
+    if neutral:  # one frozen pass a step: guidance computed eps(z_t, "") alone
+        forward += STEPS * BATCH
+    assert edit.info["unet_passes"] == {"forward": forward, "backward": backward}
+    assert model.passes.as_dict() == edit.info["unet_passes"]
+
+
+def test_the_current_model_s_trajectories_cost_a_sampling_each_step(registry) -> None:
+    """As published: down to a drawn solver step with guidance, then both frozen predictions."""
+    edit = erase(
+        tiny_model(),
+        "none",
+        Erasure.of("church"),
+        registry=registry,
+        settings={
+            "steps": STEPS,
+            "batch_size": BATCH,
+            "trajectory_steps": SOLVER,
+            "latents_from": "current",
+        },
+    )
+    spacing = 1000 // SOLVER
+    stops = [SOLVER - 1 - (record["timestep"][0] - 1) // spacing for record in edit.history]
+    forward = sum(2 * BATCH * stop + 2 * BATCH + BATCH for stop in stops)
+    assert edit.info["unet_passes"] == {"forward": forward, "backward": STEPS * BATCH}
