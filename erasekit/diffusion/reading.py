@@ -12,7 +12,7 @@ import torch
 from erasekit.diffusion.hub import fetch_folder
 from erasekit.diffusion.single_file import read_single_file
 from erasekit.diffusion.weights import INDEX, PipelineIndex, choose_variant, local_files
-from erasekit.errors import ModelError
+from erasekit.errors import ErasekitError, ModelError
 from erasekit.plugin.registry import Registry
 
 
@@ -59,7 +59,9 @@ def _reading_errors(name: str) -> Iterator[None]:
         raise ModelError(
             f"A weights file of the model {name!r} is damaged ({error}); fetch it again."
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except ErasekitError:
+        raise
+    except Exception as error:  # readers fail in any way on a damaged configuration
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line})."
