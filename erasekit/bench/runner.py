@@ -147,7 +147,7 @@ class BenchmarkRunner:
             for case in plan.cases:
                 self.observer.on_base(case.erasure.label)
                 base = self._score(sheets, case, self.model.hash, None)
-                records.append(self._base_record(case, base))
+                records.append(self._base_record(sheets, case, base))
                 for planned in case.cells:
                     if planned.cell.key in missing:
                         record = self._run_cell(sheets, case, planned, base)
@@ -218,12 +218,15 @@ class BenchmarkRunner:
             sheets.scores(sheets.sheet(page, weights), case.labels, edit) for page in case.pages
         ]
 
-    def _base_record(self, case: PlannedCase, base: list[tuple[ConceptScores, ...]]) -> Record:
+    def _base_record(
+        self, sheets: SheetScorer, case: PlannedCase, base: list[tuple[ConceptScores, ...]]
+    ) -> Record:
         evaluation = case.cells[0].cell.identity["evaluation"]
         cell = Cell(
             BASE, case.erasure.label, 0, {"model": self.model.hash, "evaluation": evaluation}
         )
-        return Record(cell, "done", _paired(case, base, base), seconds=0.0)
+        keys = tuple(sheets.sheet(page, self.model.hash).key for page in case.pages)
+        return Record(cell, "done", _paired(case, base, base), seconds=0.0, sheets=keys)
 
     def _sheets(self, sweep: Sweep) -> SheetScorer:
         return SheetScorer(

@@ -16,11 +16,14 @@ from erasekit.errors import ConfigError
 from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
     from erasekit.diffusion.loading import LoadedModel
-    from erasekit.records import Summary
+    from erasekit.records import Record, Summary
 
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto.png"
@@ -132,7 +135,7 @@ def bench(
         "store": str(folder),
     }
     results = {**about, **summary_json(summary)}
-    _save(folder, results, summary)
+    _save(store, results, summary, records)
     if as_json:
         print_json(results)
     else:
@@ -172,7 +175,7 @@ def _sweep(
     )
 
 
-def _run(runner: BenchmarkRunner, sweep: Sweep, plan: Plan) -> Any:
+def _run(runner: BenchmarkRunner, sweep: Sweep, plan: Plan) -> Sequence[Record]:
     with progress("Benchmarking", len(plan.missing)) as bar:
         runner.observer = _observer(bar)
         return runner.run(sweep, plan)
@@ -180,7 +183,7 @@ def _run(runner: BenchmarkRunner, sweep: Sweep, plan: Plan) -> Any:
 
 def _observer(bar: ProgressBar) -> Observer:
     from erasekit.bench.runner import Observer
-    from erasekit.records import Cell, Record
+    from erasekit.records import Cell
 
     class Bar(Observer):
         """Shows cells on the bar, and behind it what the current one is at."""
@@ -254,13 +257,23 @@ def _announce(
     )
 
 
-def _save(folder: Path, results: dict[str, Any], summary: Summary) -> None:
+def _save(
+    store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
+) -> None:
+    """The results, the plot, and a picture of each erased set, beside the records."""
+    from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
-    from erasekit.files import atomic_write_json
+    from erasekit.files import atomic_path, atomic_write_json
     from erasekit.reporting.figures import plot_pareto
+    from erasekit.reporting.grids import comparison_grid
 
-    atomic_write_json(folder / RESULTS, {"schema": SCHEMA, **results})
-    plot_pareto(summary, folder / FIGURE)
+    atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
+    plot_pareto(summary, store.root / FIGURE)
+    for erased in dict.fromkeys(row.erased for row in summary.rows):
+        methods, rows = comparison_rows(store, records, summary, erased)
+        if rows:
+            with atomic_path(store.root / f"images-{slug(erased)[:60]}.png") as temporary:
+                comparison_grid(methods, rows).save(temporary, format="PNG")
 
 
 def _show(summary: Summary, scorer: str, folder: Path) -> None:
@@ -268,4 +281,6 @@ def _show(summary: Summary, scorer: str, folder: Path) -> None:
 
     console = stdout()
     console.print(bench_table(summary, scorer))
-    console.print(f"{folder / RESULTS}, {folder / FIGURE}", soft_wrap=True, style="dim")
+    console.print(
+        f"{folder / RESULTS}, {folder / FIGURE}, {folder}/images-*.png", soft_wrap=True, style="dim"
+    )

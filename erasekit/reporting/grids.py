@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from erasekit.records import QuickConcept, QuickResult
 from erasekit.reporting.pictures import Row, sheet
+
+
+def comparison_grid(
+    methods: Sequence[str], rows: Sequence[tuple[str, NDArray[np.uint8]]]
+) -> Image.Image:
+    """A row per concept, a column per method; the un-erased model is one of them.
+
+    Args:
+        methods: what stands above the columns.
+        rows: a label and uint8 [methods, H, W, 3], drawn from one noise.
+    """
+    labelled = [Row(label, images) for label, images in rows]
+    title = "the same noise in each row"
+    return Image.fromarray(sheet(labelled, headers=list(methods), title=title))
 
 
 def before_after_grid(result: QuickResult, columns: int = 4) -> Image.Image:

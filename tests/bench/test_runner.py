@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from erasekit.bench.pictures import comparison_rows, images_of
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
@@ -331,3 +332,22 @@ def test_a_held_out_concept_in_the_concept_space_counts_as_pool(
     roles = {(r.method, r.concept): r.role for r in summarise(records).per_concept}
     assert roles["random", "bus"] == roles["none", "bus"] == "pool"
     assert roles["random", "church"] == "held-out"
+
+
+def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
+    records = run(runner, make_sweep("none", "l2", cases="church"))
+    summary = summarise(records)
+    methods, rows = comparison_rows(store, records, summary, "church")
+    assert methods == ["base", "none", "l2"]
+    assert [label for label, _ in rows[:2]] == ["church (erased)", "church (erased)"]
+    assert len(rows) == 2 + 6
+    harms = {r.concept: r.delta.value for r in summary.per_concept if r.method == "none"}
+    harms = {c: harms[c] + r.delta.value for c in harms for r in summary.per_concept
+             if (r.method, r.concept) == ("l2", c)}  # fmt: skip
+    assert [label for label, _ in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
+    after = images_of(store, records[2])
+    np.testing.assert_array_equal(rows[0][1][2], after["church"][0])
+    np.testing.assert_array_equal(rows[1][1][2], after["church"][1])
+    store.sheet_path(records[1].sheets[0]).unlink()
+    _, rows = comparison_rows(store, records, summary, "church")
+    assert (rows[0][1][1] == 255).all()

@@ -49,7 +49,8 @@ def test_the_whole_way_and_the_same_again(bench, tmp_path: Path) -> None:
     assert "4 erasures" in first.err
     store = tmp_path / "runs" / "bench-icons-mini"
     assert json.loads((store / "bench.json").read_text()) == data
-    assert (store / "pareto.png").stat().st_size > 1000
+    for picture in ("pareto", "images-church", "images-bus-car"):
+        assert (store / f"{picture}.png").stat().st_size > 1000
     before = everything(tmp_path)
     again = bench(*command)
     assert again.json == data
