@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-STEPS = ("fetch", "render", "autoencoder", "generator", "scorer", "evaluate", "pack")
+STEPS = ("fetch", "render", "autoencoder", "generator", "wide", "scorer", "evaluate", "pack")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
             module.fetch()
         elif name == "render":
             module.render()
+        elif name == "wide":
+            module.wide()
         else:
             module.pack()
 

@@ -21,6 +21,7 @@ independently; {megabytes:.1f} MB in half precision together.
     import open_clip
     place = "local-dir:erasekit/embedded/icons-clip"
     model, preprocess = open_clip.create_model_from_pretrained(place)
+    model.eval()  # open_clip doesn't, and the scorer has batch norms
     tokenizer = open_clip.get_tokenizer(place)
 
 ## What it knows
@@ -110,6 +111,11 @@ def quality(metrics: dict[str, Any]) -> str:
     return text
 
 
+def link(text: str, url: str) -> str:
+    """A Markdown link, or the bare text where there is no address."""
+    return f"[{text}]({url})" if url else text
+
+
 def model_card(
     content: dict[str, Any],
     manifest: dict[str, Any],
@@ -131,12 +137,12 @@ def model_card(
         steps=content["steps"],
         guidance=content["guidance_scale"],
         styles=", ".join(sorted({s["style"] for s in sets.values() if s["style"]})),
-        colours=f"Only drawn in single colours: {', '.join(mono)}. " if mono else "",
+        colours=f"In no named style: {', '.join(mono)}. " if mono else "",
         limit=16,
         notes="\n".join(notes) or "- none",
         quality=quality(content["metrics"]),
         sets="\n".join(
-            f"| [{s['title']}]({s['url']}) | {s['licence']} | {s['author']} | "
+            f"| {link(s['title'], s['url'])} | {s['licence']} | {s['author']} | "
             f"{uses.get(s['role'], s['role'])} |"
             for s in sets.values()
         ),

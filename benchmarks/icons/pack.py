@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.icons.captions import unambiguous
 from benchmarks.icons.card import model_card
@@ -43,9 +43,17 @@ def save_generator(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(BUILD / "tokenizer" / name, folder / "tokenizer" / name)
+    weights = folder / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    # transformers before 5 want the prefix, later ones take it.
+    prefixed = {f"text_model.{key.removeprefix('text_model.')}": v for key, v in state.items()}
+    save_file(prefixed, weights, metadata={"format": "pt"})
     for config in folder.glob("*/config.json"):
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)
+        if config.parent.name == "text_encoder":
+            # Else newer transformers load it in half precision and the UNet stays in single.
+            content["dtype"] = content["torch_dtype"] = "float32"
         config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -147,6 +155,8 @@ def pack(target: Path = EMBEDDED) -> None:
         if size > LIMIT_MB:
             raise ValueError(f"{size:.1f} MB; the wheel has room for {LIMIT_MB} MB")
         check(fresh)
+        for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         for name in ("icons", "icons-clip"):
             shutil.rmtree(target / name, ignore_errors=True)
         for name in ("icons", "icons-clip", "icons.json", "MODEL_CARD.md"):
@@ -172,6 +182,7 @@ def check(folder: Path) -> None:
         raise ValueError(f"the packed pipeline draws pictures of {image.size}")
     place = f"local-dir:{folder / 'icons-clip'}"
     model, preprocess = open_clip.create_model_from_pretrained(place)
+    model.eval()
     tokenizer = open_clip.get_tokenizer(place)
     with torch.no_grad():
         vision = model.encode_image(preprocess(image)[None], normalize=True)

@@ -2,7 +2,9 @@
 
 `python -m benchmarks.icons scorer`. It has its own drawings (role "scorer"), its own vocabulary and
 its own weights; no drawing of the generator's and no generated picture is ever shown to it. Trained
-with cross-entropy over all concepts' text embeddings, each concept's caption drawn anew every step.
+with cross-entropy over all concepts' text embeddings, each concept's caption drawn anew every step;
+in the second part it also has to tell thousands of other icons of the same sets apart (wide.py),
+with a head that is thrown away.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from benchmarks.icons.training import (
     save_atomic,
 )
 from benchmarks.icons.variation import Varier
+from benchmarks.icons.wide import load_wide
 
-STEPS, BATCH, RATE, WARMUP = 6500, 64, 2e-3, 300
+STEPS, BATCH, RATE, WARMUP = 11_000, 64, 2e-3, 300
+WIDE_FROM, WIDE_RATE = 6500, 1.5e-3
+"""The second part's first step, and its highest learning rate."""
 MIXED = 0.5
 """Part of the batches in which each picture is laid over another (mixup)."""
 SMOOTHING = 0.1
@@ -65,7 +70,9 @@ def config(vocabulary: int) -> dict[str, Any]:
 
 
 def prepare_folder(folder: Path = FOLDER) -> None:
-    """Write the scorer's tokenizer and configuration, without weights."""
+    """Write the scorer's tokenizer and configuration, without weights, once."""
+    if (folder / "open_clip_config.json").exists():
+        return
     manifest = load_manifest()
     tokenizer = build(every_word(manifest["concepts"], []), folder, pad=PAD + "</w>")
     content = config(len(tokenizer))
@@ -157,6 +164,26 @@ def training_batch(
     return images, target * (1 - SMOOTHING) + SMOOTHING / count
 
 
+class WideHead(nn.Module):
+    """Tells the icons of wide.npz apart by the image embedding; only there for training."""
+
+    def __init__(self, classes: int, width: int = 128) -> None:
+        """Freshly initialised."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, width) * 0.1)
+
+    def forward(self, vision: torch.Tensor) -> torch.Tensor:
+        """Logits [N, classes] of unit image embeddings [N, width]."""
+        return 20 * vision @ F.normalize(self.weight, dim=1).T
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate: a cosine for each part."""
+    if step < WIDE_FROM:
+        return RATE * cosine(step, min(steps, WIDE_FROM), WARMUP)
+    return WIDE_RATE * cosine(step - WIDE_FROM, steps - WIDE_FROM, WARMUP)
+
+
 def balanced(labels: torch.Tensor, mono: torch.Tensor) -> torch.Tensor:
     """Sampling weight of each drawing: rare concepts more often, coloured ones twice as often."""
     weights = torch.where(mono, 1.0, 2.0)
@@ -176,13 +203,18 @@ def train(steps: int = STEPS, seed: int = 0, checkpoint: Path = CHECKPOINT) -> N
     labels = torch.tensor([place[record["concept"]] for record in drawings.records])
     weights, varier = balanced(labels, drawings.mono), Varier(drawings)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{FOLDER}")
+    others, other_labels = load_wide()
+    other_varier, head = Varier(others), WideHead(int(other_labels.max()) + 1)
     rng = torch.Generator().manual_seed(seed)
     model = new_model().train().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        [*model.parameters(), *head.parameters()], RATE, betas=(0.9, 0.98), weight_decay=0.05
+    )
     average = MovingAverage(model, 0.998)
     log, stopper, first = Log(BUILD / "logs" / "scorer.jsonl"), Stopper(), 0
     if (state := load_checkpoint(checkpoint)) is not None:
         model.load_state_dict(state["model"])
+        head.load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
         average.load_state_dict(state["average"])
         rng.set_state(state["rng"])
@@ -190,22 +222,31 @@ def train(steps: int = STEPS, seed: int = 0, checkpoint: Path = CHECKPOINT) -> N
 
     def save(step: int) -> None:
         content = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+        content |= {"head": head.state_dict()}
         save_atomic(content | {"average": average.state_dict(), "rng": rng.get_state()}, checkpoint)
 
     groups = unseen(everything, [names.name for names in called])
     total = 0.0
     for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * cosine(step, steps, WARMUP)
+            group["lr"] = rate_at(step, steps)
         images, target = training_batch(varier, weights, labels, len(called), rng)
+        if step >= WIDE_FROM:
+            pick = torch.randint(len(others), (BATCH,), generator=rng)
+            images = torch.cat([images, other_varier(pick, rng)])
         random = Random(f"{seed}/{step}")
         texts = tokenizer([scorer_caption(names, random) for names in called])
         with torch.autocast("cpu", torch.bfloat16):
             text = model.encode_text(texts, normalize=True).float()
             pictures = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
             vision = model.encode_image(pictures, normalize=True).float()
-        logits = model.logit_scale.exp() * vision @ text.T
+        logits = model.logit_scale.exp() * vision[:BATCH] @ text.T
         loss = -(target * logits.log_softmax(1)).sum(1).mean()
+        if step >= WIDE_FROM:
+            other_logits = head(vision[BATCH:])
+            loss = loss + 0.5 * F.cross_entropy(
+                other_logits, other_labels[pick], label_smoothing=SMOOTHING
+            )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
