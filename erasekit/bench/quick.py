@@ -136,9 +136,7 @@ def _score(
         scores = scorer.score(own, [what.prompt] * len(own))
         ranks = labels.ranks(scorer, own, [what.concept] * len(own))
         rows.append(
-            ConceptScores(
-                what.prompt, what.noises, tuple(s.value for s in scores), tuple(map(float, ranks))
-            )
+            ConceptScores(what.prompt, what.noises, tuple(s.value for s in scores), tuple(ranks))
         )
     return rows
 

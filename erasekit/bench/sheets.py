@@ -156,7 +156,7 @@ def score_page(
             what.prompt,
             what.noises,
             tuple(s.value for s in scores[row * columns : (row + 1) * columns]),
-            tuple(float(r) for r in ranks[row * columns : (row + 1) * columns]),
+            tuple(ranks[row * columns : (row + 1) * columns]),
         )
         for row, what in enumerate(page)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -57,11 +58,15 @@ class LabelSet:
         starts = np.cumsum([0, *(len(names) for names in self.classes[:-1])])
         return np.maximum.reduceat(fits, starts, axis=1)
 
-    def ranks(self, scorer: Scorer, images: Images, targets: Sequence[str]) -> list[int]:
+    def ranks(self, scorer: Scorer, images: Images, targets: Sequence[str]) -> list[float]:
         """Place of image i's class `targets[i]` among all classes; 1 is the top.
 
-        Only classes that fit strictly better are ahead of it.
+        Only classes that fit strictly better are ahead of it. NaN where the scorer says NaN of
+        the image's own class.
         """
         logits = self.logits(scorer, images)
         own = logits[np.arange(len(images)), [self.index(target) for target in targets]]
-        return [int(ahead) + 1 for ahead in (logits > own[:, None]).sum(axis=1)]
+        ahead = (logits > own[:, None]).sum(axis=1)
+        return [
+            math.nan if math.isnan(f) else float(n) + 1 for n, f in zip(ahead, own, strict=True)
+        ]

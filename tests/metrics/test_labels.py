@@ -55,3 +55,15 @@ def test_a_concept_outside_the_list_becomes_a_class_of_its_own() -> None:
 
 def test_a_name_of_two_classes_belongs_to_the_first() -> None:
     assert LabelSet([("bus", "coach"), ("trainer", "coach")]).index("coach") == 0
+
+
+def test_an_image_that_the_scorer_cannot_judge_has_no_rank(tiny_scorer, images) -> None:
+    class Blind:
+        def classify(self, images, labels):
+            fits = tiny_scorer.classify(images, labels).copy()
+            fits[0] = np.nan
+            return fits
+
+    first, second = LabelSet(CLASSES).ranks(Blind(), images[:2], ["church", "church"])
+    assert np.isnan(first)
+    assert second >= 1
