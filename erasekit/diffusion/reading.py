@@ -39,6 +39,12 @@ def _read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype
     import diffusers
 
     index = PipelineIndex(name, folder / INDEX, registry)
+    for part in index.components:
+        if not (folder / part).is_dir():
+            raise ModelError(
+                f"The model {name!r} lacks its part {part!r}, a folder beside {INDEX}; "
+                "fetch it again."
+            )
     return getattr(diffusers, index.pipeline_class).from_pretrained(
         folder,
         torch_dtype=dtype,
