@@ -20,6 +20,7 @@ from erasekit.methods.base import ErasureContext
 from erasekit.plugin.registry import Registry
 from erasekit.training.callbacks import Callback
 from erasekit.training.checkpoints import CHECKPOINT, Checkpoint
+from erasekit.training.memory import memory_needs, plan_memory
 from erasekit.training.provenance import command, peak_memory_mb, versions
 from erasekit.training.settings import TrainingSettings, build_method, resolve_settings
 from erasekit.training.trainer import Trainer
@@ -71,19 +72,26 @@ def erase(
         Interrupted: Ctrl-C or SIGTERM.
     """
     registry = registry or Registry()
-    processes = processes or Processes.launched()
-    if not processes.is_main:
-        folder, callbacks = None, ()
     if not isinstance(model, LoadedModel):
         name = str(getattr(model, "name_or_path", None) or "in memory")
         model = wrap_pipeline(model, name, registry=registry)
     loaded: LoadedModel = model
+    processes = processes or Processes.launched(loaded.family.device.type)
+    if not processes.is_main:
+        folder, callbacks = None, ()
     if isinstance(erasure, str):
         erasure = Erasure((loaded.concept(erasure),))
     plan = plan_erasure(loaded, method, erasure, registry, settings, recipe)
     training, built = build_method(registry.method(method), registry, plan)
     scope = resolve_scope(training, erasure)
-    wanted = erasure
+    wanted, memory = erasure, ""
+    if training.max_memory:
+        choices, memory = _memory_choices(loaded, scope, plan, erasure, processes)
+        settings = {**(settings or {}), **choices}
+        plan = plan_erasure(loaded, method, erasure, registry, settings, recipe)
+        training, built = build_method(registry.method(method), registry, plan)
+        for callback in callbacks:
+            callback.on_status(memory)
 
     def make_context(parameters: dict[str, torch.nn.Parameter]) -> ErasureContext:
         def on_status(text: str) -> None:
@@ -112,6 +120,7 @@ def erase(
         "seconds": result.seconds,
         "unet_passes": result.passes.as_dict(),
         "peak_memory_mb": peak_memory_mb(),
+        **({"memory": memory} if memory else {}),
     }
     return Edit(result.tensors, info, result.history, result.adversaries)
 
@@ -134,6 +143,27 @@ def plan_erasure(
     for prompt in (*(c.text for c in erasure.erased), *erasure.keep, erasure.neutral):
         model.family.check_prompt(prompt)
     return plan
+
+
+def _memory_choices(
+    model: LoadedModel,
+    scope: ParameterScope,
+    plan: tuple[Settings, ...],
+    erasure: Erasure,
+    processes: Processes,
+) -> tuple[Mapping[str, Any], str]:
+    """The settings that bring the run under `max_memory`, and a sentence on them."""
+    settings = flatten(plan)
+    needs = memory_needs(
+        model.family,
+        scope.select(model.unet),
+        settings,
+        erased=len(erasure.erased),
+        kept=len(erasure.keep),
+        processes=processes.count,
+    )
+    chosen = plan_memory(needs, settings, settings["max_memory"])
+    return chosen.choices, chosen.text
 
 
 def resolve_scope(training: TrainingSettings, erasure: Erasure) -> ParameterScope:

@@ -45,6 +45,11 @@ class TrainingSettings(Settings):
     offload: bool = Field(
         False, description="VAE and text encoders wait on the CPU while the UNet is trained"
     )
+    max_memory: float = Field(
+        0.0,
+        ge=0,
+        description="GiB that a run may take; what is needed of the above is switched on; 0: any",
+    )
 
 
 def settings_groups(descriptor: MethodDescriptor, registry: Registry) -> tuple[type[Settings], ...]:
