@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from erasekit.concepts import Concept, Erasure
-from erasekit.edits import INFO, WEIGHTS, read_history
+from erasekit.edits import HISTORY, INFO, WEIGHTS
 from erasekit.errors import ConfigError, EditError
 from erasekit.files import atomic_write_json
-from erasekit.training.checkpoints import CHECKPOINT, REQUEST, Checkpoint
+from erasekit.training.checkpoints import CHECKPOINT, REQUEST, UNPROVEN, Checkpoint
 from erasekit.training.erase import ADVERSARIES
 
 RUN_FILES = (
-    *(REQUEST, CHECKPOINT, WEIGHTS, INFO, ADVERSARIES),
-    *("history.jsonl", "README.md", "before-after.png"),
+    *(REQUEST, CHECKPOINT, UNPROVEN, WEIGHTS, INFO, ADVERSARIES),
+    *(HISTORY, "README.md", "before-after.png"),
 )
 
 
@@ -85,9 +85,32 @@ def read_interrupted(folder: Path) -> tuple[RunRequest, Checkpoint, list[dict[st
     request = RunRequest.load(folder)
     if (folder / INFO).is_file() and not (folder / CHECKPOINT).is_file():
         raise ConfigError(f"The run {str(folder)!r} is finished; there is nothing to resume.")
-    checkpoint = Checkpoint.load(folder / CHECKPOINT)
-    history = [r for r in read_history(folder) if r["step"] < checkpoint.step]
-    return request, checkpoint, history
+    path = folder / CHECKPOINT
+    if not path.is_file() and (folder / UNPROVEN).is_file():
+        path = folder / UNPROVEN  # killed before a step from it was done
+    checkpoint = Checkpoint.load(path)
+    return request, checkpoint, _history_until(checkpoint.step, folder)
+
+
+def _history_until(step: int, folder: Path) -> list[dict[str, Any]]:
+    """The first `step` records; a line that a killed process left unfinished comes after them.
+
+    Raises:
+        EditError: there are fewer.
+    """
+    lines: list[str] = []
+    with suppress(OSError, UnicodeDecodeError):
+        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()[:step]
+    try:
+        records = [json.loads(line) for line in lines]
+        if [record["step"] for record in records] == list(range(step)):
+            return records
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise EditError(
+        f"The file {str(folder / HISTORY)!r} lacks some of the {step} steps of its checkpoint; "
+        "start the run anew."
+    )
 
 
 def clear_run(folder: Path) -> None:

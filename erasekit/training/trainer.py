@@ -20,7 +20,7 @@ from erasekit.diffusion.processes import Processes
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import HISTORY
 from erasekit.errors import EditError, Interrupted, TrainingError
-from erasekit.files import atomic_write_text, writing
+from erasekit.files import atomic_write_text, remove_leftovers, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.training.callbacks import Callback
 from erasekit.training.checkpoints import (
@@ -255,6 +255,8 @@ class Trainer:
         done = resume.step if resume else 0
         self._history = [record for record in history if record["step"] < done]
         if self.folder:
+            for name in (CHECKPOINT, UNPROVEN, HISTORY):
+                remove_leftovers(self.folder / name)
             lines = "".join(map(_line, self._history))
             atomic_write_text(self.folder / HISTORY, lines)
 
