@@ -20,6 +20,7 @@ from erasekit.plugin.registry import Registry
 if TYPE_CHECKING:
     from erasekit.bench.quick import QuickResult
     from erasekit.diffusion.loading import LoadedModel
+    from erasekit.diffusion.processes import Processes
     from erasekit.edits import Edit
     from erasekit.training.checkpoints import Checkpoint
     from erasekit.training.runs import RunRequest
@@ -57,6 +58,17 @@ def erase(
         str | None, typer.Option(help="Parameters that may change; follows the kind by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same edit.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or mps; auto is a CUDA GPU where there is one.")
+    ] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, bf16 or fp16: what is computed in; trained weights stay fp32."),
+    ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(help="GiB the run may take; switches on what that needs, and says what."),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
@@ -83,24 +95,39 @@ def erase(
         overrides: dict[str, Any] = dict(parse_assignments(assignments or []))
         if scope is not None:
             overrides["scope"] = scope
+        if precision is not None:
+            overrides["precision"] = precision
+        if max_memory is not None:
+            overrides["max_memory"] = max_memory
         recipe = read_recipe(config) if config else {}
         wanted = _check(registry, method, concept or [], kind, neutral, keep or [])
         if output is not None:
             check_output_folder(output, overwrite=overwrite)
     from erasekit.cli.quiet import quiet_libraries
+    from erasekit.diffusion.devices import choose_device
     from erasekit.diffusion.loading import load_model
+    from erasekit.diffusion.processes import Processes
     from erasekit.training.runs import discard_run, read_interrupted
 
+    place = choose_device(device)
+    processes = Processes.launched(place.type)
     with quiet_libraries():
         if resume is not None:
             request, checkpoint, history = read_interrupted(resume)
-            loaded = load_model(request.model, registry)
+            processes.wait()  # until all have read what the main process goes on to write
+            loaded = load_model(request.model, registry, device=place)
             _check_same_model(request, loaded)
-            edit = _train(loaded, request, registry, resume, checkpoint, history)
-            _finish(edit, loaded, request.erasure, registry, resume, measure, as_json)
+            edit = _train(loaded, request, registry, resume, checkpoint, history, processes)
+            if processes.is_main:
+                _finish(edit, loaded, request.erasure, registry, resume, measure, as_json)
+            processes.leave()
             return
-        loaded = load_model(model, registry)
+        loaded = load_model(model, registry, device=place)
         request = _request(loaded, method, wanted, registry, seed, recipe, overrides)
+        if not processes.is_main:
+            _train(loaded, request, registry, None, None, [], processes)
+            processes.leave()
+            return
         folder = output or new_run_folder(
             Path("runs"), f"{slug(request.erasure.label)[:60]}-{slug(method)}"
         )
@@ -108,11 +135,12 @@ def erase(
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            edit = _train(loaded, request, registry, folder, None, [], fresh=True)
+            edit = _train(loaded, request, registry, folder, None, [], processes, fresh=True)
         except ErasekitError:
             discard_run(folder, remove_folder=not existed)
             raise
         _finish(edit, loaded, request.erasure, registry, folder, measure, as_json)
+        processes.leave()
 
 
 def _check(
@@ -168,15 +196,17 @@ def _train(
     model: LoadedModel,
     request: RunRequest,
     registry: Registry,
-    folder: Path,
+    folder: Path | None,
     checkpoint: Checkpoint | None,
     history: list[dict[str, Any]],
+    processes: Processes,
     fresh: bool = False,
 ) -> Edit:
+    """Train, and write the run where this is the main process, which alone needs a folder."""
     from erasekit.training import erase as training
     from erasekit.training.runs import clear_run
 
-    if fresh:
+    if fresh and folder:
         clear_run(folder)
         request.save(folder)
     with _progress_callback(request) as callback:
@@ -191,8 +221,12 @@ def _train(
             callbacks=[callback],
             resume=checkpoint,
             history=history,
+            processes=processes,
         )
-        training.save_run(edit, folder)
+        if folder and processes.is_main:
+            training.save_run(edit, folder)
+    if "memory" in edit.info:
+        print_note(edit.info["memory"])
     return edit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,14 +28,19 @@ SCHEMA = 1
 """Version of every `--json` output; it grows when a field changes its meaning or goes."""
 
 
+def speaks() -> bool:
+    """Whether this process may print: of several that work together, the first alone does."""
+    return int(os.environ.get("RANK") or 0) == 0 or int(os.environ.get("WORLD_SIZE") or 1) == 1
+
+
 def stdout() -> Console:
     """The console for results."""
-    return Console(file=sys.stdout, highlight=False)
+    return Console(file=sys.stdout, highlight=False, quiet=not speaks())
 
 
 def stderr() -> Console:
     """The console for progress, notes and errors."""
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, quiet=not speaks())
 
 
 def print_error(sentence: str) -> None:
@@ -50,7 +56,8 @@ def print_note(sentence: str) -> None:
 def print_json(payload: Mapping[str, Any]) -> None:
     """`payload` with `"schema"` first, as JSON on standard output; a NaN becomes null."""
     value = json_ready({"schema": SCHEMA, **payload})
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if speaks():
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_ready(value: Any) -> Any:
@@ -115,7 +122,7 @@ class ProgressBar:
             TextColumn("{task.fields[status]}", style="dim"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and speaks()),
         )
         self._task = self._progress.add_task(escape(description), total=total, status="")
 
