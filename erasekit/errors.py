@@ -53,6 +53,10 @@ class EditError(ErasekitError):
     """An edit that can't be read, is damaged, or was made from another model."""
 
 
+class HubError(ErasekitError):
+    """A repository on the hub that can't be reached, is not there, or is not yours to use."""
+
+
 class OutputError(ErasekitError):
     """A place on disk that can't be written: exists, not permitted, full."""
 

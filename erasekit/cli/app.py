@@ -20,7 +20,11 @@ from erasekit.cli.plugin_commands import add_plugin_commands
 from erasekit.errors import ErasekitError
 from erasekit.plugin.registry import Registry
 
-COMMANDS = ("erase", "generate", "trace", "bench", "export", "methods", "models", "plugins")
+COMMANDS = (
+    *("erase", "generate", "trace", "bench"),
+    *("export", "apply", "push"),
+    *("methods", "models", "plugins"),
+)
 """The built-in command modules of `erasekit.cli`, in the order of the help."""
 
 INTERRUPTED = 130

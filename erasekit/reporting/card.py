@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from erasekit.reporting.adversaries import AdversaryUse
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 
 
 def run_card(
@@ -43,6 +49,32 @@ def run_card(
         + "\n".join(f"| {name} | {version} |" for name, version in info["versions"].items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def hub_card(info: Mapping[str, Any], text: str) -> str:
+    """A run's card as a repository's README: with the hub's metadata before it.
+
+    Args:
+        info: provenance, as `edit.json` has it.
+        text: the card, as `run_card` wrote it; metadata that it has already is replaced.
+    """
+    base = str(info["base_model"]["id"]).partition("@")[0]
+    on_hub = bool(_HUB_ID.fullmatch(base)) and not Path(base).exists()
+    tags = ["erasekit", "concept-erasure", "text-to-image", "diffusers", info["method"]]
+    lines = [
+        "library_name: erasekit",
+        "pipeline_tag: text-to-image",
+        "inference: false",
+        # the hub knows no "as the base model": the licence is named and linked
+        "license: other",
+        "license_name: same-as-base-model",
+        *([f"license_link: {json.dumps(f'https://huggingface.co/{base}')}"] if on_hub else []),
+        *([f"base_model: {json.dumps(base)}"] if on_hub else []),
+        "tags:",
+        *(f"- {json.dumps(str(tag))}" for tag in tags),
+    ]
+    body = _FRONT_MATTER.sub("", text, count=1)
+    return "---\n" + "\n".join(lines) + "\n---\n\n" + body
 
 
 def _measured(measures: Mapping[str, Any] | None) -> str:

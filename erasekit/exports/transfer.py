@@ -1,0 +1,85 @@
+"""An edit on another model than the one it was made from: what is done, and what isn't known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.edits import Edit
+from erasekit.errors import EditError
+
+
+def fits(edit: Edit, model: LoadedModel) -> None:
+    """Check that the model has every tensor of the edit, in its shape.
+
+    Raises:
+        EditError: it has not; names the first.
+    """
+    parameters = dict(model.unet.named_parameters())
+    for name, value in edit.tensors.items():
+        if name not in parameters or parameters[name].shape != value.shape:
+            found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
+            raise EditError(
+                f"The edit does not fit {model.id!r}: its {name!r} has shape {tuple(value.shape)}, "
+                f"and the model has {found}; only models of one architecture can share an edit."
+            )
+
+
+def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
+    """The edit for `other` that changes its weights by what the edit changed in `base`'s.
+
+    W_other + (W' - W_base), so that what `other` learnt in these weights stays, where `edit` itself
+    would put base's edited weights in their place.
+
+    Raises:
+        EditError: `base` is not the edit's model, or the edit does not fit `other`.
+    """
+    if base.hash != edit.base_hash:
+        raise EditError(
+            f"The difference is taken from the model that the edit was made from, with hash "
+            f"{edit.base_hash[:16]}; {base.id!r} has {base.hash[:16]}."
+        )
+    fits(edit, other)
+    ours, theirs = _parameters(base), _parameters(other)
+    tensors = {
+        name: theirs[name] + (value.float().cpu() - ours[name])
+        for name, value in edit.tensors.items()
+    }
+    return Edit(tensors, edit.info)
+
+
+def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:
+    """What nobody has measured, as sentences; [] where `model` is the edit's own."""
+    if model.hash == edit.base_hash:
+        return []
+    base, concepts = edit.info["base_model"]["id"], ", ".join(edit.info["concepts"])
+    how = (
+        "Its weights were changed by the edit's difference"
+        if difference
+        else "Its weights in the edit's scope were replaced by edited ones of the base model, so "
+        "what it had learnt there is lost"
+    )
+    return [
+        f"This edit was made from {base!r} (hash {edit.base_hash[:16]}) and applied to "
+        f"{model.id!r} (hash {model.hash[:16]}). {how}.",
+        f"Not known: whether {concepts} is gone from {model.id!r}, and what else changed there. "
+        f"Erasure and side effects were measured on {base!r} alone; measure them again.",
+    ]
+
+
+def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
+    """Where an applied model comes from, as JSON has it."""
+    return {
+        "edit": edit.info,
+        "applied_to": {"id": model.id, "hash": model.hash},
+        "how": "difference" if difference else "values",
+        "same_model": model.hash == edit.base_hash,
+        "unknown": unknowns(edit, model, difference=difference),
+    }
+
+
+def _parameters(model: LoadedModel) -> Mapping[str, Tensor]:
+    return {name: p.detach().cpu().float() for name, p in model.unet.named_parameters()}
