@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.running import Runner
-from erasekit.errors import ConceptError
+from erasekit.errors import ConceptError, ModelError
 
 DECODED_AT_ONCE = 1 << 22
 """Pixels that the VAE decodes at once; bounds its memory."""
@@ -130,7 +130,8 @@ class FamilyAdapter(ABC):
         if count > self.max_tokens:
             raise ConceptError(
                 f"{_shortened(prompt)!r} is {count} tokens long; this model's text encoder takes "
-                f"{self.max_tokens} with begin and end of text. Use a shorter one."
+                f"{self.max_tokens} with begin and end of text. Use a shorter one; "
+                "generate --truncate cuts it."
             )
 
     @torch.no_grad()
@@ -218,6 +219,9 @@ class FamilyAdapter(ABC):
         """Images, uint8 [B, H, W, 3], of clean latents [B, C, h, w].
 
         A VAE that overflows in fp16 (`force_upcast`) decodes in float32.
+
+        Raises:
+            ModelError: a value is not finite; cast to a picture it would pass for black.
         """
         vae = self.pipeline.vae
         dtype = vae.dtype
@@ -229,13 +233,19 @@ class FamilyAdapter(ABC):
                 vae.to(torch.float32)
             chunks = [self._decode(part.to(vae.dtype)) for part in torch.split(latents, rows)]
         finally:
-            vae.to(dtype)
+            if upcast:
+                vae.to(dtype)
         return np.concatenate(chunks)
 
     def _decode(self, latents: Tensor) -> np.ndarray:
         vae = self.pipeline.vae
         images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         images = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+        if not np.isfinite(images).all():
+            raise ModelError(
+                "The model draws pictures with values that are no numbers: its weights are ruined, "
+                "or it overflows in half precision; load it in float32."
+            )
         return np.asarray((images * 255).round(), dtype=np.uint8)
 
     def _count_backward(self, count: int) -> None:
