@@ -1,0 +1,50 @@
+"""The card of a repository: the hub's metadata before what the run says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from erasekit.reporting.card import hub_card
+
+INFO = {"method": "gumbel", "base_model": {"id": "CompVis/stable-diffusion-v1-4", "hash": "0" * 64}}
+
+
+def front(text: str) -> list[str]:
+    """The lines of metadata."""
+    start, metadata, _ = text.split("---\n", 2)
+    assert start == ""
+    return metadata.splitlines()
+
+
+def test_it_names_base_model_licence_and_method() -> None:
+    lines = front(hub_card(INFO, "# gone\n"))
+    assert 'base_model: "CompVis/stable-diffusion-v1-4"' in lines
+    assert "license_name: same-as-base-model" in lines
+    assert 'license_link: "https://huggingface.co/CompVis/stable-diffusion-v1-4"' in lines
+    assert '- "gumbel"' in lines
+
+
+@pytest.mark.parametrize("base", ["icons", "in memory", "/home/me/model", "./models/mine"])
+def test_a_model_that_is_not_on_the_hub_is_not_linked(base: str) -> None:
+    lines = front(hub_card({**INFO, "base_model": {"id": base}}, "# gone\n"))
+    assert not [line for line in lines if line.startswith(("base_model", "license_link"))]
+    assert "license: other" in lines
+
+
+def test_a_folder_that_looks_like_a_hub_id_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    lines = front(hub_card({**INFO, "base_model": {"id": "models/mine"}}, "# gone\n"))
+    assert not [line for line in lines if line.startswith("base_model")]
+
+
+def test_metadata_of_an_earlier_push_is_replaced_and_the_text_kept() -> None:
+    once = hub_card(INFO, "# gone\n\n---\n\nA rule above.\n")
+    twice = hub_card({**INFO, "method": "pgd"}, once)
+    assert twice.endswith("# gone\n\n---\n\nA rule above.\n")
+    assert '- "gumbel"' not in front(twice)
+    assert '- "pgd"' in front(twice)
