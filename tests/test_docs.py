@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.cli.app import COMMANDS
+from erasekit.cli.app import build_app
 from erasekit.plugin import hookspecs
+from erasekit.plugin.manager import PluginManager
+from erasekit.plugin.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,7 +29,10 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
 
 def test_every_command_is_documented() -> None:
     page = text("docs/commands.md")
-    for command in COMMANDS:
+    app = build_app(Registry(PluginManager(points=[])))
+    names = {info.name for info in (*app.registered_commands, *app.registered_groups)}
+    assert names >= {"erase", "methods"}
+    for command in names:
         assert f"\n## {command}\n" in page
 
 
