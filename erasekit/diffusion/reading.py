@@ -40,7 +40,7 @@ def _read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype
     import diffusers
 
     index = PipelineIndex(name, folder / INDEX, registry)
-    for part in index.components:
+    for part in set(index.components) - set(index.weighted):
         if not (folder / part).is_dir():
             raise ModelError(
                 f"The model {name!r} lacks its part {part!r}, a folder beside {INDEX}; "
