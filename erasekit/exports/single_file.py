@@ -48,9 +48,12 @@ def export_single_file(
         tensors = original_state(model.pipeline, model.family.name)
         cast = {name: _cast(value, dtype) for name, value in tensors.items()}
         save_tensors(path, cast, file_metadata(edit))
-    kind = type(model.pipeline).__name__
+    source = getattr(model.pipeline, "name_or_path", None)
+    local = bool(source) and (Path(source) / "model_index.json").is_file()
+    config = f', config="{source}"' if local else ""
+    load_with = f'{type(model.pipeline).__name__}.from_single_file("{path}"{config})'
     report = {"dtype": str(dtype).removeprefix("torch."), "tensors": len(cast)}
-    return ExportResult(path, [path], f'{kind}.from_single_file("{path}")', report, _notes(model))
+    return ExportResult(path, [path], load_with, report, _notes(model))
 
 
 def original_state(pipeline: Any, family: str) -> dict[str, Tensor]:

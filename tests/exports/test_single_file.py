@@ -40,6 +40,7 @@ def test_diffusers_draws_the_same_images_from_it(family: str, registry, tmp_path
             assert all(torch.equal(theirs[key], ours[key]) for key in ours)
     assert np.array_equal(draw(read), wanted)
     assert bool(result.notes) == (family == "sd2")
+    assert f'"{result.path}", config="{folder}")' in result.load_with
 
 
 def test_another_process_reads_it(
