@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -148,5 +148,8 @@ def _read_none(value: Any, annotation: Any) -> Any:
 
 
 def _type_name(annotation: Any) -> str:
+    """What a user would call it: "int", "int | None", "frozen | current" for a choice."""
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
     text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
     return text or str(annotation).replace("typing.", "")

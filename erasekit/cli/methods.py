@@ -52,7 +52,13 @@ def show(
     if method.reference:
         console.print(method.reference, style="dim")
     rows = [
-        (s["name"], s["type"], _shown(s["default"]), _shown(s["model_default"]), s["help"])
+        (
+            s["name"],
+            s["type"],
+            _shown(s["default"]),
+            _shown(s["model_default"]) if s["model_default"] != s["default"] else "",
+            s["help"],
+        )
         for s in settings
     ]
     columns = ("setting", "type", "default", f"on {model}", "meaning")
