@@ -49,7 +49,7 @@ def export_single_file(
         cast = {name: _cast(value, dtype) for name, value in tensors.items()}
         save_tensors(path, cast, file_metadata(edit))
     source = getattr(model.pipeline, "name_or_path", None)
-    local = bool(source) and (Path(source) / "model_index.json").is_file()
+    local = source is not None and (Path(source) / "model_index.json").is_file()
     config = f', config="{source}"' if local else ""
     load_with = f'{type(model.pipeline).__name__}.from_single_file("{path}"{config})'
     report = {"dtype": str(dtype).removeprefix("torch."), "tensors": len(cast)}
