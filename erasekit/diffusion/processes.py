@@ -77,9 +77,13 @@ class Processes:
 
     def total(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
-        if self.count > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+        if self.count == 1:
+            return
+        for tensor in tensors:
+            whole = tensor.contiguous()
+            dist.all_reduce(whole)
+            if whole is not tensor:
+                tensor.copy_(whole)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in any of all processes."""

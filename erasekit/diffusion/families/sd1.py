@@ -37,12 +37,14 @@ class StableDiffusion1(FamilyAdapter):
         return token_count(self.pipeline.tokenizer, prompt)
 
     def _embed(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts, self.device)
-        return torch.cat([output.last_hidden_state for output in outputs]).to(self.dtype)
+        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts)
+        return torch.cat([output.last_hidden_state for output in outputs]).to(
+            self.device, self.dtype
+        )
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts, self.device)
-        return torch.cat([output.pooler_output for output in outputs]).to(self.dtype)
+        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts)
+        return torch.cat([output.pooler_output for output in outputs]).to(self.device, self.dtype)
 
     def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
         output: Tensor = self.pipeline.unet(

@@ -62,13 +62,10 @@ class StableDiffusionXL(FamilyAdapter):
             [torch.cat([output.hidden_states[-2] for output in o]) for o in (first, second)],
             dim=-1,
         )
-        return pack_pooled(tokens.to(self.dtype), pooled.to(self.dtype))
+        return pack_pooled(tokens, pooled).to(self.device, self.dtype)
 
     def _outputs(self, prompts: Sequence[str]) -> list[Iterator[Any]]:
-        return [
-            encoded(*pair, prompts, self.device, output_hidden_states=True)
-            for pair in self._pairs()
-        ]
+        return [encoded(*pair, prompts, output_hidden_states=True) for pair in self._pairs()]
 
     @torch.no_grad()
     def unconditional_embeds(self) -> Tensor:
@@ -79,8 +76,8 @@ class StableDiffusionXL(FamilyAdapter):
         return embeds
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(*self._pairs()[1], prompts, self.device)
-        return torch.cat([output.text_embeds for output in outputs]).to(self.dtype)
+        outputs = encoded(*self._pairs()[1], prompts)
+        return torch.cat([output.text_embeds for output in outputs]).to(self.device, self.dtype)
 
     def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
         size = self.pipeline.text_encoder_2.config.projection_dim

@@ -23,11 +23,12 @@ def token_count(tokenizer: Any, prompt: str) -> int:
 
 
 def encoded(
-    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device, **options: Any
+    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], **options: Any
 ) -> Iterator[Any]:
     """The text encoder's outputs for `prompts`, in batches, each padded or cut to the limit.
 
-    A prompt that is cut keeps its end of text, as in plain diffusers.
+    A prompt that is cut keeps its end of text, as in plain diffusers. Computed where the encoder
+    is, which may be the CPU while the UNet is on a GPU.
 
     Args:
         options: passed to the text encoder.
@@ -40,7 +41,7 @@ def encoded(
             truncation=True,
             return_tensors="pt",
         )
-        yield text_encoder(tokens.input_ids.to(device), **options)
+        yield text_encoder(tokens.input_ids.to(text_encoder.device), **options)
 
 
 def pack_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:

@@ -1,0 +1,170 @@
+"""Precision, parts, checkpointing and optimisers change how an edit is made, not which."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from erasekit.concepts import Erasure
+from erasekit.diffusion.devices import choose_device
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.errors import ConfigError, MissingExtraError
+from erasekit.testing import assert_same_tensors, tiny_model, weights
+from erasekit.training.environment import autocast_precision, idle_parts_offloaded
+from erasekit.training.erase import erase
+
+TOLERANCE = 1e-3
+"""Of parts and checkpointing: largest distance between two edits by how far the weights moved."""
+HALF_TOLERANCE = {"bf16": 0.5, "fp16": 0.15}
+"""Of six steps of Adam, whose first ones follow the gradient's sign."""
+
+
+def edit(method: str, model: LoadedModel | None = None, **settings: Any) -> dict[str, Tensor]:
+    erasure = Erasure.of("garbage truck", "church")
+    return erase(model or tiny_model(), method, erasure, settings=settings).tensors
+
+
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    base = {name: p.detach() for name, p in tiny_model().unet.named_parameters()}
+    apart = torch.cat([(found[n] - v).flatten() for n, v in expected.items()]).norm()
+    moved = torch.cat([(base[n] - v).flatten() for n, v in expected.items()]).norm()
+    return float(apart / moved)
+
+
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [("gumbel", {"exact_gradient": True}), ("gumbel", {"hard": False}), ("pgd", {}), ("l2", {})],
+)
+def test_parts_and_checkpointing_give_the_same_edit(method: str, own: dict[str, Any]) -> None:
+    """`exact_gradient` differentiates a pass of the frozen weights after they were swapped out."""
+    plain = edit(method, **own)
+    for ways in (
+        {"gradient_checkpointing": True},
+        {"accumulate": 3},
+        {"accumulate": 2, "gradient_checkpointing": True},
+    ):
+        assert distance(edit(method, **own, **ways), plain) < TOLERANCE, ways
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_keeps_fp32_masters_and_gives_nearly_the_edit(precision: str) -> None:
+    model = tiny_model()
+    before = weights(model)
+    found = edit("gumbel", model, precision=precision, accumulate=2)
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert 0 < distance(found, edit("gumbel")) < HALF_TOLERANCE[precision]
+    assert_same_tensors(weights(model), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_stored_in_half_precision_is_trained_in_fp32_and_left_as_it_was(
+    dtype: torch.dtype,
+) -> None:
+    model = tiny_model()
+    model.pipeline.to(dtype)
+    before = weights(model)
+    found = edit("gumbel", model, gradient_checkpointing=True, learning_rate=1e-6)
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert_same_tensors(weights(model), before)
+    assert {p.dtype for p in model.unet.parameters()} == {dtype}
+    moved = [(found[n] - before[f"unet.{n}"].float()).abs().max() for n in found]
+    assert 0 < max(moved) < 1e-5  # steps far below the precision it is stored in
+
+
+def test_what_a_device_can_t_compute_is_refused() -> None:
+    cpu = torch.device("cpu")
+    assert autocast_precision("auto", cpu, torch.float32) is None
+    assert autocast_precision("auto", cpu, torch.bfloat16) == torch.bfloat16
+    assert autocast_precision("fp16", cpu, torch.float32) == torch.float16
+    with pytest.raises(ConfigError, match="'meta' can't compute in bf16; use --precision fp32"):
+        autocast_precision("bf16", torch.device("meta"), torch.float32)
+    with pytest.raises(ConfigError, match="weights are in fp16, so it can't be trained in fp32"):
+        autocast_precision("fp32", cpu, torch.float16)
+
+
+def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device() == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no 'cuda' device here; use --device cpu"):
+        choose_device("cuda")
+    with pytest.raises(ConfigError, match="Unknown device 'gpu'; use auto, cpu, cuda, mps"):
+        choose_device("gpu")
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="There are 2 GPUs for more processes"):
+        choose_device()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed"
+)
+def test_eight_bit_adam_names_its_extra() -> None:
+    with pytest.raises(MissingExtraError, match=r"erasekit\[8bit\]"):
+        edit("none", optimizer="adam8bit")
+
+
+def test_eight_bit_adam_is_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for bitsandbytes, which needs a GPU: torch's Adam under its name."""
+    from types import ModuleType
+
+    package, module = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+    made: list[torch.optim.Optimizer] = []
+
+    class Adam8bit(torch.optim.Adam):
+        def __init__(self, parameters: list[Tensor], lr: float) -> None:
+            super().__init__(parameters, lr=lr)
+            made.append(self)
+
+    module.Adam8bit = Adam8bit  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
+    found = edit("none", optimizer="adam8bit")
+    assert len(made) == 1
+    assert_same_tensors(found, edit("none"))
+
+
+class _Part(torch.nn.Module):
+    """Says where it was moved; there is one device here."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.places = torch.device(device), []
+
+    def to(self, device: Any) -> _Part:  # type: ignore[override]
+        self.places.append(str(device))
+        return self
+
+
+class _Pipeline:
+    def __init__(self, device: str) -> None:
+        self.unet = _Part(device)
+        self.vae, self.text_encoder = _Part(device), _Part(device)
+        self.text_encoder_2 = None
+
+
+def test_idle_parts_wait_on_the_cpu_and_come_back() -> None:
+    pipeline = _Pipeline("mps:0")
+    with idle_parts_offloaded(pipeline, True):
+        assert pipeline.vae.places == pipeline.text_encoder.places == ["cpu"]
+    assert pipeline.vae.places == pipeline.text_encoder.places == ["cpu", "mps:0"]
+    assert pipeline.unet.places == []
+    for device, wanted in (("cpu", True), ("mps:0", False)):
+        pipeline = _Pipeline(device)
+        with idle_parts_offloaded(pipeline, wanted):
+            assert pipeline.vae.places == []
+
+
+def test_offload_is_allowed_where_there_is_nothing_to_gain() -> None:
+    assert_same_tensors(edit("none", offload=True), edit("none"))
