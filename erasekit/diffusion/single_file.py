@@ -79,13 +79,18 @@ def read_single_file(name: str, path: Path, registry: Registry, dtype: torch.dty
     family = family_of(name, header)
     with _config_folder(name, path, header, family) as folder:
         index = PipelineIndex(name, folder / INDEX, registry)
-        pipeline = getattr(diffusers, index.pipeline_class).from_single_file(
-            str(path),
-            config=str(folder),
-            local_files_only=True,
-            torch_dtype=dtype,
-            **index.families[0].pipeline_options,
-        )
+        try:
+            pipeline = getattr(diffusers, index.pipeline_class).from_single_file(
+                str(path),
+                config=str(folder),
+                local_files_only=True,
+                torch_dtype=dtype,
+                **index.families[0].pipeline_options,
+            )
+        except NotImplementedError as error:  # a tensor that was not filled can't be cast
+            raise ModelError(
+                f"The file {name!r} lacks tensors of one of its parts; fetch it again."
+            ) from error
     for part in index.weighted:
         missing = [n for n, p in getattr(pipeline, part).named_parameters() if p.is_meta]
         if missing:
