@@ -40,7 +40,7 @@ from benchmarks.icons.data import (
 from benchmarks.icons.tokenizers import LIMIT, build
 from benchmarks.icons.training import Log, Stopper, load_checkpoint, plateau, save_atomic
 
-STEPS, DECAY, BATCH, RATE, WARMUP = 7_400, 1_600, 24, 1.8e-3, 300
+STEPS, DECAY, BATCH, RATE, WARMUP = 6_600, 1_600, 24, 1.8e-3, 300
 """BATCH is per process."""
 PROCESSES = 2
 AVERAGE = 0.9995

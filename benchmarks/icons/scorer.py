@@ -33,7 +33,7 @@ from benchmarks.icons.training import (
 from benchmarks.icons.variation import Varier
 from benchmarks.icons.wide import load_wide
 
-STEPS, BATCH, RATE, WARMUP = 11_000, 64, 2e-3, 300
+STEPS, BATCH, RATE, WARMUP = 9_000, 64, 2e-3, 300
 WIDE_FROM, WIDE_RATE = 6500, 1.5e-3
 """The second part's first step, and its highest learning rate."""
 MIXED = 0.5
