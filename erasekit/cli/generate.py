@@ -10,7 +10,7 @@ import typer
 
 from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
 from erasekit.cli.loading import chosen_model, opened, read_edit
-from erasekit.cli.output import print_json, progress, stdout
+from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.concepts import slug
 from erasekit.files import check_output_folder, new_run_folder, writing
 
@@ -43,6 +43,10 @@ def generate(
         float | None, typer.Option(min=0, help="Guidance scale [default: the model's own].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
+    truncate: Annotated[
+        bool,
+        typer.Option("--truncate", help="Cut prompts that are longer than the model takes."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the images [default: a new one in runs/]."),
@@ -65,7 +69,11 @@ def generate(
     loaded_edit = read_edit(edit)
     name = chosen_model(model, loaded_edit)
     seeds = range(seed, seed + num)
-    with opened(name, registry_of(context)) as loaded:
+    with opened(name, registry_of(context), truncate=truncate) as loaded:
+        for text in prompts if truncate else ():
+            excess = loaded.family.token_count(text) - loaded.family.max_tokens
+            if excess > 0:
+                print_note(f"The last {excess} tokens of {text!r} are cut.")
         applied = loaded_edit.applied(loaded, force=force) if loaded_edit else nullcontext()
         with applied, progress("Drawing", len(prompts) * num) as bar:
             images = draw(

@@ -32,8 +32,11 @@ def chosen_model(named: str | None, edit: Edit | None = None) -> str:
 
 
 @contextmanager
-def opened(name: str, registry: Registry) -> Iterator[LoadedModel]:
+def opened(name: str, registry: Registry, *, truncate: bool = False) -> Iterator[LoadedModel]:
     """The loaded model; within the block the libraries below keep quiet.
+
+    Args:
+        truncate: cut prompts that are too long, in place of refusing them.
 
     Raises:
         ModelError: it can't be loaded.
@@ -43,7 +46,7 @@ def opened(name: str, registry: Registry) -> Iterator[LoadedModel]:
 
     with quiet_libraries():
         with stderr().status(f"Loading {name}"):
-            model = load_model(name, registry)
+            model = load_model(name, registry, truncate=truncate)
         yield model
 
 

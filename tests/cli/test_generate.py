@@ -154,3 +154,17 @@ def test_prompts_that_shorten_alike_keep_their_own_files() -> None:
         "a-bus": "a-bus-2",
         "a bus!": "a-bus-3",
     }
+
+
+def test_a_prompt_that_is_too_long_is_refused_or_cut_by_request(
+    run: Run, tiny_folder: Path
+) -> None:
+    text = "church castle truck " * 10
+    common = ("generate", "--model", tiny_folder, "-p", text, "--num", 1, "--json", *STEPS)
+    refused = run(*common)
+    assert refused.code == 2
+    assert "generate --truncate cuts it" in refused.err
+    cut = run(*common, "--truncate")
+    assert cut.code == 0, cut.err
+    assert "The last 16 tokens" in cut.err
+    assert len(cut.json["images"]) == 1
