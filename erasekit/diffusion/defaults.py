@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "*": {"steps": 100, "learning_rate": 3e-4, "batch_size": 8},
+    "*": {
+        "steps": 100,
+        "learning_rate": 2e-4,
+        "batch_size": 8,
+        "keep_weight": 10.0,
+        "trajectory_steps": 20,
+        "keep_trajectories": 1,
+        "num_concepts": 48,
+    },
+    "l2": {"keep_weight": 1e-3},
+    "pgd": {"keep_weight": 1.0},
 }
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {

@@ -61,7 +61,7 @@ def erasekit_register_models() -> list[ModelDescriptor]:
             concepts="erasekit.diffusion.icons:concepts",
             scorer="icons-clip",
             concept_space="model",
-            guidance_scale=4.0,
+            guidance_scale=3.0,
             num_inference_steps=25,
             defaults=ICONS_DEFAULTS,
             suites=ICONS_SUITES,
