@@ -113,8 +113,8 @@ def _print(
     edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
 ) -> None:
     console = stdout()
-    if not edit.history:
-        print_note("This run has no history: its method takes no steps.")
+    if all(record["loss"] is None for record in edit.history):
+        print_note("This run has no losses: its method solves for the weights.")
     else:
         console.print(history_table(edit.history, rows, title))
     if uses:
