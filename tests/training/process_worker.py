@@ -1,0 +1,73 @@
+"""Run by every process of a launch: erases together, then the main one erases alone.
+
+Prints one JSON object: for each case, how far both edits lie apart by how far the weights moved,
+and whether losses and UNet passes agree.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+from erasekit.concepts import Erasure
+from erasekit.diffusion.processes import Processes
+from erasekit.edits import Edit
+from erasekit.testing import tiny_model
+from erasekit.training.erase import erase
+
+# Not argmax: in its first step nothing has moved yet, and it ranks words by rounding noise.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gumbel": ("gumbel", {}),
+    "gumbel, in parts, checkpointing": (
+        "gumbel",
+        {"accumulate": 2, "gradient_checkpointing": True, "exact_gradient": True},
+    ),
+    "pgd": ("pgd", {}),
+    "sampled anew": ("random", {"latents_from": "current"}),
+    "l2": ("l2", {"keep_weight": 10}),
+    "one row for two processes": ("none", {"batch_size": 1}),
+}
+ERASED = Erasure.of("garbage truck", "church")
+
+
+def run(method: str, settings: dict[str, Any], processes: Processes | None) -> Edit:
+    settings = {"steps": 4, "batch_size": 3, **settings}
+    return erase(tiny_model(), method, ERASED, settings=settings, processes=processes)
+
+
+def compare(together: Edit, alone: Edit) -> dict[str, Any]:
+    base = {name: p.detach() for name, p in tiny_model().unet.named_parameters()}
+    apart = torch.cat([(together.tensors[n] - v).flatten() for n, v in alone.tensors.items()])
+    moved = torch.cat([(base[n] - v).flatten() for n, v in alone.tensors.items()])
+    return {
+        "distance": float(apart.norm() / moved.norm()),
+        "processes": together.info["processes"],
+        "same_passes": together.info["unet_passes"] == alone.info["unet_passes"],
+        "losses": [
+            (a["loss"], b["loss"]) for a, b in zip(together.history, alone.history, strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    tiny_model()  # before the processes join: in a group, transformers writes for the first alone
+    processes = Processes.launched("cpu")
+    found = {}
+    for name, (method, settings) in CASES.items():
+        together = run(method, settings, None)
+        sums = sum(float(v.double().sum()) for v in together.tensors.values())
+        assert processes.from_main(sums) == sums, "the processes have different weights"
+        assert processes.any(processes.is_main)
+        assert not processes.any(False)
+        if processes.is_main:
+            found[name] = compare(together, run(method, settings, Processes()))
+    if processes.is_main:
+        sys.stdout.write(json.dumps(found) + "\n")
+    processes.leave()
+
+
+if __name__ == "__main__":
+    main()
