@@ -61,7 +61,7 @@ The manifest with the hash of every drawing is `benchmarks/icons/manifest.json`.
 |---|---|---|---|
 | autoencoder (16x16x4 latents) | 0.65 M | {ae_steps} | 16 |
 | UNet and text encoder | 7.1 M + 0.6 M | {gen_steps} | 48 |
-| scorer | 2.2 M | {scorer_steps} | 64 |
+| scorer | 2.1 M | {scorer_steps} | 64 |
 
 On two cores of a CPU (AVX-512, bfloat16 autocast): about {ae_minutes} minutes for the autoencoder,
 {gen_minutes} for the generator and {scorer_minutes} for the scorer. Epsilon prediction on Stable
