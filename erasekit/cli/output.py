@@ -127,11 +127,13 @@ class ProgressBar:
         self._task = self._progress.add_task(escape(description), total=total, status="")
 
     def __enter__(self) -> ProgressBar:
-        self._progress.start()
+        if not self._progress.disable:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if not self._progress.disable:  # else older versions of rich print an empty line
+            self._progress.stop()
 
     def start(self, description: str, total: int | None) -> None:
         """Begin another stretch of work of `total` units on the same line."""

@@ -26,5 +26,5 @@ def test_a_fault_within_restores_too() -> None:
     with pytest.raises(RuntimeError), quiet_libraries():
         raise RuntimeError
     assert diffusers_logging.is_progress_bar_enabled()
-    with pytest.raises(UserWarning):
+    with pytest.warns(UserWarning, match="heard again"):
         warnings.warn("heard again", UserWarning, stacklevel=1)
