@@ -104,13 +104,15 @@ class OpenClipScorer(Scorer):
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors, [N, D]; each text is embedded once."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            tokens = self._tokenize(batch).to(self.device)
-            features = self._model.encode_text(tokens, normalize=True).float()
-            self._texts.update(zip(batch, features, strict=True))
+        """Unit vectors, [N, D]; each text is embedded once.
+
+        One at a time: in a batch the last bits would depend on what else is in it, and with them a
+        score on whether the bench was interrupted before.
+        """
+        for text in dict.fromkeys(texts):
+            if text not in self._texts:
+                tokens = self._tokenize([text]).to(self.device)
+                self._texts[text] = self._model.encode_text(tokens, normalize=True)[0].float()
         return torch.stack([self._texts[text] for text in texts])
 
 

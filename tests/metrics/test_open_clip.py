@@ -62,6 +62,19 @@ def test_classify_gives_a_fit_per_label(tiny_scorer, tiny_scorer_folder, images)
     )
 
 
+def test_a_score_does_not_depend_on_what_was_asked_before(tiny_scorer_folder, images) -> None:
+    """Not to the last bit, or an interrupted bench would differ from an uninterrupted one."""
+    words = ["church", "bus", "a photo of road", "banana", "garbage truck", "red car", "castle"]
+    asked_alone = open_clip_folder(str(tiny_scorer_folder))
+    alone = [asked_alone.classify(images, words), asked_alone.score(images, words[:5])]
+    asked_after = open_clip_folder(str(tiny_scorer_folder))
+    asked_after.score(images, ["castle", "bus", "apple", "of", "a"])
+    asked_after.text_features(words[2:4])
+    after = [asked_after.classify(images, words), asked_after.score(images, words[:5])]
+    np.testing.assert_array_equal(alone[0], after[0])
+    assert alone[1] == after[1]
+
+
 def test_other_images_are_not_taken_for_the_last_ones(tiny_scorer, images) -> None:
     first = tiny_scorer.classify(images, ["church"])
     other = tiny_scorer.classify(255 - images, ["church"])
