@@ -68,6 +68,10 @@ On two cores of a CPU (AVX-512, bfloat16 autocast): about {ae_minutes} minutes f
 Diffusion's own schedule, min-SNR weights, moving average of the weights. To repeat it:
 `python -m benchmarks.icons all`, explained in `benchmarks/icons/README.md`.
 
+The shipped weights weren't made in one go: the generator's first 1,475 steps had a learning rate of
+1.2e-3 and mirrored copies, its first 2,900 plain min-SNR weights, and the autoencoder's first 2,900
+a longer schedule and more concepts. So the recipe makes a model like this one, not these very bits.
+
 ## Limits
 
 - It has learnt few drawings of each concept nearly by heart; it composes little.
