@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Callback:
@@ -16,6 +20,12 @@ class Callback:
 
     def on_step(self, record: dict[str, Any]) -> None:
         """A step is done; `record` is its line of `history.jsonl`."""
+
+    def on_weights(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        """After `step` steps, the trained values of the parameters in scope; copy what you keep.
+
+        Called before the first step too, with `step` 0 (or where a resumed run goes on from).
+        """
 
     def on_end(self) -> None:
         """Training is over, well or not."""

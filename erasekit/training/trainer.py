@@ -191,6 +191,7 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_start(start, total)
+            self._show_weights(start, parameters)
             while step < total:
                 whole = False
                 record = self._step(step, method, parameters, optimizer)
@@ -202,6 +203,7 @@ class Trainer:
                 step, whole = step + 1, True
                 for callback in self.callbacks:
                     callback.on_step(record)
+                self._show_weights(step, parameters)
                 if self.processes.any(self._stop.asked):
                     raise KeyboardInterrupt
                 if self.folder and every and step % every == 0 and step < total:
@@ -240,6 +242,11 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(parameters.values(), self.settings.max_grad_norm)
         optimizer.step()
         return {"step": step, "loss": loss, **empty, **output.record}
+
+    def _show_weights(self, step: int, parameters: dict[str, torch.nn.Parameter]) -> None:
+        values = {name: p.detach() for name, p in parameters.items()}
+        for callback in self.callbacks:
+            callback.on_weights(step, values)
 
     def _check_finite(self, parameters: dict[str, torch.nn.Parameter], step: int) -> None:
         if not all(bool(p.isfinite().all()) for p in parameters.values()):

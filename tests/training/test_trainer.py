@@ -379,3 +379,22 @@ def test_a_strategy_has_nothing_to_keep_by_default() -> None:
     assert strategy.keep(None) is None  # type: ignore[arg-type]
     assert float(strategy.loss(None, None)) == 0.0
     assert strategy.describe() is None
+
+
+def test_weights_along_a_run_are_those_of_shorter_runs() -> None:
+    class Along(Callback):
+        def __init__(self) -> None:
+            self.kept: dict[int, dict[str, torch.Tensor]] = {}
+
+        def on_weights(self, step, parameters) -> None:
+            self.kept[step] = {name: value.clone() for name, value in parameters.items()}
+
+    model, along = tiny_model(), Along()
+    settings = {"steps": 3, "learning_rate": 1e-3, "batch_size": 2, "trajectory_steps": 3}
+    long = erase(model, "neutral", "church", settings=settings, callbacks=[along])
+    short = erase(model, "neutral", "church", settings={**settings, "steps": 2})
+    assert sorted(along.kept) == [0, 1, 2, 3]
+    assert_same_tensors(along.kept[3], long.tensors)
+    assert_same_tensors(along.kept[2], short.tensors)
+    start = {name: dict(model.unet.named_parameters())[name] for name in along.kept[0]}
+    assert_same_tensors(along.kept[0], start)
