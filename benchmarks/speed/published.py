@@ -9,6 +9,7 @@ between a step on pi (ascent) and a step on theta' (descent); both compute the w
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,9 @@ def erase_as_published(
     empty_embeds: Tensor,
     config: PublishedConfig,
     seed: int = 0,
+    *,
+    passes: PassCount | None = None,
+    on_weights: Callable[[int, Mapping[str, Tensor]], None] = lambda step, values: None,
 ) -> tuple[dict[str, Tensor], PassCount]:
     """Train on the published schedule; the pipeline is left as it was.
 
@@ -79,6 +83,9 @@ def erase_as_published(
         empty_embeds: tau(""), [1, L, D].
         config: see `PublishedConfig`.
         seed: of all random numbers.
+        passes: counts on; None begins at 0.
+        on_weights: called after every step on theta', with the number of them and the trained
+            cross-attention tensors.
 
     Returns:
         The trained cross-attention tensors by name, and the passes.
@@ -86,7 +93,7 @@ def erase_as_published(
     from diffusers import DDIMScheduler
 
     generator = torch.Generator("cpu").manual_seed(seed)
-    passes = PassCount()
+    passes = passes or PassCount()
     trained_unet = copy.deepcopy(pipeline.unet).requires_grad_(True)
     frozen = CountedUNet(copy.deepcopy(pipeline.unet).requires_grad_(False), passes)
     trained = CountedUNet(trained_unet, passes)
@@ -134,5 +141,7 @@ def erase_as_published(
         pi.grad = None
         loss.backward()
         (pi_optimizer if loop % 2 == 0 else optimizer).step()
+        if loop % 2:
+            on_weights(loop // 2 + 1, {name: p.detach() for name, p in chosen.items()})
 
     return {name: p.detach().clone() for name, p in chosen.items()}, passes

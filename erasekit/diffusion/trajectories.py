@@ -8,9 +8,15 @@ frozen pass at all.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import shutil
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +25,7 @@ from torch import Tensor
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.sampling import check_steps, guided, initial_noise
 from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.files import writing
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,12 @@ class FrozenTrajectories(LatentSource):
         batch_size: trajectories sampled at once.
         frozen: the original weights, swapped in while sampling.
         on_sampled: called with the number of trajectories just sampled.
+        mapped: keep them in a temporary file that is mapped into memory, not on the device.
 
-    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn.
+    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn; `trajectory_bytes` of all.
+
+    Raises:
+        OutputError: `mapped`, and the folder for temporary files (TMPDIR) has no space.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class FrozenTrajectories(LatentSource):
         frozen: FrozenWeights,
         batch_size: int = 32,
         on_sampled: Callable[[int], None] | None = None,
+        mapped: bool = False,
     ) -> None:
         self.family, self.prompt_embeds = family, prompt_embeds
         self.steps, self.scale = num_inference_steps, guidance_scale
@@ -93,6 +105,7 @@ class FrozenTrajectories(LatentSource):
         self.frozen, self.on_sampled = frozen, on_sampled
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
         self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._file = self._mapped_file() if mapped else None
 
     def draw(
         self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
@@ -106,7 +119,10 @@ class FrozenTrajectories(LatentSource):
             [part[w, s] for part in self._kept[int(p)]]
             for p, w, s in zip(indices, which, step, strict=True)
         ]
-        latents, cond, uncond = (torch.stack(parts) for parts in zip(*picked, strict=True))
+        device = self.family.device
+        latents, cond, uncond = (
+            torch.stack(parts).to(device) for parts in zip(*picked, strict=True)
+        )
         timesteps = self.scheduler.timesteps[step].to(self.family.device)
         return LatentBatch(latents, timesteps, cond, uncond)
 
@@ -125,7 +141,26 @@ class FrozenTrajectories(LatentSource):
                     self.on_sampled(len(chunk))
         for p, trajectories in found.items():
             latents, cond, uncond = (torch.stack(part) for part in zip(*trajectories, strict=True))
+            if self._file is not None:
+                for place, part in zip(self._file[p], (latents, cond, uncond), strict=True):
+                    place.copy_(part)
+                latents, cond, uncond = self._file[p]
             self._kept[p] = (latents, cond, uncond)
+
+    def _mapped_file(self) -> Tensor:
+        """Room for all prompts on disk, [P, 3, N, S, C, h, w]; the file goes with this object."""
+        shape = (len(self.prompt_embeds), 3, self.per_prompt, self.steps)
+        shape += self.family.latents_shape()
+        size = trajectory_bytes(self.family, len(self.prompt_embeds) * self.per_prompt, self.steps)
+        folder = tempfile.mkdtemp(prefix="erasekit-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / "trajectories"
+        with writing(path), path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is told now, not by a crash later
+                os.posix_fallocate(file.fileno(), 0, size)
+        dtype = self.family.dtype
+        kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
+        return kept.view(shape)
 
     def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
         embeds = self.prompt_embeds[[p for p, _ in jobs]]
@@ -187,6 +222,12 @@ class CurrentTrajectories(LatentSource):
             )
         uncond, cond = predicted.chunk(2)
         return LatentBatch(latents, timesteps, cond, uncond)
+
+
+def trajectory_bytes(family: FamilyAdapter, count: int, num_inference_steps: int) -> int:
+    """Bytes that `count` kept trajectories take: three latents a solver step each."""
+    latent = math.prod(family.latents_shape()) * family.dtype.itemsize
+    return 3 * count * num_inference_steps * latent
 
 
 def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:

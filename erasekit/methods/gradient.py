@@ -18,7 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.trajectories import CurrentTrajectories, FrozenTrajectories, LatentSource
+from erasekit.diffusion.trajectories import (
+    CurrentTrajectories,
+    FrozenTrajectories,
+    LatentSource,
+    trajectory_bytes,
+)
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
 
@@ -42,9 +47,16 @@ class GradientConfig(Settings):
         "from the model being trained, as published",
     )
     trajectory_steps: int = Field(25, gt=0, description="solver steps of a trajectory")
-    trajectories: int = Field(8, gt=0, description="trajectories kept per erased concept")
+    trajectories: int = Field(
+        8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
+    )
     keep_trajectories: int = Field(2, gt=0, description="trajectories kept per word of R")
     trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
+    trajectory_memory: float = Field(
+        4.0,
+        ge=0,
+        description="GiB of trajectories kept where the model is; more go to a temporary file",
+    )
 
 
 @dataclass(frozen=True)
@@ -174,9 +186,9 @@ class GradientErasure(ErasureMethod):
             )
         alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
-        self.erased_source = self.latent_source(
-            context.erased_embeds, self.config.trajectories, "erased concepts"
-        )
+        self._room = self.config.trajectory_memory * 2**30
+        each = -(-self.config.trajectories // len(context.erasure.erased))
+        self.erased_source = self.latent_source(context.erased_embeds, each, "erased concepts")
         self.strategy.prepare(self)
 
     def latent_source(self, prompt_embeds: Tensor, per_prompt: int, what: str) -> LatentSource:
@@ -189,16 +201,21 @@ class GradientErasure(ErasureMethod):
                 guidance_scale=self.config.trajectory_guidance,
                 frozen=self.context.frozen,
             )
+        count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
+        needed = trajectory_bytes(self.family, count, steps)
+        mapped = needed > self._room
+        self._room -= 0 if mapped else needed
         source = FrozenTrajectories(
             self.family,
             prompt_embeds,
-            num_inference_steps=self.config.trajectory_steps,
+            num_inference_steps=steps,
             guidance_scale=self.config.trajectory_guidance,
             per_prompt=per_prompt,
             seed=self.context.seed,
             frozen=self.context.frozen,
+            mapped=mapped,
         )
-        self.context.on_status(f"sampling {per_prompt * len(prompt_embeds)} trajectories of {what}")
+        self.context.on_status(f"sampling {count} trajectories of {what}")
         source.ensure(range(len(prompt_embeds)))
         return source
 

@@ -47,7 +47,7 @@ class MemoryNeeds:
         passing_row: the same with checkpointing; also a pass without gradient, at most.
         rows: rows of a batch with gradient, of this process.
         sampled_rows: rows of a pass without gradient, of this process.
-        pool: kept trajectories.
+        pool: trajectories that are kept in memory.
         stored_half: whether the UNet is stored in bf16 or fp16.
         gpu: whether the memory is a GPU's.
     """
@@ -177,7 +177,8 @@ def memory_needs(
         family: the adapter.
         parameters: in scope.
         settings: all hyperparameters; `batch_size`, `trajectory_steps`, `trajectories`,
-            `keep_trajectories`, `num_concepts` and `centres` count where the method has them.
+            `keep_trajectories`, `trajectory_memory`, `num_concepts` and `centres` count where the
+            method has them.
         erased: number of erased concepts.
         kept: number of kept words that the user named; 0 leaves R to the method.
         processes: that share the rows.
@@ -189,12 +190,13 @@ def memory_needs(
     pipeline = family.pipeline
     idle = [getattr(pipeline, name, None) for name in ("vae", "text_encoder", "text_encoder_2")]
     words = kept or int(settings.get("centres") or settings.get("num_concepts") or 0)
-    trajectories = erased * int(settings.get("trajectories") or 0)
+    trajectories = max(erased, int(settings.get("trajectories") or 0))
     trajectories += words * int(settings.get("keep_trajectories") or 0)
     if settings.get("latents_from") == "current":
         trajectories = 0
     channels, height, width = family.latents_shape()
     latent = 4 * channels * height * width
+    pool = 3 * latent * trajectories * int(settings.get("trajectory_steps") or 0)
     sampled = min(SAMPLED_ROWS, 2 * trajectories) or 2 * int(settings.get("batch_size") or 1)
     return MemoryNeeds(
         unet=_bytes(family.unet.parameters()),
@@ -204,7 +206,7 @@ def memory_needs(
         passing_row=passing,
         rows=-(-2 * int(settings.get("batch_size") or 1) // processes),
         sampled_rows=-(-sampled // processes),
-        pool=3 * latent * trajectories * int(settings.get("trajectory_steps") or 0),
+        pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),
         stored_half=stored_half,
         gpu=family.device.type != "cpu",
     )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
+import gc
+import os
+import tempfile
 
 import pytest
 import torch
@@ -13,9 +17,10 @@ from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
+    trajectory_bytes,
     trajectory_seed,
 )
-from erasekit.errors import ConfigError
+from erasekit.errors import ConfigError, OutputError
 
 PROMPTS = ["church", "garbage truck", "a red bus"]
 STEPS, SCALE, SEED = 5, 3.0, 11
@@ -199,3 +204,32 @@ def test_steps_that_the_schedule_does_not_allow(tiny_model, frozen, steps: int) 
             seed=0,
             frozen=frozen,
         )
+
+
+def test_a_mapped_file_gives_the_same_rows_and_goes_with_its_source(
+    tiny_model, frozen, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mapped = make(tiny_model, frozen, mapped=True)
+    _, found = everything(mapped)
+    _, expected = everything(make(tiny_model, frozen))
+    (file,) = tmp_path.glob("erasekit-*/trajectories")
+    assert file.stat().st_size == trajectory_bytes(tiny_model.family, 2 * len(PROMPTS), STEPS)
+    for name in ("latents", "timesteps", "noise_pred", "noise_pred_uncond"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    del mapped
+    gc.collect()
+    assert not list(tmp_path.glob("erasekit-*"))
+
+
+def test_a_disk_without_room_is_told_before_anything_is_sampled(
+    tiny_model, frozen, monkeypatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = tiny_model.passes.snapshot()
+    with pytest.raises(OutputError, match="No space left"):
+        make(tiny_model, frozen, mapped=True)
+    assert tiny_model.passes.snapshot() == before

@@ -130,6 +130,7 @@ def test_needs_of_a_run_are_read_from_model_and_settings() -> None:
         "trajectory_steps": 5,
         "trajectories": 2,
         "keep_trajectories": 4,
+        "trajectory_memory": 4.0,
         "num_concepts": 7,
         "centres": 0,
     }
@@ -137,10 +138,12 @@ def test_needs_of_a_run_are_read_from_model_and_settings() -> None:
     assert needs.unet == 4 * sum(p.numel() for p in model.unet.parameters())
     assert needs.trained == sum(p.numel() for p in parameters.values())
     assert needs.rows == 3  # 3 erased and 3 kept, by 2 processes
-    assert needs.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 * 2 + 7 * 4)
+    assert needs.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 + 7 * 4)
     named = memory_needs(model.family, parameters, settings, erased=2, kept=1)
-    assert named.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 * 2 + 1 * 4)
-    assert named.sampled_rows == 16
+    assert named.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 + 1 * 4)
+    assert named.sampled_rows == 12
+    little = {**settings, "trajectory_memory": 1 / 2**20}
+    assert memory_needs(model.family, parameters, little, erased=2, kept=0).pool == 2**10
 
 
 def test_a_run_takes_what_was_chosen_and_says_so() -> None:

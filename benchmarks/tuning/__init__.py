@@ -1,0 +1,1 @@
+"""How the defaults on icons were chosen: runs on tuning concepts, scored along the way."""
