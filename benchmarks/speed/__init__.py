@@ -1,1 +1,1 @@
-"""How fast erasekit's default path is, beside the schedule as published."""
+"""How fast erasekit is beside the published schedule, at what quality."""

@@ -44,7 +44,7 @@ class Yardstick:
     """
 
     erased_images: int = 16
-    kept_images: int = 3
+    kept_images: int = 6
     near: int = 6
     far: int = 4
     watched: int = 20

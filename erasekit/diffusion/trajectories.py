@@ -61,6 +61,17 @@ class LatentSource(ABC):
                 differ by their prompt alone.
         """
 
+    def groups(self) -> Tensor:
+        """In which batch each prompt's trajectories were sampled, [P], int64; -1: not yet.
+
+        Batches matter to the last bit alone, but a resumed run must sample what was there before
+        in the same ones. A source that keeps nothing has none.
+        """
+        return torch.zeros(0, dtype=torch.int64)
+
+    def sample_groups(self, groups: Tensor) -> None:
+        """Sample what `groups` says that another source has sampled."""
+
 
 class FrozenTrajectories(LatentSource):
     """Whole trajectories of the frozen model, sampled on first use and kept.
@@ -105,6 +116,7 @@ class FrozenTrajectories(LatentSource):
         self.frozen, self.on_sampled = frozen, on_sampled
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
         self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._groups = torch.full((len(prompt_embeds),), -1)
         self._file = self._mapped_file() if mapped else None
 
     def draw(
@@ -129,7 +141,8 @@ class FrozenTrajectories(LatentSource):
     @torch.no_grad()
     def ensure(self, indices: Sequence[int]) -> None:
         """Sample the trajectories of prompts `indices` that are not there yet, in batches."""
-        missing = [p for p in dict.fromkeys(indices) if p not in self._kept]
+        missing = sorted(set(indices) - set(self._kept))
+        self._groups[missing] = self._groups.max() + 1
         jobs = [(p, n) for p in missing for n in range(self.per_prompt)]
         found: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {p: [] for p in missing}
         with self.frozen.swapped():
@@ -147,11 +160,18 @@ class FrozenTrajectories(LatentSource):
                 latents, cond, uncond = self._file[p]
             self._kept[p] = (latents, cond, uncond)
 
+    def groups(self) -> Tensor:
+        return self._groups.clone()
+
+    def sample_groups(self, groups: Tensor) -> None:
+        for number in range(int(groups.max()) + 1):
+            self.ensure(torch.nonzero(groups == number).flatten().tolist())
+
     def _mapped_file(self) -> Tensor:
         """Room for all prompts on disk, [P, 3, N, S, C, h, w]; the file goes with this object."""
-        shape = (len(self.prompt_embeds), 3, self.per_prompt, self.steps)
-        shape += self.family.latents_shape()
-        size = trajectory_bytes(self.family, len(self.prompt_embeds) * self.per_prompt, self.steps)
+        prompts, latent = len(self.prompt_embeds), self.family.latents_shape()
+        shape = (prompts, 3, self.per_prompt, self.steps, *latent)
+        size = trajectory_bytes(self.family, prompts * self.per_prompt, self.steps)
         folder = tempfile.mkdtemp(prefix="erasekit-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / "trajectories"

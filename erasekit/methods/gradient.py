@@ -188,11 +188,17 @@ class GradientErasure(ErasureMethod):
         self._z0_weights = (1 - alphas) / alphas
         self._room = self.config.trajectory_memory * 2**30
         each = -(-self.config.trajectories // len(context.erasure.erased))
-        self.erased_source = self.latent_source(context.erased_embeds, each, "erased concepts")
+        self.erased_source = self.latent_source(context.erased_embeds, each)
+        count = len(context.erased_embeds)
+        context.on_status(f"sampling {each * count} trajectories of the erased concepts")
+        self.erased_source.sample_groups(torch.zeros(count, dtype=torch.int64))
         self.strategy.prepare(self)
 
-    def latent_source(self, prompt_embeds: Tensor, per_prompt: int, what: str) -> LatentSource:
-        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says."""
+    def latent_source(self, prompt_embeds: Tensor, per_prompt: int) -> LatentSource:
+        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says.
+
+        Trajectories are sampled when a prompt is first drawn.
+        """
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
@@ -205,7 +211,7 @@ class GradientErasure(ErasureMethod):
         needed = trajectory_bytes(self.family, count, steps)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
-        source = FrozenTrajectories(
+        return FrozenTrajectories(
             self.family,
             prompt_embeds,
             num_inference_steps=steps,
@@ -215,9 +221,6 @@ class GradientErasure(ErasureMethod):
             frozen=self.context.frozen,
             mapped=mapped,
         )
-        self.context.on_status(f"sampling {count} trajectories of {what}")
-        source.ensure(range(len(prompt_embeds)))
-        return source
 
     def training_step(self, step: int) -> StepOutput:
         batch = self._erased_batch(step)

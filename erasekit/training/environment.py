@@ -80,12 +80,15 @@ def prepared_unet(
         settings.accumulate,
         settings.gradient_checkpointing or was,
     )
+    compiled = unet._compiled_call_impl
     try:
         if settings.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
+        if settings.compile_unet:
+            unet.compile(backend=settings.compile_unet)
         yield
     finally:
-        family.runner = before
+        family.runner, unet._compiled_call_impl = before, compiled
         if settings.gradient_checkpointing and not was:
             unet.disable_gradient_checkpointing()
 

@@ -39,6 +39,11 @@ class TrainingSettings(Settings):
     gradient_checkpointing: bool = Field(
         False, description="keep less for the backward pass, and compute it again"
     )
+    compile_unet: str = Field(
+        "",
+        description="torch.compile the UNet with this backend, such as inductor: minutes of "
+        "warm-up, then faster steps; for long runs",
+    )
     optimizer: Literal["adam", "adam8bit"] = Field(
         "adam", description="adam8bit keeps its moments in 8 bits (extra '8bit', GPU)"
     )

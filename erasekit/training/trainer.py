@@ -131,6 +131,8 @@ class Trainer:
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
             optimizer = make_optimizer(parameters, self.settings)
+            if self.settings.compile_unet:
+                context.on_status("compiling the UNet: the first passes take minutes")
             try:
                 method.prepare(context)
             except KeyboardInterrupt as stop:

@@ -180,7 +180,7 @@ def test_argmax_keeps_the_words_harmed_most() -> None:
     """After enough scorings at a fixed theta', the hardest are those that brute force finds."""
     task = prepared("argmax", refresh=1, candidates=100, hardest=3, memory=0.9, batch_size=4)
     strategy = task.strategy
-    for step in range(30):
+    for step in range(40):
         batch = task.method._erased_batch(step)
         strategy.ascend(batch)
     harm = brute_force_harm(task)
@@ -192,15 +192,33 @@ def test_argmax_keeps_the_words_harmed_most() -> None:
 
 
 def brute_force_harm(task: Task) -> torch.Tensor:
-    """Mean L2 of each word of R over many z_t of its own, [K]."""
-    space, source = task.strategy.space, task.strategy.source
+    """Mean relative L2 of each word of R over many z_t of the erased concepts, [K]."""
+    space, source = task.strategy.space, task.method.erased_source
+    rows = torch.arange(64) % len(task.context.erased_embeds)
+    drawn = source.draw(rows, torch.Generator().manual_seed(1))
     harm = []
-    for k in range(len(space)):
-        rows = torch.full((16,), k)
-        drawn = source.draw(rows, torch.Generator().manual_seed(1))
-        embeds = space.prompt_embeds[rows]
+    for z, t in zip(drawn.latents, drawn.timesteps, strict=True):
+        many = z.expand(len(space), -1, -1, -1), t.expand(len(space)), space.prompt_embeds
         with torch.no_grad():
-            trained = task.trained_noise(drawn.latents, drawn.timesteps, embeds)
-            frozen = task.frozen_noise(drawn.latents, drawn.timesteps, embeds)
-        harm.append(mse(trained, frozen))
-    return torch.stack(harm)
+            apart = task.trained_noise(*many) - task.frozen_noise(*many)
+        errors = apart.square().flatten(1).mean(dim=1)
+        harm.append(errors / errors.mean())
+    return torch.stack(harm).mean(dim=0)
+
+
+def test_argmax_scores_every_word_once_before_any_twice() -> None:
+    task = prepared("argmax", candidates=4, num_concepts=10)
+    strategy, seen = task.strategy, []
+    for step in range(3):
+        words = strategy.candidates(torch.Generator().manual_seed(step))
+        strategy.scored[words] = True
+        seen += words.tolist()
+    assert seen[:10] == list(range(len(strategy.space)))  # nearest first
+    assert len(seen) == 12
+
+
+def test_argmax_keeps_the_nearest_words_while_nothing_is_known() -> None:
+    task = prepared("argmax", "church", hardest=3, move=0.0)
+    task.strategy.ascend(task.method._erased_batch(0))
+    assert not task.strategy.scored.any()
+    assert set(task.strategy.choose(task.method._erased_batch(0)).tolist()) <= {0, 1, 2}

@@ -18,7 +18,6 @@ from erasekit.edits import Edit
 from erasekit.testing import tiny_model
 from erasekit.training.erase import erase
 
-# Not argmax: in its first step nothing has moved yet, and it ranks words by rounding noise.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gumbel": ("gumbel", {}),
     "gumbel, in parts, checkpointing": (
@@ -26,6 +25,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"accumulate": 2, "gradient_checkpointing": True, "exact_gradient": True},
     ),
     "pgd": ("pgd", {}),
+    "argmax": ("argmax", {"refresh": 1}),
     "sampled anew": ("random", {"latents_from": "current"}),
     "l2": ("l2", {"keep_weight": 10}),
     "one row for two processes": ("none", {"batch_size": 1}),

@@ -168,3 +168,12 @@ def test_idle_parts_wait_on_the_cpu_and_come_back() -> None:
 
 def test_offload_is_allowed_where_there_is_nothing_to_gain() -> None:
     assert_same_tensors(edit("none", offload=True), edit("none"))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_a_compiled_unet_gives_the_same_edit_and_is_plain_again_afterwards() -> None:
+    """Compiled by dynamo alone: its graphs must follow the weights that are swapped in and out."""
+    model = tiny_model()
+    found = edit("gumbel", model, steps=2, compile_unet="eager")
+    assert model.unet._compiled_call_impl is None
+    assert distance(found, edit("gumbel", steps=2)) < TOLERANCE

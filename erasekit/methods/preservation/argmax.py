@@ -16,8 +16,8 @@ from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 class ArgmaxConfig(SpaceConfig):
     """Hyperparameters of `argmax`."""
 
-    refresh: int = Field(5, gt=0, description="outer steps between two scorings of R")
-    candidates: int = Field(64, gt=0, description="words scored at a time, in turn over R")
+    refresh: int = Field(4, gt=0, description="outer steps between two scorings")
+    candidates: int = Field(16, gt=0, description="words of R scored at a time")
     hardest: int = Field(8, gt=0, description="words with the largest harm that are kept")
     memory: float = Field(0.5, ge=0, lt=1, description="weight of a word's earlier scores")
 
@@ -25,9 +25,11 @@ class ArgmaxConfig(SpaceConfig):
 class ArgmaxPreservation(SpacePreservation):
     """c_a uniform over the words of R with the largest L2 right now.
 
-    Every `refresh` steps a batch of words is scored, all on one starting noise and timestep, by
-    forward passes alone: the frozen predictions there are known. A word's harm is an
-    exponential mean of its scores; words never scored come first.
+    Every `refresh` steps a batch of words is scored on one shared z_t of the erased concept: a
+    frozen and a trained forward pass a word, no trajectory and no gradient, so that R may be
+    large. Words that were never scored come first, the nearest among them before the others, then
+    words drawn at random. A word's harm is an exponential mean of its L2 over the mean L2
+    of the words scored with it. Until something is known, the nearest words are kept.
     """
 
     Config = ArgmaxConfig
@@ -35,29 +37,36 @@ class ArgmaxPreservation(SpacePreservation):
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
-        self.harm = torch.full((len(self.space),), torch.inf)
-        self.cursor = 0
+        self.harm = torch.zeros(len(self.space))
+        self.scored = torch.zeros(len(self.space), dtype=torch.bool)
 
     @torch.no_grad()
     def ascend(self, batch: ErasedBatch) -> None:
-        if batch.step % self.config.refresh:
-            return
-        generator = self.task.context.generator(batch.step, "score")
-        count = min(self.config.candidates, len(self.space))
-        scored = (torch.arange(count) + self.cursor) % len(self.space)
-        self.cursor = int(scored[-1] + 1) % len(self.space)
-        drawn = self.source.draw(scored, generator, shared_timestep=True)
-        noise_pred = self.task.family.predict_noise(
-            drawn.latents, drawn.timesteps, self.space.prompt_embeds[scored]
-        )
-        errors = (noise_pred - drawn.noise_pred).square().flatten(1).mean(dim=1).cpu()
-        before = self.harm[scored]
-        mixed = self.config.memory * before + (1 - self.config.memory) * errors
-        self.harm[scored] = torch.where(before.isinf(), errors, mixed)
+        if batch.step == 0 or (batch.step - 1) % self.config.refresh:
+            return  # in the first step theta' is theta, and harms nothing
+        words = self.candidates(self.task.context.generator(batch.step, "score"))
+        latents = batch.latents[:1].expand(len(words), -1, -1, -1)
+        timesteps = batch.timesteps[:1].expand(len(words))
+        embeds = self.space.prompt_embeds[words]
+        noise_pred = self.task.family.predict_noise(latents, timesteps, embeds)
+        target = self.task.frozen_noise(latents, timesteps, embeds)
+        errors = (noise_pred - target).square().flatten(1).mean(dim=1).cpu()
+        harm = errors / errors.mean().clamp_min(torch.finfo(errors.dtype).tiny)
+        mixed = self.config.memory * self.harm[words] + (1 - self.config.memory) * harm
+        self.harm[words] = torch.where(self.scored[words], mixed, harm)
+        self.scored[words] = True
+
+    def candidates(self, generator: torch.Generator) -> Tensor:
+        """Words to score: those never scored, in R's order, then others at random, [N], int64."""
+        fresh = torch.nonzero(~self.scored).flatten()
+        rest = torch.nonzero(self.scored).flatten()
+        rest = rest[torch.randperm(len(rest), generator=generator)]
+        return torch.cat([fresh, rest])[: self.config.candidates]
 
     def choose(self, batch: ErasedBatch) -> Tensor:
         generator = self.task.context.generator(batch.step, "choose")
-        hardest = self.harm.topk(min(self.config.hardest, len(self.space))).indices
+        order = self.harm.argsort(descending=True, stable=True)  # R is sorted, nearest first
+        hardest = order[: self.config.hardest]
         which = torch.randint(len(hardest), (len(batch.latents),), generator=generator)
         return hardest[which]
 
@@ -65,8 +74,8 @@ class ArgmaxPreservation(SpacePreservation):
         return {"nearest": self.space.words[int(self.harm.argmax())]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"harm": self.harm, "cursor": torch.tensor(self.cursor)}
+        return {**super().state_dict(), "harm": self.harm, "scored": self.scored}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.harm = state["harm"].clone()
-        self.cursor = int(state["cursor"])
+        super().load_state_dict(state)
+        self.harm, self.scored = state["harm"].clone(), state["scored"].clone()

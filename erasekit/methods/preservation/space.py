@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,9 +51,7 @@ class SpacePreservation(PreservationStrategy):
         space = context.concept_space(self.config.concept_space)
         space = space.nearest(context.erased_features, self.config.num_concepts)
         self.space = space.centres(self.config.centres) if self.config.centres else space
-        self.source = task.latent_source(
-            self.space.prompt_embeds, task.config.keep_trajectories, f"{len(self.space)} concepts"
-        )
+        self.source = task.latent_source(self.space.prompt_embeds, task.config.keep_trajectories)
         self.chosen = torch.zeros(0, dtype=torch.int64)
         self.concepts = torch.zeros(0, dtype=torch.int64)
 
@@ -83,6 +82,13 @@ class SpacePreservation(PreservationStrategy):
                 }
             )
         return rows
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"sampled": self.source.groups()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        if len(state["sampled"]):
+            self.source.sample_groups(state["sampled"])
 
     def describe_search(self, erased: int) -> dict[str, Any]:
         """What the history says of the search for one erased concept."""

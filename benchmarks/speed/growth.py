@@ -1,0 +1,92 @@
+"""How cost grows with erased concepts, the size of R, steps and batch: measured, and plotted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.runs import Bench
+from erasekit.training.provenance import peak_memory_mb
+
+AXES: dict[str, tuple[int, ...]] = {
+    "erased concepts": (1, 5, 10, 50),
+    "words of R": (100, 1000, 3000),
+    "steps": (25, 50, 100, 200),
+    "batch": (1, 2, 4, 8),
+}
+METHODS = ("random", "gumbel", "argmax")
+
+
+def measure() -> list[dict[str, Any]]:
+    """Every point in a process of its own, so that its peak memory is its own."""
+    found = []
+    for axis, values in AXES.items():
+        for value in values:
+            for method in METHODS if axis == "words of R" else ("gumbel",):
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.speed.growth",
+                    axis,
+                    str(value),
+                    method,
+                ]
+                result = subprocess.run(command, capture_output=True, text=True, check=True)
+                found.append(json.loads(result.stdout.splitlines()[-1]))
+                print(found[-1], flush=True)
+    return found
+
+
+def point(axis: str, value: int, method: str) -> dict[str, Any]:
+    """One erasure with the defaults but for one number."""
+    bench = Bench.icons()
+    concepts, settings = ["garbage truck"], {}
+    if axis == "erased concepts":
+        pool = [c.name for c in bench.model.concepts if c.split == "held-out"]
+        concepts = pool[:value]
+    elif axis == "words of R":
+        settings = {"concept_space": "english", "num_concepts": value}
+    elif axis == "steps":
+        settings = {"steps": value}
+    else:
+        settings = {"batch_size": value}
+    run = bench.ours(concepts, 0, settings, method)
+    return {
+        "axis": axis,
+        "value": value,
+        "method": method,
+        "seconds": round(run.seconds, 2),
+        "passes": run.cost,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def plot(points: list[dict[str, Any]], path: Path) -> None:
+    """Seconds and passes along each axis, by the axis's first point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(AXES), figsize=(14, 3.6), layout="constrained")
+    markers = dict(zip(METHODS, "so^", strict=True))
+    for panel, axis in zip(panels, AXES, strict=True):
+        for method in METHODS:
+            own = [p for p in points if p["axis"] == axis and p["method"] == method]
+            for key, style in (("seconds", "-"), ("passes", "--"), ("peak_memory_mb", ":")):
+                if own:
+                    values = [p[key] / own[0][key] for p in own]
+                    label = f"{method}: {key.replace('peak_memory_mb', 'peak memory')}"
+                    at = [p["value"] for p in own]
+                    panel.plot(at, values, style, marker=markers[method], label=label)
+        panel.set(xlabel=axis, xscale="log", yscale="log", ylabel=f"by {AXES[axis][0]}")
+        panel.legend(fontsize=6)
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    print(json.dumps(point(sys.argv[1], int(sys.argv[2]), sys.argv[3])))

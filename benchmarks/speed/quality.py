@@ -1,0 +1,148 @@
+"""Is it as good? Both schedules on the same concepts, seeds and noises, as paired differences."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed.runs import Bench, Eye, Run
+from erasekit.metrics.statistics import crossed_interval
+from erasekit.records import Estimate
+
+CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
+SEEDS = (0, 1, 2)
+WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
+"""What counts as equal: points of delta, and points of ESR-1."""
+
+
+def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Run what `path` has no line for; both schedules of a concept and seed in turn."""
+    bench = Bench.icons()
+    eye = Eye(bench)
+    lines = read(path)
+    done = {(line["schedule"], line["concept"], line["seed"]) for line in lines}
+    for concept in concepts:
+        for seed in seeds:
+            for schedule in ("published", "erasekit"):
+                if (schedule, concept, seed) in done:
+                    continue
+                run = (
+                    bench.published(concept, seed)
+                    if schedule == "published"
+                    else bench.ours([concept], seed)
+                )
+                line = _line(schedule, concept, seed, run, eye)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                lines.append(line)
+                print(
+                    f"{schedule}, {concept}, seed {seed}: ESR-1 {100 * line['esr1']:.0f} %, "
+                    f"{line['passes']} passes, {line['seconds']:.1f} s",
+                    flush=True,
+                )
+    wanted = {(concept, seed) for concept in concepts for seed in seeds}
+    return [line for line in lines if (line["concept"], line["seed"]) in wanted]
+
+
+def _line(schedule: str, concept: str, seed: int, run: Run, eye: Eye) -> dict[str, Any]:
+    base, after = eye.look(concept), eye.look(concept, run.tensors)
+    return {
+        "schedule": schedule,
+        "concept": concept,
+        "seed": seed,
+        "passes": run.cost,
+        "seconds": run.seconds,
+        "esr1": after["esr1"],
+        "before": base["kept"],
+        "after": after["kept"],
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Finished lines."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, list[str]]:
+    """delta per (erased, kept) pair, noise and run, NaN where a run has no such pair.
+
+    Returns:
+        [pairs, noises, runs], and which erased concept each run is of.
+    """
+    own = sorted(
+        (line for line in lines if line["schedule"] == schedule),
+        key=lambda line: (line["concept"], line["seed"]),
+    )
+    pairs = list(dict.fromkeys((line["concept"], kept) for line in own for kept in line["after"]))
+    noises = len(next(iter(own[0]["after"].values())))
+    found = np.full((len(pairs), noises, len(own)), np.nan)
+    for r, line in enumerate(own):
+        for kept, after in line["after"].items():
+            before = line["before"][kept]
+            found[pairs.index((line["concept"], kept)), :, r] = np.subtract(before, after)
+    return found, [line["concept"] for line in own]
+
+
+def report(lines: Sequence[dict[str, Any]]) -> str:
+    """The comparison as markdown."""
+    ours, runs = deltas(lines, "erasekit")
+    theirs, _ = deltas(lines, "published")
+    difference = crossed_interval(ours - theirs, strata=runs)
+    rows = []
+    for name, values in (("published", theirs), ("erasekit", ours)):
+        own = [line for line in lines if line["schedule"] == name]
+        estimate = crossed_interval(values, strata=runs)
+        passes = float(np.mean([line["passes"] for line in own]))
+        esr1 = 100 * float(np.mean([line["esr1"] for line in own]))
+        rows.append(f"| {name} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} |")
+    esr = esr_difference(lines)
+    ratio = np.mean(
+        [line["passes"] for line in lines if line["schedule"] == "published"]
+    ) / np.mean([line["passes"] for line in lines if line["schedule"] == "erasekit"])
+    return "\n".join(
+        [
+            "| schedule | ESR-1 | mean delta, held-out | UNet passes |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"erasekit - published: delta {_text(difference)} "
+            f"({verdict(difference, WITHIN_DELTA, -1)}), ESR-1 {_text(esr)} points "
+            f"({verdict(esr, WITHIN_ESR, 1)}). Passes: {ratio:.1f} times fewer.",
+        ]
+    )
+
+
+def esr_difference(lines: Sequence[dict[str, Any]]) -> Estimate:
+    """Mean difference of ESR-1 in points over concepts and seeds, paired, with a t interval."""
+    by_run: dict[tuple[str, int], dict[str, float]] = {}
+    for line in lines:
+        by_run.setdefault((line["concept"], line["seed"]), {})[line["schedule"]] = line["esr1"]
+    apart = np.array([100 * (both["erasekit"] - both["published"]) for both in by_run.values()])
+    return crossed_interval(apart[None, :, None])
+
+
+def verdict(estimate: Estimate, within: float, better: int) -> str:
+    """Whether the interval lies within the limits, in words.
+
+    Args:
+        better: the sign of a difference that favours erasekit.
+    """
+    low, high = sorted((better * estimate.low, better * estimate.high))
+    if math.isnan(low):
+        return "no interval"
+    if -within <= low and high <= within:
+        return f"equal within {within:g}"
+    if low >= -within:
+        return f"not worse by more than {within:g}"
+    return f"not shown to be equal within {within:g}"
+
+
+def _text(estimate: Estimate) -> str:
+    return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"

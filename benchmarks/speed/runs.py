@@ -1,0 +1,158 @@
+"""One erasure each: erasekit's gumbel with its defaults, and the published schedule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks.speed.published import PublishedConfig, erase_as_published
+from benchmarks.tuning.published import installed
+from erasekit.bench.icons import paper_world
+from erasekit.bench.quick import quick_concepts
+from erasekit.bench.suite import Suite
+from erasekit.concepts import Erasure
+from erasekit.diffusion.concept_space import concept_space
+from erasekit.diffusion.loading import LoadedModel, load_model
+from erasekit.diffusion.passes import PassCount
+from erasekit.diffusion.sampling import generate
+from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.loading import load_scorer
+from erasekit.plugin.registry import Registry
+from erasekit.training.callbacks import Callback
+from erasekit.training.erase import erase
+
+LEARNING_RATE = 3e-4
+"""Of both schedules; the number of steps is what the tuning rule chooses."""
+PUBLISHED_STEPS = 100
+"""Steps on theta': the fewest at which ESR-1 is 90 % on all tuning concepts (see README.md)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one erasure gave.
+
+    Attributes:
+        tensors: trained values by name.
+        forward, backward: batch-weighted UNet passes.
+        seconds: from the loaded model to the trained tensors.
+    """
+
+    tensors: Mapping[str, Tensor]
+    forward: int
+    backward: int
+    seconds: float
+
+    @property
+    def cost(self) -> int:
+        """Forward + 2 backward."""
+        return self.forward + 2 * self.backward
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model and what scores it."""
+
+    model: LoadedModel
+    registry: Registry
+
+    @classmethod
+    def icons(cls) -> Bench:
+        """The model in the wheel."""
+        registry = Registry()
+        return cls(load_model("icons", registry), registry)
+
+    def ours(
+        self,
+        concepts: Sequence[str],
+        seed: int,
+        settings: Mapping[str, Any] | None = None,
+        method: str = "gumbel",
+        callbacks: Sequence[Callback] = (),
+    ) -> Run:
+        """erasekit, with its defaults where `settings` says nothing."""
+        began = time.perf_counter()
+        erasure = Erasure(tuple(self.model.concept(name) for name in concepts))
+        edit = erase(
+            self.model,
+            method,
+            erasure,
+            registry=self.registry,
+            seed=seed,
+            settings=settings,
+            callbacks=callbacks,
+        )
+        passes = edit.info["unet_passes"]
+        seconds = time.perf_counter() - began
+        return Run(edit.tensors, passes["forward"], passes["backward"], seconds)
+
+    def published(self, concept: str, seed: int, steps: int = PUBLISHED_STEPS) -> Run:
+        """The published schedule, with the same R as erasekit's default."""
+        began = time.perf_counter()
+        family, passes = self.model.family, PassCount()
+        erasure = Erasure((self.model.concept(concept),))
+        size = self.model.descriptor.defaults["*"]["num_concepts"]
+        space = concept_space(self.model, erasure, self.registry)
+        space = space.nearest(family.word_features([concept]), size)
+        tensors, _ = erase_as_published(
+            self.model.pipeline,
+            family.embed_prompts([concept]),
+            space.prompt_embeds,
+            family.unconditional_embeds(),
+            PublishedConfig(loops=2 * steps, learning_rate=LEARNING_RATE),
+            seed,
+            passes=passes,
+        )
+        seconds = time.perf_counter() - began
+        return Run(tensors, passes.forward, passes.backward, seconds)
+
+
+@dataclass
+class Eye:
+    """Draws and scores: an erased concept and held-out others, with or without trained values.
+
+    Attributes:
+        erased_images, kept_images: starting noises per concept, counted from 0.
+        near, far: how many held-out neighbours of what is erased, and others.
+    """
+
+    bench: Bench
+    erased_images: int = 20
+    kept_images: int = 4
+    near: int = 6
+    far: int = 6
+
+    def __post_init__(self) -> None:
+        model = self.bench.model
+        self.scorer = load_scorer(model.descriptor.scorer, self.bench.registry)
+        self.suite = Suite("speed", "1", "", tuple(model.concepts) or paper_world())
+        self.labels = LabelSet(self.suite.classes())
+
+    def look(self, concept: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """`esr1` of the concept, and `kept`: alignment per held-out concept and noise."""
+        model = self.bench.model
+        erasure = Erasure((model.concept(concept),))
+        kept = quick_concepts(self.suite, erasure, self.near, self.far)
+        names = [concept] * self.erased_images + [k for k in kept for _ in range(self.kept_images)]
+        seeds = [*range(self.erased_images), *(list(range(self.kept_images)) * len(kept))]
+        with installed(model.unet, tensors) if tensors else nullcontext():
+            images = generate(model, names, seeds, batch_size=32)
+        ranks = self.labels.ranks(
+            self.scorer, images[: self.erased_images], [concept] * self.erased_images
+        )
+        scores = [
+            score.value
+            for score in self.scorer.score(
+                images[self.erased_images :], names[self.erased_images :]
+            )
+        ]
+        rows = np.reshape(scores, (len(kept), self.kept_images)).tolist()
+        return {
+            "esr1": float(np.mean(np.asarray(ranks) > 1)),
+            "kept": dict(zip(kept, rows, strict=True)),
+        }

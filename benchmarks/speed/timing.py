@@ -1,0 +1,159 @@
+"""Seconds and passes, in turn (A B A B) within one process, as ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from benchmarks.speed.ablation import VARIANTS
+from benchmarks.speed.runs import Bench, Run
+from erasekit.diffusion.sampling import generate
+from erasekit.training.callbacks import Callback
+
+
+def in_turn(runs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
+    """Every run once a round, after one round that warms up and does not count."""
+    found: dict[str, list[Run]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+            print(f"round {number + 1}, {name}: {found[name][-1].seconds:.2f} s", flush=True)
+    return found
+
+
+def ratios(found: Mapping[str, list[Run]], base: str) -> list[dict[str, Any]]:
+    """Seconds and passes of each by those of `base`, round by round: min, median, max."""
+    rows = []
+    for name, runs in found.items():
+        times = [r.seconds / b.seconds for r, b in zip(runs, found[base], strict=True)]
+        rows.append(
+            {
+                "name": name,
+                "passes": runs[0].cost,
+                "forward": runs[0].forward,
+                "backward": runs[0].backward,
+                "passes_ratio": runs[0].cost / found[base][0].cost,
+                "seconds_median": statistics.median(run.seconds for run in runs),
+                "ratio_min": min(times),
+                "ratio_median": statistics.median(times),
+                "ratio_max": max(times),
+            }
+        )
+    return rows
+
+
+def against_published(rounds: int, concept: str = "garbage truck") -> list[dict[str, Any]]:
+    """The published schedule by erasekit's default."""
+    bench = Bench.icons()
+    bench.ours([concept], 0, {"steps": 2})  # warm up
+    runs = {
+        "erasekit": lambda: bench.ours([concept], 0),
+        "published": lambda: bench.published(concept, 0),
+    }
+    return ratios(in_turn(runs, rounds), "erasekit")
+
+
+def ablations(rounds: int, concept: str = "garbage truck") -> list[dict[str, Any]]:
+    """Each idea switched off, by the default."""
+    bench = Bench.icons()
+    bench.ours([concept], 0, {"steps": 2})
+    runs = {v.name: (lambda v=v: v.run(bench, concept)) for v in VARIANTS}
+    return ratios(in_turn(runs, rounds), "default")
+
+
+def overhead(rounds: int, concept: str = "garbage truck") -> dict[str, Any]:
+    """The default's training loop by the bare passes that it makes.
+
+    The bare passes have the loop's own batch shapes: the loop's inputs are written down once and
+    the UNet is called with them again, forward and, where the loop did, backward into the
+    parameters (or the embeddings).
+    """
+    bench = Bench.icons()
+    family = bench.model.family
+    calls: list[tuple[Any, ...]] = []
+    plain = family._run_unet
+
+    class Clock(Callback):
+        """Writes down the passes of the loop, and how long it took."""
+
+        def on_start(self, step: int, total_steps: int) -> None:
+            calls.clear()
+            self.began = time.perf_counter()
+
+        def on_end(self) -> None:
+            self.seconds = time.perf_counter() - self.began
+
+    def written(latents: Any, timesteps: Any, embeds: Any) -> Any:
+        calls.append((latents.detach(), timesteps, embeds.detach(), torch.is_grad_enabled()))
+        return plain(latents, timesteps, embeds)
+
+    scope = [p for name, p in bench.model.unet.named_parameters() if "attn2" in name]
+    bench.ours([concept], 0, {"steps": 2})
+    shares = []
+    for _ in range(rounds):
+        family._run_unet = written  # type: ignore[method-assign]
+        bench.ours([concept], 0, callbacks=[Clock()])
+        family._run_unet = plain  # type: ignore[method-assign]
+        clock = Clock()
+        recorded = list(calls)
+        bench.ours([concept], 0, callbacks=[clock])
+        began = time.perf_counter()
+        for latents, timesteps, embeds, wanted in recorded:
+            with torch.set_grad_enabled(wanted):
+                if wanted:
+                    for parameter in scope:
+                        parameter.requires_grad_(True)
+                output = plain(latents, timesteps, embeds)
+                if wanted:
+                    torch.autograd.grad(output.square().mean(), scope)
+                    bench.model.unet.requires_grad_(False)
+        shares.append(clock.seconds / (time.perf_counter() - began))
+    return {
+        "passes": len(calls),
+        "min": min(shares),
+        "median": statistics.median(shares),
+        "max": max(shares),
+    }
+
+
+def drawing(rounds: int, images: int = 64) -> list[dict[str, Any]]:
+    """Images per second of erasekit's sampler and of a bare diffusers loop, by batch size."""
+    bench = Bench.icons()
+    pipeline, descriptor = bench.model.pipeline, bench.model.descriptor
+    prompts = ["church"] * images
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for batch in (8, 16, 32, 64):
+        own, bare = [], []
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            generate(bench.model, prompts, range(images), batch_size=batch)
+            own.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            for start in range(0, images, batch):
+                pipeline(
+                    prompts[start : start + batch],
+                    num_inference_steps=descriptor.num_inference_steps,
+                    guidance_scale=descriptor.guidance_scale,
+                    generator=[
+                        torch.Generator().manual_seed(i) for i in range(start, start + batch)
+                    ],
+                    output_type="np",
+                )
+            bare.append(time.perf_counter() - began)
+        shares = [b / o for o, b in zip(own[1:], bare[1:], strict=True)]
+        rows.append(
+            {
+                "batch": batch,
+                "images_per_second": images / statistics.median(own[1:]),
+                "bare_images_per_second": images / statistics.median(bare[1:]),
+                "ratio_min": min(shares),
+                "ratio_median": statistics.median(shares),
+                "ratio_max": max(shares),
+            }
+        )
+    return rows
