@@ -126,15 +126,8 @@ def bench(
             return
         records = _run(runner, sweep, plan)
         summary = summarise(records)
-    about = {
-        "model": loaded.id,
-        "model_hash": loaded.hash,
-        "suite": scaled.name,
-        "suite_version": scaled.version,
-        "scorer": judge.identity,
-        "store": str(folder),
-    }
-    results = {**about, **summary_json(summary)}
+    about = runner.manifest(sweep, plan).about
+    results = {**about, "store": str(folder), **summary_json(summary)}
     _save(store, results, summary, records)
     if as_json:
         print_json(results)
