@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from erasekit.bench.claims import POLL, Holder
+from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
@@ -329,19 +330,11 @@ class BenchmarkRunner:
         )
 
     def _erasure_passes(self, missing: list[PlannedCell]) -> int | None:
-        """Passes of the missing erasures, by records of the same method and settings."""
-        known: dict[str, list[int]] = {}
-        for record in self.store.records() if missing else ():
-            if record.status == "done":
-                made_by = record.cell.identity["erasure"]
-                known.setdefault(_cost_key(made_by), []).append(record.unet_passes)
-        total = 0.0
-        for planned in missing:
-            costs = known.get(_cost_key(planned.cell.identity["erasure"]))
-            if not costs:
-                return None
-            total += sum(costs) / len(costs)
-        return round(total)
+        """Passes of the missing erasures, where there are records to go by for each."""
+        costs = ErasureCosts(self.store)
+        known = [costs.known(planned) for planned in missing]
+        there = [cost for cost in known if cost is not None]
+        return round(sum(there)) if len(there) == len(known) else None
 
 
 class _Forward(Callback):
@@ -370,7 +363,3 @@ def _paired(
         for page, ones, others in zip(case.pages, before, after, strict=True)
         for what, one, other in zip(page, ones, others, strict=True)
     )
-
-
-def _cost_key(made_by: Any) -> str:
-    return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"
