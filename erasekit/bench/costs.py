@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,8 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     per_step = 3 * rows * (branches + settings.get("ascent_steps", 0))
     trajectories = 0
     if settings["latents_from"] == "frozen":
-        trajectories = len(made_by["erasure"]["erased"]) * settings["trajectories"]
+        erased = len(made_by["erasure"]["erased"])
+        trajectories = erased * math.ceil(settings["trajectories"] / erased)
         trajectories += words * settings["keep_trajectories"]
     else:  # half a trajectory on average, anew in each step
         per_step += branches * rows * settings["trajectory_steps"]

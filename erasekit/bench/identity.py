@@ -18,7 +18,7 @@ from erasekit.metrics.labels import LabelSet
 from erasekit.plugin.registry import Registry
 from erasekit.records import content_key
 
-WITHOUT_EFFECT = frozenset({"checkpoint_every"})
+WITHOUT_EFFECT = frozenset({"checkpoint_every", "trajectory_memory"})
 """Settings that change no number."""
 
 

@@ -24,12 +24,14 @@ def make_small(make_sweep):
 
 def test_passes_by_settings_are_near_the_count(runner, make_small, registry) -> None:
     """Within a half of what the UNet counted, for every built-in method."""
-    for record in runner.run(sweep := make_small(*METHODS), runner.plan(sweep))[1:]:
+    sweep = make_small(*METHODS, cases="church+banana", trajectories=3)
+    for record in runner.run(sweep, runner.plan(sweep))[1:]:
         guess = passes_by_settings(record.cell.identity["erasure"], runner.model, registry)
         assert record.unet_passes / 1.5 <= guess <= record.unet_passes * 1.5, record.cell.method
     # With records to go by it is exact.
     costs = ErasureCosts(runner.store)
-    plan = runner.plan(make_small(*METHODS, seeds=2))
+    more = make_small(*METHODS, cases="church+banana", trajectories=3, seeds=2)
+    plan = runner.plan(more)
     for planned in plan.missing:
         assert costs.known(planned) == costs.expected(planned, runner.model, registry)
     assert plan.erasure_passes == sum(r.unet_passes for r in runner.store.records())
