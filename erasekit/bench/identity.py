@@ -9,6 +9,7 @@ from typing import Any
 
 import erasekit
 from erasekit.bench.prompts import PAGE, EvaluatedConcept
+from erasekit.bench.source import SAMPLING, TRAINING, source_hash
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure
 from erasekit.diffusion.loading import LoadedModel, hash_weights
@@ -17,7 +18,7 @@ from erasekit.metrics.labels import LabelSet
 from erasekit.plugin.registry import Registry
 from erasekit.records import content_key
 
-WITHOUT_EFFECT = frozenset({"checkpoint_every"})
+WITHOUT_EFFECT = frozenset({"checkpoint_every", "trajectory_memory"})
 """Settings that change no number."""
 
 
@@ -39,6 +40,7 @@ def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
         "dtype": str(model.family.dtype),
         "batch": PAGE,
         "erasekit": erasekit.__version__,
+        "source": source_hash(SAMPLING),
     }
 
 
@@ -62,6 +64,7 @@ def erasure_identity(
         "erasure": asdict(erasure),
         "seed": seed,
         "erasekit": erasekit.__version__,
+        "source": source_hash(TRAINING),
     }
 
 

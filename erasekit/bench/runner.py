@@ -1,11 +1,22 @@
-"""Runs the cells of a sweep that are missing, one after the other."""
+"""Runs the cells of a sweep that are missing, beside other processes that do the same.
+
+An edit with its images, scores and record is one piece of work, claimed as a whole; a base sheet
+is another. A process takes what is free, comes back for what others had, and ends when all is
+there, whoever made it.
+"""
 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from erasekit.bench.claims import POLL, Holder
+from erasekit.bench.costs import ErasureCosts
+from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
@@ -38,7 +49,10 @@ class Observer:
         """Images were drawn."""
 
     def on_record(self, record: Record) -> None:
-        """A cell is done, or has failed."""
+        """A cell is done, or has failed; here or in another process."""
+
+    def on_waiting(self, holder: Holder | None) -> None:
+        """All that is left is claimed by other processes, such as `holder`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,7 @@ class Plan:
         image_passes: UNet passes of these images.
         erasure_passes: UNet passes of the missing erasures, going by finished ones of the same
             method and settings; None where there is none to go by.
+        replaces: when the failed records were written that will be replaced, by cell.
     """
 
     cases: tuple[PlannedCase, ...]
@@ -61,6 +76,7 @@ class Plan:
     images: int
     image_passes: int
     erasure_passes: int | None
+    replaces: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[PlannedCell]:
@@ -99,6 +115,7 @@ class BenchmarkRunner:
         sheets = self._sheets(sweep)
         missing: list[PlannedCell] = []
         failed: list[PlannedCell] = []
+        replaces: dict[str, int] = {}
         to_draw: dict[str, int] = {}
         for case in cases:
             for page in case.pages:
@@ -112,6 +129,8 @@ class BenchmarkRunner:
                 if record is not None and not retry_failed:
                     failed.append(cell)
                     continue
+                if record is not None:
+                    replaces[cell.cell.key] = self.store.stamp(cell.cell.key) or 0
                 missing.append(cell)
                 for page in case.pages:
                     sheet = sheets.sheet(page, cell.edit_key)
@@ -127,42 +146,133 @@ class BenchmarkRunner:
             images,
             images * per_image,
             self._erasure_passes(missing),
+            replaces,
         )
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:
         """Run what `plan` says, and give all records: per case base first, then its cells.
 
-        A cell that fails is recorded with its error and the sweep goes on.
+        A cell that fails is recorded with its error and the sweep goes on. What other processes
+        are at is waited for.
 
         Raises:
             Interrupted: Ctrl-C; what was finished is kept.
             OutputError: the store can't be written.
         """
         self.store.prepare()
+        manifest = self.manifest(sweep, plan)
+        self.store.put_manifest(manifest)
         sheets = self._sheets(sweep)
         missing = {cell.cell.key for cell in plan.missing}
-        records: list[Record] = []
-        done = 0
+        to_do = {
+            case.erasure.label: [cell for cell in case.cells if cell.cell.key in missing]
+            for case in plan.cases
+        }
         try:
-            for case in plan.cases:
-                self.observer.on_base(case.erasure.label)
-                base = self._score(sheets, case, self.model.hash, None)
-                records.append(self._base_record(sheets, case, base))
-                for planned in case.cells:
-                    if planned.cell.key in missing:
-                        record = self._run_cell(sheets, case, planned, base)
-                        self.store.put_record(record)
-                        self.observer.on_record(record)
-                        done += 1
-                    found = self.store.record(planned.cell.key)
-                    assert found is not None
-                    records.append(found)
+            self._share(sheets, plan, to_do)
         except (KeyboardInterrupt, Interrupted) as stop:
+            done = len(missing) - sum(len(cells) for cells in to_do.values())
             raise Interrupted(
                 f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
                 "The same command goes on from there."
             ) from stop
-        return records
+        return self.store.records_of(manifest)
+
+    def manifest(self, sweep: Sweep, plan: Plan) -> Manifest:
+        """What the sweep consists of, as the store keeps it."""
+        about = {
+            "model": self.model.id,
+            "model_hash": self.model.hash,
+            "suite": sweep.suite.name,
+            "suite_version": sweep.suite.version,
+            "scorer": self.scorer.identity,
+        }
+        cases = tuple(
+            ListedCase(
+                case.erasure.label,
+                self._base_cell(case).key,
+                tuple(
+                    ListedCell(p.cell.method, p.cell.erased, p.cell.seed, p.cell.key, p.edit_key)
+                    for p in case.cells
+                ),
+            )
+            for case in plan.cases
+        )
+        return Manifest(about, cases, datetime.now(UTC).isoformat())
+
+    def _share(self, sheets: SheetScorer, plan: Plan, to_do: dict[str, list[PlannedCell]]) -> None:
+        """Take free cells out of `to_do` until none is left; every case's base comes first."""
+        bases: dict[str, list[tuple[ConceptScores, ...]]] = {}
+        while True:
+            before = sum(len(cells) for cells in to_do.values())
+            for case in plan.cases:
+                label = case.erasure.label
+                if label not in bases:
+                    self.observer.on_base(label)
+                    bases[label] = self._base(sheets, case)
+                for planned in list(to_do[label]):
+                    if self._settle(sheets, case, planned, bases[label], plan.replaces):
+                        to_do[label].remove(planned)
+            left = [cell for cells in to_do.values() for cell in cells]
+            if not left:
+                return
+            if len(left) == before:
+                self.observer.on_waiting(self.store.claims.noted(left[0].edit_key))
+                time.sleep(POLL)
+
+    def _settle(
+        self,
+        sheets: SheetScorer,
+        case: PlannedCase,
+        planned: PlannedCell,
+        base: list[tuple[ConceptScores, ...]],
+        replaces: Mapping[str, int],
+    ) -> bool:
+        """Run a cell unless another process is at it; gives whether its record is there."""
+        with self.store.claims.tried(planned.edit_key) as mine:
+            if not mine:
+                return False
+            key = planned.cell.key
+            record = self.store.record(key)
+            if record is None or (
+                record.status == "failed" and self.store.stamp(key) == replaces.get(key)
+            ):
+                record = self._run_cell(sheets, case, planned, base)
+                self.store.put_record(record)
+        self.observer.on_record(record)
+        return True
+
+    def _base(self, sheets: SheetScorer, case: PlannedCase) -> list[tuple[ConceptScores, ...]]:
+        """Scores of the un-erased model, page by page; kept as the case's base record."""
+        wanted = [sheets.sheet(page, self.model.hash) for page in case.pages]
+        for sheet in wanted:  # first those that are free, so that processes share the drawing
+            if sheets.known(sheet, case.labels) is None:
+                with self.store.claims.tried(sheet.key) as mine:
+                    if mine:
+                        sheets.scores(sheet, case.labels)
+        scores = []
+        for sheet in wanted:
+            found = sheets.known(sheet, case.labels)
+            if found is None:
+                with self.store.claims.held(sheet.key, self.observer.on_waiting):
+                    found = sheets.scores(sheet, case.labels)
+            scores.append(found)
+        record = Record(
+            self._base_cell(case),
+            "done",
+            _paired(case, scores, scores),
+            seconds=0.0,
+            sheets=tuple(sheet.key for sheet in wanted),
+        )
+        if self.store.base(record.cell.key) is None:
+            self.store.put_base(record)
+        return scores
+
+    def _base_cell(self, case: PlannedCase) -> Cell:
+        evaluation = case.cells[0].cell.identity["evaluation"]
+        return Cell(
+            BASE, case.erasure.label, 0, {"model": self.model.hash, "evaluation": evaluation}
+        )
 
     def _run_cell(
         self,
@@ -175,7 +285,10 @@ class BenchmarkRunner:
         self.observer.on_cell(cell)
         try:
             edit = self._edit(planned)
-            after = self._score(sheets, case, planned.edit_key, edit)
+            after = [
+                sheets.scores(sheets.sheet(page, planned.edit_key), case.labels, edit)
+                for page in case.pages
+            ]
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised
@@ -211,42 +324,17 @@ class BenchmarkRunner:
             edit = self.store.edit(planned.edit_key) or made
         return edit
 
-    def _score(
-        self, sheets: SheetScorer, case: PlannedCase, weights: str, edit: Edit | None
-    ) -> list[tuple[ConceptScores, ...]]:
-        return [
-            sheets.scores(sheets.sheet(page, weights), case.labels, edit) for page in case.pages
-        ]
-
-    def _base_record(
-        self, sheets: SheetScorer, case: PlannedCase, base: list[tuple[ConceptScores, ...]]
-    ) -> Record:
-        evaluation = case.cells[0].cell.identity["evaluation"]
-        cell = Cell(
-            BASE, case.erasure.label, 0, {"model": self.model.hash, "evaluation": evaluation}
-        )
-        keys = tuple(sheets.sheet(page, self.model.hash).key for page in case.pages)
-        return Record(cell, "done", _paired(case, base, base), seconds=0.0, sheets=keys)
-
     def _sheets(self, sweep: Sweep) -> SheetScorer:
         return SheetScorer(
             self.model, self.scorer, self.store, sweep.suite, self.observer.on_images
         )
 
     def _erasure_passes(self, missing: list[PlannedCell]) -> int | None:
-        """Passes of the missing erasures, by records of the same method and settings."""
-        known: dict[str, list[int]] = {}
-        for record in self.store.records() if missing else ():
-            if record.status == "done":
-                made_by = record.cell.identity["erasure"]
-                known.setdefault(_cost_key(made_by), []).append(record.unet_passes)
-        total = 0.0
-        for planned in missing:
-            costs = known.get(_cost_key(planned.cell.identity["erasure"]))
-            if not costs:
-                return None
-            total += sum(costs) / len(costs)
-        return round(total)
+        """Passes of the missing erasures, where there are records to go by for each."""
+        costs = ErasureCosts(self.store)
+        known = [costs.known(planned) for planned in missing]
+        there = [cost for cost in known if cost is not None]
+        return round(sum(there)) if len(there) == len(known) else None
 
 
 class _Forward(Callback):
@@ -275,7 +363,3 @@ def _paired(
         for page, ones, others in zip(case.pages, before, after, strict=True)
         for what, one, other in zip(page, ones, others, strict=True)
     )
-
-
-def _cost_key(made_by: Any) -> str:
-    return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"

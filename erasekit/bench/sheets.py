@@ -98,19 +98,27 @@ class SheetScorer:
             labels: the classes that a concept's rank is among.
             edit: the edit whose key the sheet's weights are; None draws with the base model.
         """
-        identity = {
+        found = self.known(sheet, labels)
+        if found is not None:
+            return found
+        identity = self._identity(sheet, labels)
+        rows = score_page(self.scorer, labels, sheet.page, self._images(sheet, edit))
+        self.store.put_scores(content_key(identity), rows, identity)
+        return rows
+
+    def known(self, sheet: Sheet, labels: LabelSet) -> tuple[ConceptScores, ...] | None:
+        """Scores of a sheet that the store has, with its images, or None."""
+        if not self.store.sheet_path(sheet.key).is_file():
+            return None
+        return self.store.scores(content_key(self._identity(sheet, labels)))
+
+    def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
+        return {
             "sheet": sheet.key,
             "scorer": self.scorer.identity,
             "labels": content_key(labels.identity),
             "targets": [concept.concept for concept in sheet.page],
         }
-        key = content_key(identity)
-        found = self.store.scores(key)
-        if found is not None and self.store.sheet_path(sheet.key).is_file():
-            return found
-        rows = score_page(self.scorer, labels, sheet.page, self._images(sheet, edit))
-        self.store.put_scores(key, rows, identity)
-        return rows
 
     def _images(self, sheet: Sheet, edit: Edit | None) -> Images:
         images = self.store.sheet(sheet.key, sheet.shape)

@@ -1,14 +1,18 @@
 """Everything a sweep leaves on disk, each file named by what it depends on.
 
     store.json                  what this folder is
+    sweeps/KEY.json             which cells a sweep consists of, in its table's order
+    base/KEY.json               one record per erased set of the model before any erasure
     cells/KEY.json              one record per erasure with its evaluation
     edits/KEY/                  the edit of an erasure, as `Edit.save` writes it
     sheets/KEY.png              images of one page: a row per prompt, a column per noise
     scores/KEY.json             one scorer's scores of one sheet
+    claims/KEY.lock             locked while a process works on that edit or base sheet
 
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
 it is not. Files are written whole or not at all, so that a crash, or a second process, loses
-nothing that was finished.
+nothing that was finished. Whoever writes one holds its claim, so what is half written beside it was
+left by a process that died, and is removed. No torch here, except where edits are.
 """
 
 from __future__ import annotations
@@ -19,21 +23,26 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from erasekit.edits import Edit, load_edit
+from erasekit.bench.claims import Claims
+from erasekit.bench.manifest import Manifest
 from erasekit.errors import EditError, OutputError
 from erasekit.files import (
     atomic_path,
     atomic_write_json,
     check_output_folder,
+    remove_leftovers,
     writing,
 )
 from erasekit.metrics.base import Images
 from erasekit.records import ConceptScores, Record, concept_scores, nan_to_null
+
+if TYPE_CHECKING:
+    from erasekit.edits import Edit
 
 SCHEMA = 1
 MARKER = "store.json"
@@ -48,6 +57,7 @@ class RecordStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.claims = Claims(root / "claims")
         if not (root / MARKER).is_file():
             check_output_folder(root, overwrite=False)
             return
@@ -65,22 +75,56 @@ class RecordStore:
 
     def record(self, key: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""
-        data = _read_json(self.root / "cells" / f"{key}.json")
-        try:
-            return Record.from_json(data) if data else None
-        except (KeyError, TypeError, ValueError):
-            return None
+        return _read_record(self.root / "cells" / f"{key}.json")
 
     def records(self) -> Iterator[Record]:
-        """All records, in no order that means anything."""
-        for path in sorted((self.root / "cells").glob("*.json")):
+        """The records of all erasures, in no order that means anything."""
+        for path in sorted((self.root / "cells").glob("[!.]*.json")):
             record = self.record(path.stem)
             if record is not None:
                 yield record
 
     def put_record(self, record: Record) -> None:
-        """Write a record."""
-        atomic_write_json(self.root / "cells" / f"{record.cell.key}.json", record.to_json())
+        """Write the record of a cell."""
+        _write_json(self.root / "cells" / f"{record.cell.key}.json", record.to_json())
+
+    def stamp(self, key: str) -> int | None:
+        """When the record of a cell was written (ns), or None; another record has another."""
+        try:
+            return (self.root / "cells" / f"{key}.json").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def base(self, key: str) -> Record | None:
+        """The base record of an erased set, or None."""
+        return _read_record(self.root / "base" / f"{key}.json")
+
+    def put_base(self, record: Record) -> None:
+        """Write the base record of an erased set."""
+        atomic_write_json(self.root / "base" / f"{record.cell.key}.json", record.to_json())
+
+    def manifests(self) -> list[Manifest]:
+        """The sweeps that were run on this store, the latest last."""
+        found = []
+        for path in sorted((self.root / "sweeps").glob("[!.]*.json")):
+            data = _read_json(path)
+            try:
+                found.append(Manifest.from_json(data or {}))
+            except (KeyError, TypeError, ValueError):
+                continue
+        return sorted(found, key=lambda manifest: manifest.started)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Write what a sweep consists of."""
+        atomic_write_json(self.root / "sweeps" / f"{manifest.key}.json", manifest.to_json())
+
+    def records_of(self, manifest: Manifest) -> list[Record]:
+        """The records of a sweep that are there: per erased set base first, then its cells."""
+        found = []
+        for case in manifest.cases:
+            found.append(self.base(case.base))
+            found += [self.record(cell.key) for cell in case.cells]
+        return [record for record in found if record is not None]
 
     def scores(self, key: str) -> tuple[ConceptScores, ...] | None:
         """The scores of a sheet, one per row, or None."""
@@ -98,9 +142,7 @@ class RecordStore:
             {"prompt": r.prompt, "noises": r.noises, "scores": r.scores, "ranks": r.ranks}
             for r in rows
         ]
-        atomic_write_json(
-            self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity})
-        )
+        _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
 
     def sheet_path(self, key: str) -> Path:
         """Where the images of a sheet are."""
@@ -128,11 +170,14 @@ class RecordStore:
         pixels = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
         note = PngImagePlugin.PngInfo()
         note.add_itxt("erasekit", json.dumps(identity, sort_keys=True, ensure_ascii=False))
+        remove_leftovers(self.sheet_path(key))
         with atomic_path(self.sheet_path(key)) as temporary:
             Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=note)
 
     def edit(self, key: str) -> Edit | None:
         """An edit that was made before, or None."""
+        from erasekit.edits import load_edit
+
         try:
             return load_edit(self.root / "edits" / key)
         except EditError:
@@ -141,6 +186,8 @@ class RecordStore:
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
         folder = self.root / "edits" / key
+        for left in folder.parent.glob(f".{key}.*"):
+            shutil.rmtree(left, ignore_errors=True)
         temporary = folder.with_name(f".{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
         with writing(folder):
             try:
@@ -150,6 +197,19 @@ class RecordStore:
                 temporary.replace(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    remove_leftovers(path)
+    atomic_write_json(path, value)
+
+
+def _read_record(path: Path) -> Record | None:
+    data = _read_json(path)
+    try:
+        return Record.from_json(data) if data else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
+from erasekit.cli.bench_progress import watched
+from erasekit.cli.bench_runs import export, show, status
 from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
 from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import ProgressBar, print_json, print_note, progress, stderr, stdout
+from erasekit.cli.output import print_json, print_note, stderr, stdout
 from erasekit.concepts import slug
 from erasekit.config import parse_assignments
 from erasekit.errors import ConfigError
@@ -18,7 +21,7 @@ from erasekit.plugin.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
@@ -33,7 +36,11 @@ SOME_FAILED = 1
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("bench")(bench)
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(bench)
+    for command in (status, show, export):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="bench")
 
 
 def bench(
@@ -84,15 +91,19 @@ def bench(
     ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run cells that failed before again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and stop.")
+        bool, typer.Option("--dry-run", help="Say what would run and what it would take, and stop.")
     ] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Erase, draw before and after at the same noise, score, and compare methods.
 
     Finished cells are kept in the output folder: the same command again computes nothing, and
-    one more method or seed computes that one only.
+    one more method or seed computes that one only. Several of these at once, on one machine or on
+    several that share the folder, divide what is missing among them.
     """
+    if context.invoked_subcommand:
+        return
+    from erasekit.bench.forecast import forecast
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import build_suite
@@ -118,23 +129,21 @@ def bench(
         judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
         runner = BenchmarkRunner(loaded, judge, registry, store)
         plan = runner.plan(sweep, retry_failed=retry_failed)
+        told = forecast(runner, scaled, plan) if dry_run else None
         if dry_run and as_json:
-            print_json({"plan": _plan_json(plan, sweep, folder)})
+            print_json(
+                {"plan": {**_plan_json(plan, sweep, folder), "estimate": forecast_json(told)}}
+            )
             return
         _announce(plan, sweep, loaded, judge.name, folder, dry_run)
         if dry_run:
+            stdout().print(forecast_sentence(told), markup=False)
             return
-        records = _run(runner, sweep, plan)
+        with watched(runner, plan):
+            records = runner.run(sweep, plan)
         summary = summarise(records)
-    about = {
-        "model": loaded.id,
-        "model_hash": loaded.hash,
-        "suite": scaled.name,
-        "suite_version": scaled.version,
-        "scorer": judge.identity,
-        "store": str(folder),
-    }
-    results = {**about, **summary_json(summary)}
+    about = runner.manifest(sweep, plan).about
+    results = {**about, "store": str(folder), **summary_json(summary)}
     _save(store, results, summary, records)
     if as_json:
         print_json(results)
@@ -173,45 +182,6 @@ def _sweep(
         tuple(range(suite.seeds)),
         settings,
     )
-
-
-def _run(runner: BenchmarkRunner, sweep: Sweep, plan: Plan) -> Sequence[Record]:
-    with progress("Benchmarking", len(plan.missing)) as bar:
-        runner.observer = _observer(bar)
-        return runner.run(sweep, plan)
-
-
-def _observer(bar: ProgressBar) -> Observer:
-    from erasekit.bench.runner import Observer
-    from erasekit.records import Cell
-
-    class Bar(Observer):
-        """Shows cells on the bar, and behind it what the current one is at."""
-
-        def __init__(self) -> None:
-            self.cell, self.images = "", 0
-
-        def on_base(self, erased: str) -> None:
-            self._begin(f"base, {erased}")
-
-        def on_cell(self, cell: Cell) -> None:
-            self._begin(f"{cell.method}, {cell.erased}, seed {cell.seed}")
-
-        def on_status(self, text: str) -> None:
-            bar.status(f"{self.cell}: {text}")
-
-        def on_images(self, count: int) -> None:
-            self.images += count
-            bar.status(f"{self.cell}: {self.images} images drawn")
-
-        def on_record(self, record: Record) -> None:
-            bar.advance()
-
-        def _begin(self, cell: str) -> None:
-            self.cell, self.images = cell, 0
-            bar.status(cell)
-
-    return Bar()
 
 
 def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:

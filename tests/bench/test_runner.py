@@ -36,10 +36,11 @@ def frozen(records: list[Record]) -> list[str]:
 
 
 def files(store: RecordStore) -> dict[str, int]:
+    """What was computed, and when. (`sweeps` says when a sweep was last asked for.)"""
     return {
         str(p.relative_to(store.root)): p.stat().st_mtime_ns
         for p in store.root.rglob("*")
-        if p.is_file()
+        if p.is_file() and p.parent.name != "sweeps"
     }
 
 

@@ -1,0 +1,82 @@
+"""UNet passes of an erasure before it has run: by finished ones like it, else by its settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from erasekit.bench.store import RecordStore
+from erasekit.bench.sweep import PlannedCell
+from erasekit.diffusion.concept_space import words_for
+from erasekit.diffusion.loading import LoadedModel
+from erasekit.methods.gradient import PreservationStrategy
+from erasekit.plugin.registry import Registry
+
+
+class ErasureCosts:
+    """Costs of erasures, in forward passes; a backward pass counts as two.
+
+    Args:
+        store: its finished records are gone by.
+    """
+
+    def __init__(self, store: RecordStore) -> None:
+        seen: dict[str, list[int]] = {}
+        for record in store.records():
+            if record.status == "done":
+                seen.setdefault(_like(record.cell.identity), []).append(record.unet_passes)
+        self._known = {like: sum(costs) / len(costs) for like, costs in seen.items()}
+
+    def known(self, planned: PlannedCell) -> float | None:
+        """Mean cost of finished erasures with this method, these settings and as many concepts."""
+        return self._known.get(_like(planned.cell.identity))
+
+    def expected(self, planned: PlannedCell, model: LoadedModel, registry: Registry) -> float:
+        """The known cost, else what the settings come to."""
+        known = self.known(planned)
+        if known is not None:
+            return known
+        made_by = planned.cell.identity["erasure"]
+        return passes_by_settings(made_by, model, registry)
+
+
+def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry: Registry) -> float:
+    """What an erasure comes to by its method's settings, roughly.
+
+    Trajectories: every solver step is two passes, with and without the prompt. A step: each row
+    of the erase branch, and of the keep branch where there is one, forward and backward; each
+    ascent the same. A method without `batch_size`, such as a closed form, counts as nothing.
+
+    Args:
+        made_by: the erasure's part of a cell's identity.
+        model: whose words a concept space defaults to.
+        registry: where method and strategy are registered.
+    """
+    settings = made_by["settings"]
+    rows = settings.get("batch_size")
+    if rows is None:
+        return 0.0
+    name = registry.method(made_by["method"]).options.get("strategy")
+    strategy = registry.strategy(name).load() if name else None
+    keeps = strategy is not None and strategy.keep is not PreservationStrategy.keep
+    words = 0
+    if strategy is not None and strategy.uses_concept_space:
+        source = settings["concept_space"] or model.descriptor.concept_space
+        words = min(len(words_for(model, source, registry)), settings["num_concepts"])
+        words = min(words, settings["centres"] or words)
+    branches = 2 if keeps else 1
+    per_step = 3 * rows * (branches + settings.get("ascent_steps", 0))
+    trajectories = 0
+    if settings["latents_from"] == "frozen":
+        erased = len(made_by["erasure"]["erased"])
+        trajectories = erased * math.ceil(settings["trajectories"] / erased)
+        trajectories += words * settings["keep_trajectories"]
+    else:  # half a trajectory on average, anew in each step
+        per_step += branches * rows * settings["trajectory_steps"]
+    return float(settings["steps"] * per_step + 2 * trajectories * settings["trajectory_steps"])
+
+
+def _like(identity: Mapping[str, Any]) -> str:
+    made_by = identity["erasure"]
+    return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"

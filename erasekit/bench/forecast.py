@@ -1,0 +1,144 @@
+"""How long a sweep would take and how much it would write, by a short calibration.
+
+The calibration draws a few images with one and with three solver steps, scores them, and writes
+nothing. Its difference is what UNet passes take here; the rest is what an image takes beside them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from erasekit.bench.costs import ErasureCosts
+from erasekit.bench.prompts import PAGE
+from erasekit.bench.runner import BenchmarkRunner, Plan
+from erasekit.bench.sheets import score_page
+from erasekit.bench.suite import Suite
+from erasekit.bench.sweep import PlannedCase, PlannedCell
+from erasekit.diffusion.sampling import generate
+from erasekit.metrics.base import Images
+from erasekit.training.erase import resolve_scope
+from erasekit.training.settings import TrainingSettings
+
+PATIENCE = 10.0
+"""Seconds that a solver step of a full batch may take; else one image is drawn."""
+NUMBERS = 400
+"""Bytes of an image's scores, in its sheet's file and in its record."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was timed.
+
+    Attributes:
+        pass_seconds: of a sample's forward pass.
+        image_seconds: of an image beside its passes: decoding and scoring.
+        image_bytes: of an image in a sheet.
+    """
+
+    pass_seconds: float
+    image_seconds: float
+    image_bytes: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would take on this machine, alone.
+
+    Attributes:
+        seconds: of everything that is missing.
+        bytes: that it would write.
+        erasure_passes: of the missing erasures, forward + 2 backward.
+        guessed: how many of them go by their settings, for want of finished ones like them.
+        images_per_second: while images are drawn and scored.
+        calibration: what was timed.
+    """
+
+    seconds: float
+    bytes: int
+    erasure_passes: int
+    guessed: int
+    images_per_second: float
+    calibration: Calibration
+
+
+def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | None:
+    """Time and disk for what `plan` says; None where nothing is missing. Writes nothing."""
+    if not (plan.images or plan.missing):
+        return None
+    calibration = calibrate(runner, suite, plan.cases[0])
+    costs = ErasureCosts(runner.store)
+    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.missing)
+    passes = plan.image_passes / plan.images if plan.images else 0
+    per_image = passes * calibration.pass_seconds + calibration.image_seconds
+    edits = sum(
+        _edit_bytes(runner, planned)
+        for planned in plan.missing
+        if not (runner.store.root / "edits" / planned.edit_key).exists()
+    )
+    return Forecast(
+        seconds=erasing * calibration.pass_seconds + plan.images * per_image,
+        bytes=round(edits + plan.images * (calibration.image_bytes + NUMBERS)),
+        erasure_passes=round(erasing),
+        guessed=sum(costs.known(planned) is None for planned in plan.missing),
+        images_per_second=1 / per_image if plan.images else math.nan,
+        calibration=calibration,
+    )
+
+
+def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calibration:
+    """Draw and score a batch of a case's first page, in few solver steps."""
+    model, page = runner.model, case.pages[0]
+    scale = model.descriptor.guidance_scale
+    scale = scale if suite.guidance_scale is None else suite.guidance_scale
+
+    def draw(count: int, steps: int) -> tuple[Images, float, int]:
+        before = model.passes.forward
+        images, seconds = _timed(
+            lambda: generate(
+                model,
+                [page[0].prompt] * count,
+                range(count),
+                num_inference_steps=steps,
+                guidance_scale=scale,
+                batch_size=PAGE,
+            )
+        )
+        return images, seconds, model.passes.forward - before
+
+    _, warm_up, _ = draw(1, 1)
+    count = PAGE if PAGE * warm_up < PATIENCE else 1
+    _, short, few = draw(count, 1)
+    images, long, many = draw(count, 3)
+    pass_seconds = (long - short) / (many - few) if long > short else long / many
+
+    def score() -> None:
+        score_page(runner.scorer, case.labels, [page[0]], images[None])
+
+    score()  # the first call embeds the labels
+    _, scoring = _timed(score)
+    decoding = max(0.0, short - few * pass_seconds)
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(images)).save(file, format="PNG")
+    return Calibration(pass_seconds, (decoding + scoring) / count, len(file.getvalue()) / count)
+
+
+def _edit_bytes(runner: BenchmarkRunner, planned: PlannedCell) -> int:
+    scope = planned.cell.identity["erasure"]["settings"]["scope"]
+    chosen = resolve_scope(TrainingSettings(scope=scope), planned.erasure).select(runner.model.unet)
+    return sum(parameter.numel() * parameter.element_size() for parameter in chosen.values())
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began

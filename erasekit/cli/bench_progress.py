@@ -1,0 +1,146 @@
+"""How far a sweep is: cells done, images per second, time left. Silent without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from erasekit.cli.output import print_note, speaks, stderr
+
+if TYPE_CHECKING:
+    from erasekit.bench.claims import Holder
+    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+
+PERIOD = 600.0
+"""Seconds that the speed is averaged over, since one erasure and one batch differ."""
+
+
+class SweepBar:
+    """A bar of work, in UNet passes, with what is counted beside it.
+
+    Args:
+        cells: that are to run.
+        work: passes that they are expected to take with their images.
+    """
+
+    def __init__(self, cells: int, work: float, console: Console | None = None) -> None:
+        console = console or stderr()
+        self.shown = console.is_terminal and speaks()
+        self._progress = Progress(
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[cells]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[status]}", style="dim"),
+            console=console,
+            transient=True,
+            disable=not self.shown,
+            speed_estimate_period=PERIOD,
+        )
+        self.cells, self.work = cells, work
+        self.done, self.images, self._drawing, self._last = 0, 0, 0.0, time.perf_counter()
+        self._task = self._progress.add_task(
+            "", total=work, cells=self._cells(), rate="", status=""
+        )
+
+    def start(self) -> None:
+        """Show it."""
+        if self.shown:
+            self._progress.start()
+
+    def stop(self) -> None:
+        """Take it away."""
+        if self.shown:
+            self._progress.stop()
+
+    def status(self, text: str, passes: int) -> None:
+        """Show what is being done, and that `passes` have been made since the start."""
+        self._last = time.perf_counter()
+        self._progress.update(self._task, completed=passes, status=escape(text))
+
+    def draw(self, count: int) -> None:
+        """`count` images were drawn since the last call of anything here."""
+        now = time.perf_counter()
+        self.images += count
+        self._drawing += now - self._last
+        self._last = now
+        if self._drawing:
+            rate = f"{self.images / self._drawing:.1f} images/s"
+            self._progress.update(self._task, rate=rate)
+
+    def finish_cell(self, elsewhere: float = 0.0) -> None:
+        """A cell is done; `elsewhere` is the work that another process did for it."""
+        self.done += 1
+        self.work -= elsewhere
+        self._progress.update(self._task, cells=self._cells(), total=self.work)
+
+    def _cells(self) -> str:
+        return f"{self.done}/{self.cells} cells"
+
+
+@contextmanager
+def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
+    """For the block, show how far `runner` is with `plan`."""
+    from erasekit.bench.costs import ErasureCosts
+
+    costs = ErasureCosts(runner.store)
+    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.missing)
+    bar = SweepBar(len(plan.missing), plan.image_passes + erasing)
+    before = runner.observer
+    runner.observer = _observer(bar, runner)
+    bar.start()
+    try:
+        yield
+    finally:
+        bar.stop()
+        runner.observer = before
+
+
+def _observer(bar: SweepBar, runner: BenchmarkRunner) -> Observer:
+    from erasekit.bench.runner import Observer
+    from erasekit.records import Cell, Record
+
+    passes = runner.model.passes
+    start = passes.cost
+    average = bar.work / bar.cells if bar.cells else 0.0
+
+    class Shown(Observer):
+        def __init__(self) -> None:
+            self.cell, self.own, self.waited = "", False, False
+
+        def on_base(self, erased: str) -> None:
+            self._begin(f"base, {erased}")
+
+        def on_cell(self, cell: Cell) -> None:
+            self._begin(f"{cell.method}, {cell.erased}, seed {cell.seed}")
+            self.own = True
+
+        def on_status(self, text: str) -> None:
+            bar.status(f"{self.cell}: {text}", passes.cost - start)
+
+        def on_images(self, count: int) -> None:
+            bar.draw(count)
+            self.on_status("drawing")
+
+        def on_record(self, record: Record) -> None:
+            bar.finish_cell(0.0 if self.own else average)
+            self.own = False
+
+        def on_waiting(self, holder: Holder | None) -> None:
+            whom = str(holder) if holder else "another process"
+            bar.status(f"waiting for {whom}", passes.cost - start)
+            if not (self.waited or bar.shown):
+                print_note(f"Waiting for {whom}, which works on the rest.")
+            self.waited = True
+
+        def _begin(self, cell: str) -> None:
+            self.cell = cell
+            bar.status(cell, passes.cost - start)
+
+    return Shown()

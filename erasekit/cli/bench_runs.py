@@ -1,0 +1,174 @@
+"""`erasekit bench status|show|export`: what a store holds, from its records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from erasekit.cli.bench_forecast import size
+from erasekit.cli.context import JSON_OPTION
+from erasekit.cli.output import print_json, print_note, stdout, table
+from erasekit.errors import ConfigError, UnknownNameError
+from erasekit.reporting.forms import FORMS, TABLES, write_table
+
+if TYPE_CHECKING:
+    from erasekit.bench.manifest import Manifest
+    from erasekit.bench.store import RecordStore
+    from erasekit.records import Record, Summary
+
+SHORT = 8
+"""Digits of a sweep's key in listings."""
+
+RUN_ARGUMENT = typer.Argument(help="Folder of records, as `erasekit bench` wrote it.")
+SWEEP_OPTION = typer.Option(
+    "--sweep", help="Which of the folder's sweeps: the first digits of its key [default: the last]."
+)
+
+
+def status(
+    folder: Annotated[Path, RUN_ARGUMENT], as_json: Annotated[bool, JSON_OPTION] = False
+) -> None:
+    """How far the sweeps of a folder are, and what it takes on disk."""
+    store = open_store(folder)
+    sweeps = [_progress_of(store, manifest) for manifest in store.manifests()]
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if as_json:
+        print_json({"store": str(folder), "bytes": used, "sweeps": sweeps})
+        return
+    counts = ("cells", "done", "failed", "claimed", "missing")
+    rows = [
+        (
+            sweep["key"][:SHORT],
+            sweep["started"][:16].replace("T", " "),
+            f"{sweep['suite']} {sweep['suite_version']}",
+            *(sweep[count] for count in counts),
+        )
+        for sweep in sweeps
+    ]
+    console = stdout()
+    console.print(table(f"{folder}", ("sweep", "last run", "suite", *counts), rows, right=counts))
+    for sweep in sweeps:
+        for cell in sweep["running"]:
+            who = f"process {cell['pid']} on {cell['host']} since {cell['since']}"
+            console.print(f"{_name(cell)}: {who}", markup=False)
+        for cell in sweep["failures"]:
+            console.print(f"failed: {_name(cell)}: {cell['error']}", markup=False)
+    console.print(f"{size(used)} on disk", style="dim")
+
+
+def show(
+    folder: Annotated[Path, RUN_ARGUMENT],
+    sweep: Annotated[str | None, SWEEP_OPTION] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """The table of a sweep again, as far as it has come; no model is loaded."""
+    from erasekit.bench.summary import summary_json
+    from erasekit.reporting.tables import bench_table
+
+    manifest, records, summary = _read(folder, sweep)
+    if as_json:
+        print_json({**manifest.about, "store": str(folder), **summary_json(summary)})
+        return
+    stdout().print(bench_table(summary, str(manifest.about["scorer"]["name"])))
+    missing = len(manifest.cells) - sum(record.cell.method != "base" for record in records)
+    if missing:
+        print_note(f"{missing} of {len(manifest.cells)} cells are not there yet.")
+    for failure in summary.failures:
+        print_note(f"failed: {failure}")
+
+
+def export(
+    folder: Annotated[Path, RUN_ARGUMENT],
+    form: Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMS)}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            "--table", help="methods: a row per method and erased set; concepts: per concept."
+        ),
+    ] = "methods",
+    sweep: Annotated[str | None, SWEEP_OPTION] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a table of a sweep as CSV, Parquet, Markdown or LaTeX."""
+    from erasekit.bench.summary import summary_json
+
+    for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    _, _, summary = _read(folder, sweep)
+    data = summary_json(summary)
+    rows = data["per_concept"] if what == "concepts" else [*data["rows"], *data["overall"]]
+    if not rows:
+        raise ConfigError(f"The sweep in {str(folder)!r} has no cell that is done; run it first.")
+    if output.is_dir() or (output.exists() and not overwrite):
+        raise ConfigError(f"{str(output)!r} exists; name another file or add --overwrite.")
+    write_table(rows, what, form, output)
+    stdout().print(str(output), soft_wrap=True, markup=False)
+
+
+def open_store(folder: Path) -> RecordStore:
+    """The store in `folder`.
+
+    Raises:
+        ConfigError: there is none, or no sweep was run on it.
+        OutputError: it is of another schema.
+    """
+    from erasekit.bench.store import MARKER, RecordStore
+
+    if not (folder / MARKER).is_file():
+        raise ConfigError(
+            f"There is no benchmark in {str(folder)!r}; name the folder that `erasekit bench` "
+            "wrote, such as runs/bench-icons-mini."
+        )
+    store = RecordStore(folder)
+    if not store.manifests():
+        raise ConfigError(
+            f"No sweep is listed in {str(folder)!r}; run the `erasekit bench` command again, which "
+            "takes up what is there."
+        )
+    return store
+
+
+def _read(folder: Path, sweep: str | None) -> tuple[Manifest, list[Record], Summary]:
+    from erasekit.bench.summary import summarise
+
+    store = open_store(folder)
+    manifests = store.manifests()
+    found = [m for m in manifests if sweep is None or m.key.startswith(sweep)]
+    if not found or (sweep is not None and len(found) > 1):
+        raise UnknownNameError("sweep", sweep or "", [m.key[:SHORT] for m in manifests])
+    records = store.records_of(found[-1])
+    return found[-1], records, summarise(records)
+
+
+def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:
+    running, failures, done = [], [], 0
+    for cell in manifest.cells:
+        named = {"method": cell.method, "erased": cell.erased, "seed": cell.seed}
+        record = store.record(cell.key)
+        if record is not None and record.status == "done":
+            done += 1
+        elif holder := store.claims.holder(cell.edit):
+            running.append({**named, "host": holder.host, "pid": holder.pid, "since": holder.since})
+        elif record is not None:
+            failures.append({**named, "error": record.error})
+    settled = done + len(failures) + len(running)
+    return {
+        "key": manifest.key,
+        "started": manifest.started,
+        **manifest.about,
+        "cells": len(manifest.cells),
+        "done": done,
+        "failed": len(failures),
+        "claimed": len(running),
+        "missing": len(manifest.cells) - settled,
+        "running": running,
+        "failures": failures,
+    }
+
+
+def _name(cell: dict[str, Any]) -> str:
+    return f"{cell['method']}, {cell['erased']}, seed {cell['seed']}"

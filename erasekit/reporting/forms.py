@@ -1,0 +1,184 @@
+"""Bench tables as files that other programs read: CSV, Parquet, Markdown, LaTeX.
+
+CSV and Parquet hold every field of the `--json` rows at full precision. Markdown and LaTeX hold the
+columns that a paper prints, rounded. A missing value is an empty field, a null, or a dash.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erasekit.errors import MissingExtraError
+from erasekit.files import atomic_path, atomic_write_text
+
+FORMS = ("csv", "parquet", "markdown", "latex")
+TABLES = ("methods", "concepts")
+
+DASH = "–"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    DASH: "--",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+_PLAIN = {"\\": "\\\\", **{sign: f"\\{sign}" for sign in "|*_`<"}}
+"""What Markdown would read as markup."""
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], what: str, form: str, path: Path) -> None:
+    """Write `rows` of `summary_json`.
+
+    Args:
+        rows: of one kind.
+        what: "methods" (`rows` and `overall`) or "concepts" (`per_concept`).
+        form: one of `FORMS`.
+        path: the file.
+
+    Raises:
+        MissingExtraError: Parquet without pyarrow.
+        OutputError: the file can't be written.
+    """
+    if form == "parquet":
+        _write_parquet(rows, path)
+        return
+    if form == "csv":
+        text = csv_text(rows)
+    else:
+        header, body = printed(rows, what)
+        text = markdown_text(header, body) if form == "markdown" else latex_text(header, body)
+    atomic_write_text(path, text)
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of plain values: intervals become two fields, a worst concept a name and a value.
+
+    >>> flat({"ci95": [1.0, 2.0], "delta_worst": ["bus", 3.5]})
+    {'ci95_low': 1.0, 'ci95_high': 2.0, 'delta_worst_concept': 'bus', 'delta_worst': 3.5}
+    """
+    result: dict[str, Any] = {}
+    for key, value in row.items():
+        if key.endswith("ci95"):
+            result[f"{key}_low"], result[f"{key}_high"] = value or (None, None)
+        elif key == "delta_worst":
+            result["delta_worst_concept"], result[key] = value or (None, None)
+        elif isinstance(value, Mapping):
+            result |= flat({f"{key}_{inner}": item for inner, item in value.items()})
+        elif isinstance(value, list | tuple):
+            result[key] = json.dumps(value, ensure_ascii=False)
+        else:
+            result[key] = value
+    return result
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Comma-separated, quoted where needed, "\\n" at line ends; floats as Python writes them."""
+    flattened = [flat(row) for row in rows]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _fields(flattened), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flattened)
+    return file.getvalue()
+
+
+def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table that a paper prints.
+
+    Shares are percent, alignments and deltas are rounded to two digits.
+    """
+    if what == "concepts":
+        header = ["Erased", "Method", "Concept", "Split", "Delta ↓", "95 % interval", "n"]
+        words = ("erased", "method", "concept", "split")
+        body = [
+            [*(row[w] for w in words), _number(row["delta"]), _interval(row["ci95"]), str(row["n"])]
+            for row in rows
+        ]
+        return header, body
+    header = ["Erased", "Method", "ESR-1 (%) ↑", "PSR-1 (%) ↑"]
+    header += ["Delta ↓", "95 % interval", "Delta, pool ↓", "Seeds"]
+    body = []
+    for row in rows:
+        cost = [_number(row["delta_mean"]), _interval(row["delta_ci95"])]
+        cost += [_number(row["delta_pool_mean"]), str(row["seeds"])]
+        erased = [row["erased"], row["method"], _percent(row["esr1"]), _percent(row["psr1"])]
+        body.append([*erased, *([DASH] * len(cost) if row["method"] == "base" else cost)])
+    return header, body
+
+
+def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown; columns of numbers to the right."""
+    rule = ["--:" if right else ":--" for right in _right(header)]
+    lines = [[_escaped(cell, _PLAIN) for cell in row] for row in (header, *body)]
+    lines.insert(1, rule)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    r"""A `tabular` with the rules of booktabs, ready for `\input`; a rule between erased sets."""
+    columns = "".join("r" if right else "l" for right in _right(header))
+    lines = [
+        r"% needs \usepackage{booktabs} and, for quotation marks, \usepackage[T1]{fontenc}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _latex_line(header),
+        r"\midrule",
+    ]
+    for position, row in enumerate(body):
+        if position and row[0] != body[position - 1][0]:
+            lines.append(r"\midrule")
+        lines.append(_latex_line(row))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("Parquet", "tables") from error
+    flattened = [flat(row) for row in rows]
+    columns = {name: [row.get(name) for row in flattened] for name in _fields(flattened)}
+    with atomic_path(path) as temporary:
+        parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def _fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _right(header: Sequence[str]) -> list[bool]:
+    return [name not in ("Erased", "Method", "Concept", "Split") for name in header]
+
+
+def _latex_line(row: Sequence[str]) -> str:
+    line = " & ".join(_escaped(cell, _LATEX) for cell in row)
+    shield = "{}" if line.startswith(("[", "*")) else ""  # else an argument of the last line's \\
+    return rf"{shield}{line} \\"
+
+
+def _escaped(text: str, signs: Mapping[str, str]) -> str:
+    return "".join(signs.get(sign, sign) for sign in text.replace("\n", " "))
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.1f}"
+
+
+def _interval(limits: Sequence[float | None]) -> str:
+    low, high = limits
+    return DASH if low is None or high is None else f"[{_number(low)}, {_number(high)}]"

@@ -1,0 +1,86 @@
+"""What a sweep is said to cost, against what it then costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from erasekit.bench.costs import ErasureCosts, passes_by_settings
+from erasekit.bench.forecast import calibrate, forecast
+from erasekit.bench.store import RecordStore
+
+METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")
+
+
+@pytest.fixture
+def make_small(make_sweep):
+    def make(*methods: str, **options):
+        sweep = make_sweep(*methods, **options)
+        return replace(sweep, suite=replace(sweep.suite, images_per_concept=1, images_per_erased=1))
+
+    return make
+
+
+def test_passes_by_settings_are_near_the_count(runner, make_small, registry) -> None:
+    """Within a half of what the UNet counted, for every built-in method."""
+    sweep = make_small(*METHODS, cases="church+banana", trajectories=3)
+    for record in runner.run(sweep, runner.plan(sweep))[1:]:
+        guess = passes_by_settings(record.cell.identity["erasure"], runner.model, registry)
+        assert record.unet_passes / 1.5 <= guess <= record.unet_passes * 1.5, record.cell.method
+    # With records to go by it is exact.
+    costs = ErasureCosts(runner.store)
+    more = make_small(*METHODS, cases="church+banana", trajectories=3, seeds=2)
+    plan = runner.plan(more)
+    for planned in plan.missing:
+        assert costs.known(planned) == costs.expected(planned, runner.model, registry)
+    assert plan.erasure_passes == sum(r.unet_passes for r in runner.store.records())
+
+
+def test_sampling_from_the_current_model_is_counted(runner, make_small, registry) -> None:
+    sweep = make_small("none", "neutral", latents_from="current", steps=12)
+    for record in runner.run(sweep, runner.plan(sweep))[1:]:
+        guess = passes_by_settings(record.cell.identity["erasure"], runner.model, registry)
+        assert record.unet_passes / 1.5 <= guess <= record.unet_passes * 1.5, record.cell.method
+
+
+def test_a_forecast_writes_nothing_and_foresees_the_bytes(
+    runner, make_small, store: RecordStore
+) -> None:
+    sweep = make_small("none", "l2")
+    plan = runner.plan(sweep)
+    before = runner.model.passes.snapshot()
+    told = forecast(runner, sweep.suite, plan)
+    assert told is not None
+    assert not store.root.exists()
+    # A warm-up image, and 16 images with one and with three steps; two passes a step.
+    assert (runner.model.passes - before).forward == 2 * (1 + 16 + 48)
+    assert told.guessed == 2
+    assert told.seconds > told.erasure_passes * told.calibration.pass_seconds > 0
+    runner.run(sweep, plan)
+    written = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
+    assert written / 3 < told.bytes < written * 3
+    assert forecast(runner, sweep.suite, runner.plan(sweep)) is None
+
+
+def test_a_calibration_measures_what_drawing_takes(
+    runner, make_small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that runs by UNet passes and decoded images alone."""
+    sweep = make_small("none")
+    plan = runner.plan(sweep)
+    decoded = []
+    decode = type(runner.model.family).decode
+
+    def counted(self, latents):
+        decoded.append(len(latents))
+        return decode(self, latents)
+
+    monkeypatch.setattr(type(runner.model.family), "decode", counted)
+    monkeypatch.setattr(
+        "erasekit.bench.forecast.time.perf_counter",
+        lambda: 0.002 * runner.model.passes.forward + 0.03 * sum(decoded),
+    )
+    found = calibrate(runner, sweep.suite, plan.cases[0])
+    assert found.pass_seconds == pytest.approx(0.002)
+    assert found.image_seconds == pytest.approx(0.03)

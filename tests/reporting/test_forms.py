@@ -1,0 +1,183 @@
+"""Tables as files: read back by other programs, they say the same."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from erasekit.errors import MissingExtraError
+from erasekit.reporting import forms
+from erasekit.reporting.forms import (
+    csv_text,
+    flat,
+    latex_text,
+    markdown_text,
+    printed,
+    write_table,
+)
+
+NASTY = 'a_b & "50 %" #1 | {x} \\ ~^ <y> $z* é'
+METHODS = [
+    {
+        "method": "base",
+        "erased": "church",
+        "esr1": 0.125,
+        "psr1": 0.75,
+        "delta_mean": 0.0,
+        "delta_ci95": [None, None],
+        "delta_pool_mean": 0.0,
+        "delta_worst": None,
+        "seeds": 0,
+    },
+    {
+        "method": "gumbel",
+        "erased": "church",
+        "esr1": 1.0,
+        "psr1": None,
+        "delta_mean": 1 / 3,
+        "delta_ci95": [-0.004, 1.239],
+        "delta_pool_mean": None,
+        "delta_worst": [NASTY, 7.25],
+        "seeds": 2,
+    },
+    {
+        "method": "gumbel",
+        "erased": "all",
+        "esr1": 0.5,
+        "psr1": 0.25,
+        "delta_mean": 2.5,
+        "delta_ci95": [2.0, 3.0],
+        "delta_pool_mean": 1.0,
+        "delta_worst": ["bus", 1.0],
+        "seeds": 2,
+        "more": {"p": 0.5},
+    },
+]
+CONCEPTS = [
+    {
+        "method": "gumbel",
+        "erased": "church",
+        "concept": NASTY,
+        "family": "odd",
+        "split": "held-out",
+        "delta": 1.005,
+        "ci95": [0.5, 1.5],
+        "n": 8,
+    }
+]
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(forms).failed == 0
+
+
+def test_csv_comes_back_to_the_last_digit(tmp_path: Path) -> None:
+    write_table(METHODS, "methods", "csv", tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["base", "gumbel", "gumbel"]
+    assert float(rows[1]["delta_mean"]) == 1 / 3
+    assert rows[1]["delta_worst_concept"] == NASTY
+    assert (rows[1]["delta_ci95_low"], rows[1]["psr1"]) == ("-0.004", "")
+    assert [row["more_p"] for row in rows] == ["", "", "0.5"]
+
+
+def test_parquet_comes_back_with_types_and_nulls(tmp_path: Path) -> None:
+    write_table(METHODS, "methods", "parquet", tmp_path / "t.parquet")
+    table = parquet.read_table(tmp_path / "t.parquet")
+    assert str(table.schema.field("delta_mean").type) == "double"
+    assert str(table.schema.field("seeds").type) == "int64"
+    assert table.column("psr1").to_pylist() == [0.75, None, 0.25]
+    assert table.column("more_p").to_pylist() == [None, None, 0.5]
+    assert table.column("delta_worst_concept").to_pylist() == [None, NASTY, "bus"]
+
+
+def test_parquet_without_its_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"erasekit\[tables\]"):
+        write_table(METHODS, "methods", "parquet", tmp_path / "t.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_markdown_is_a_table_of_as_many_cells_everywhere() -> None:
+    lines = markdown_text(*printed(CONCEPTS, "concepts")).splitlines()
+    assert lines[1] == "| :-- | :-- | :-- | :-- | --: | --: | --: |"
+    bare = [line.replace("\\\\", "").replace("\\|", "") for line in lines]
+    assert {line.count("|") for line in bare} == {8}
+    methods = markdown_text(*printed(METHODS, "methods")).splitlines()
+    assert methods[2] == "| church | base | 12.5 | 75.0 | – | – | – | – |"
+    assert methods[3] == "| church | gumbel | 100.0 | – | 0.33 | [0.00, 1.24] | – | 2 |"
+
+
+def test_latex_has_booktabs_rules_and_says_what_it_needs() -> None:
+    text = latex_text(*printed(METHODS, "methods"))
+    for rule in (
+        r"\toprule",
+        r"\bottomrule",
+        r"\begin{tabular}{llrrrrrr}",
+        r"\usepackage{booktabs}",
+    ):
+        assert text.count(rule) == 1
+    assert text.count(r"\midrule") == 2
+    assert r"church & gumbel & 100.0 & -- & 0.33 & [0.00, 1.24] & -- & 2 \\" in text
+    assert r"ESR-1 (\%) $\uparrow$" in text
+
+
+@given(st.text(alphabet=st.characters(codec="latin-1", exclude_categories=["Cc"])))
+def test_no_name_breaks_a_latex_row(name: str) -> None:
+    row = {**CONCEPTS[0], "concept": name}
+    line = latex_text(*printed([row], "concepts")).splitlines()[5]
+    bare = line.replace(r"\textbackslash{}", "").replace(r"\&", "").replace(r"\%", "")
+    assert bare.count("&") == 6
+    assert "%" not in bare
+    assert bare.count("{") - bare.count(r"\{") == bare.count("}") - bare.count(r"\}")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c"]),
+        st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+        min_size=1,
+    )
+)
+def test_plain_rows_stay_as_they_are(row: dict[str, object]) -> None:
+    assert flat(row) == row
+    (read,) = csv.DictReader(io.StringIO(csv_text([row]), newline=""))
+    assert read == {key: "" if value is None else str(value) for key, value in row.items()}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX here")
+def test_latex_compiles(tmp_path: Path) -> None:
+    odd = [*CONCEPTS, *({**CONCEPTS[0], "erased": name} for name in ("[x]", "*", NASTY))]
+    tables = [latex_text(*printed(METHODS, "methods")), latex_text(*printed(odd, "concepts"))]
+    (tmp_path / "t.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}"
+        + "\n\\begin{document}\n"
+        + "\n\n".join(tables)
+        + "\n\\end{document}\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_json_lists_survive() -> None:
+    assert json.loads(flat({"p": [1, 2, 3]})["p"]) == [1, 2, 3]
