@@ -9,6 +9,7 @@ from typing import Any
 
 from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
+from erasekit.bench.matched import match_erasure
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.esr import ErasingSuccessRate
@@ -17,6 +18,7 @@ from erasekit.records import (
     Comparison,
     ConceptRow,
     Estimate,
+    Matched,
     Paired,
     Record,
     Row,
@@ -73,6 +75,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         concept_rows,
         failures,
         tuple(comparisons),
+        tuple(_matched(groups)),
         notes=tuple(_notes(rows)),
     )
 
@@ -193,6 +196,18 @@ class _Measures:
         return found
 
 
+def _matched(groups: Mapping[tuple[str, str], list[Record]]) -> Iterator[Matched]:
+    """Per erased set and over all, where runs were scored along the way."""
+    if not any(run.along for runs in groups.values() for run in runs):
+        return
+    own = {key: runs for key, runs in groups.items() if key[0] != "base"}
+    for (method, erased), runs in own.items():
+        yield from match_erasure(method, erased, runs)
+    for method in dict.fromkeys(m for m, _ in own) if len({c for _, c in own}) > 1 else ():
+        runs = [run for (m, _), group in own.items() if m == method for run in group]
+        yield from match_erasure(method, OVERALL, runs)
+
+
 @dataclass(frozen=True)
 class _Concepts:
     """What a method cost each kept concept of an erased set, and how many it harmed."""
@@ -295,11 +310,14 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _with_roles(record: Record, exposed: set[str]) -> Record:
-    concepts = tuple(
-        replace(c, role="pool") if c.role == "held-out" and c.concept in exposed else c
-        for c in record.concepts
-    )
-    return replace(record, concepts=concepts)
+    def with_roles(concepts: Sequence[Paired]) -> tuple[Paired, ...]:
+        return tuple(
+            replace(c, role="pool") if c.role == "held-out" and c.concept in exposed else c
+            for c in concepts
+        )
+
+    along = tuple(replace(w, concepts=with_roles(w.concepts)) for w in record.along)
+    return replace(record, concepts=with_roles(record.concepts), along=along)
 
 
 def _scored(concept: Paired) -> int:

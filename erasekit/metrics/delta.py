@@ -18,7 +18,7 @@ class Delta(Metric):
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
     mean over concepts weighs each the same. Noises are crossed with erasure seeds, see
-    `crossed_interval`.
+    `crossed_effect`.
 
     Args:
         role: which concepts; None takes all that come in.

@@ -62,7 +62,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _all_signs(values: int) -> NDArray[np.float64]:
     """Every pattern of signs, [2 ** values, values]."""
     patterns = np.arange(2**values)[:, None] >> np.arange(values) & 1
-    return 1.0 - 2.0 * patterns
+    return np.asarray(1 - 2 * patterns, dtype=np.float64)
 
 
 @cache

@@ -119,14 +119,7 @@ def crossed_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """`crossed_effect` as a mean with its interval.
-
-    Args: as `crossed_effect`.
-        level: coverage.
-
-    Returns:
-        The mean; n counts the pairs that went in. Limits are NaN where nothing can be resampled.
-    """
+    """The mean of a `crossed_effect` with its interval of coverage `level`; see there."""
     effect = crossed_effect(
         deltas, strata=strata, shared_noise=shared_noise, resamples=resamples, seed=seed
     )
@@ -191,8 +184,9 @@ def crossed_effect(
     )
     if noises.freedom == 0:
         return found
-    variances = _variances(residuals, noises, seeds, resamples, np.random.default_rng(seed))
-    return replace(found, **variances)
+    rng = np.random.default_rng(seed)
+    over_noises, over_seeds, interaction = _variances(residuals, noises, seeds, resamples, rng)
+    return replace(found, over_noises=over_noises, over_seeds=over_seeds, interaction=interaction)
 
 
 @dataclass(frozen=True)
@@ -245,7 +239,8 @@ def _variances(
     seeds: _Factor,
     resamples: int,
     rng: np.random.Generator,
-) -> dict[str, float]:
+) -> tuple[float, float, float]:
+    """Over noises, over seeds, and their interaction."""
     concepts, per_concept, runs = residuals.shape
     noise_weights = noises.weights(resamples, rng)
     seed_weights = seeds.weights(resamples, rng)
@@ -253,11 +248,7 @@ def _variances(
         by_unit = residuals.reshape(concepts * per_concept, runs)
     else:
         by_unit = residuals.sum(axis=0)
-    over_noises = (noise_weights @ by_unit.sum(axis=1)).var()
-    over_seeds = (seed_weights @ by_unit.sum(axis=0)).var()
-    over_both = ((noise_weights @ by_unit) * seed_weights).sum(axis=1).var()
-    return {
-        "over_noises": float(over_noises),
-        "over_seeds": float(over_seeds),
-        "interaction": float(max(over_both - over_noises - over_seeds, 0.0)),
-    }
+    over_noises = float((noise_weights @ by_unit.sum(axis=1)).var())
+    over_seeds = float((seed_weights @ by_unit.sum(axis=0)).var())
+    over_both = float(((noise_weights @ by_unit) * seed_weights).sum(axis=1).var())
+    return over_noises, over_seeds, max(over_both - over_noises - over_seeds, 0.0)
