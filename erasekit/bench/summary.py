@@ -69,14 +69,15 @@ def summarise(records: Sequence[Record]) -> Summary:
     concept_rows = tuple(
         row for (method, _), own in measured.items() if method != "base" for row in own.rows
     )
+    matched = tuple(_matched(groups))
     return Summary(
         tuple(rows),
         tuple(overall),
         concept_rows,
         failures,
         tuple(comparisons),
-        tuple(_matched(groups)),
-        notes=tuple(_notes(rows)),
+        matched,
+        tuple(_notes(rows, matched)),
     )
 
 
@@ -296,8 +297,14 @@ def _pooled_harm(shares: Sequence[Estimate]) -> Estimate:
     return Estimate(harmed / tested, tested, missing, note="; ".join(notes))
 
 
-def _notes(rows: Sequence[Row]) -> Iterator[str]:
+def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
     """Sentences on what the numbers can't say."""
+    for found in matched:
+        if found.delta.note:
+            yield (
+                f"Matched erasure: {found.method}, {found.erased}, ESR-1 {100 * found.esr1:.0f} %: "
+                f"{found.delta.note}."
+            )
     for note in dict.fromkeys(row.harmed.note for row in rows if row.harmed and row.harmed.note):
         yield f"Harmed concepts: {note}."
     seeds = [row.seeds for row in rows if row.harmed and row.harmed.n]

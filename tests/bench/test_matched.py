@@ -118,6 +118,7 @@ def test_methods_without_points_along_and_failed_ones_say_so() -> None:
     data = summary_json(summary)["matched"]
     assert [row["delta"] for row in data[2:]] == [None] * 4
     assert [row["note"] for row in data[::2]] == [None, *list(notes.values())[1:]]
+    assert f"Matched erasure: b, church, ESR-1 90 %: {notes['b']}." in summary.notes
     assert summarise([closed_form, failed]).matched == ()
 
 
