@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from erasekit.metrics.delta import Delta
@@ -43,13 +43,17 @@ def paired_difference(runs: Sequence[Record], others: Sequence[Record]) -> Cross
     difference = Delta("held-out")
     for run in runs:
         other = counterparts.get((run.cell.erased, run.cell.seed))
-        theirs = {c.concept: c for c in other.concepts} if other else {}
-        for own in run.concepts:
-            if own.concept in theirs:
-                after = theirs[own.concept].after
-                pair = Paired(own.concept, own.role, own.family, before=after, after=own.after)
-                difference.update(pair, run.cell.seed, run.cell.erased)
+        for pair in paired_concepts(run, other) if other else ():
+            difference.update(pair, run.cell.seed, run.cell.erased)
     return difference.effect()
+
+
+def paired_concepts(run: Record, other: Record) -> Iterator[Paired]:
+    """Each concept of both, with `other`'s images as before and `run`'s as after."""
+    theirs = {concept.concept: concept.after for concept in other.concepts}
+    for own in run.concepts:
+        if own.concept in theirs:
+            yield replace(own, before=theirs[own.concept])
 
 
 def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]:
@@ -71,6 +75,39 @@ def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Ro
     ]
 
 
+def verdict_of(one: Side, two: Side, effect: CrossedEffect, told: bool, pairs: int = 1) -> Verdict:
+    """What a difference says, as a sentence, and how many seeds would say more.
+
+    Args:
+        one, two: what is compared.
+        effect: delta(one) - delta(two), paired.
+        told: whether it is significant.
+        pairs: how many comparisons it was corrected for.
+    """
+    if effect.value > 0:
+        one, two, effect = two, one, replace(effect, value=-effect.value)
+    if told:
+        return Verdict(_told(one, two, effect))
+    needed = effect.seeds_needed(1 - LEVEL / pairs)
+    return Verdict(_not_told(one, two, effect, needed), needed)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two that are compared: what it is called, and its ESR-1."""
+
+    name: str
+    esr1: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence, and the seeds that would tell apart what can't be told; None as `Comparison`."""
+
+    text: str
+    seeds_needed: int | None = None
+
+
 @dataclass(frozen=True)
 class _Pair:
     """The method that harms less, the other one, and the difference of their deltas."""
@@ -87,41 +124,42 @@ class _Pair:
         return cls(one, two, effect)
 
     def comparison(self, p_value: float, pairs: int) -> Comparison:
-        told = p_value < LEVEL
-        needed = None if told else self.effect.seeds_needed(1 - LEVEL / pairs)
+        one, two = (Side(row.method, row.esr1.value) for row in (self.method, self.other))
+        verdict = verdict_of(one, two, self.effect, p_value < LEVEL, pairs)
         return Comparison(
-            self.method.method,
-            self.other.method,
+            one.name,
+            two.name,
             self.method.erased,
             self.effect.estimate(),
             p_value,
-            self._told() if told else self._not_told(needed),
-            needed,
+            verdict.text,
+            verdict.seeds_needed,
         )
 
-    def _told(self) -> str:
-        found = self.effect.estimate()
-        verdict = (
-            f"{self.method.method} harms less than {self.other.method}: "
-            f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        )
-        if self.effect.seeds == 1:
-            verdict += " in these two edits (1 seed)"
-        esr1, other = self.method.esr1.value, self.other.esr1.value
-        if other - esr1 > WEAKER:
-            verdict += f", and erases less: ESR-1 {100 * esr1:.0f} % against {100 * other:.0f} %"
-        return verdict
 
-    def _not_told(self, needed: int | None) -> str:
-        one, two, seeds = self.method.method, self.other.method, self.effect.seeds
-        if not self.effect.n:
-            return f"{one} and {two} have no erasure seed and held-out concept in common"
-        if not self.effect.noise_freedom:
-            return f"{one} can't be told from {two} with one image per concept; draw more"
-        remedy = f"about {needed} would be needed"
-        if seeds == 1:
-            remedy = "more are needed to say how many"
-        elif needed is None:
-            remedy = "more seeds alone would hardly do, more images per concept might"
-        verdict = f"{one} can't be told from {two} at {seeds:.2g} seed{'' if seeds == 1 else 's'}"
-        return f"{verdict}; {remedy}"
+def _told(one: Side, two: Side, effect: CrossedEffect) -> str:
+    found = effect.estimate()
+    verdict = (
+        f"{one.name} harms less than {two.name}: "
+        f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    )
+    if effect.seeds == 1:
+        verdict += " in these two edits (1 seed)"
+    if two.esr1 - one.esr1 > WEAKER:
+        before, after = 100 * one.esr1, 100 * two.esr1
+        verdict += f", and erases less: ESR-1 {before:.0f} % against {after:.0f} %"
+    return verdict
+
+
+def _not_told(one: Side, two: Side, effect: CrossedEffect, needed: int | None) -> str:
+    if not effect.n:
+        return f"{one.name} and {two.name} have no erasure seed and held-out concept in common"
+    if not effect.noise_freedom:
+        return f"{one.name} can't be told from {two.name} with one image per concept; draw more"
+    remedy = f"about {needed} would be needed"
+    if effect.seeds == 1:
+        remedy = "more are needed to say how many"
+    elif needed is None:
+        remedy = "more seeds alone would hardly do, more images per concept might"
+    many = f"{effect.seeds:.2g} seed{'' if effect.seeds == 1 else 's'}"
+    return f"{one.name} can't be told from {two.name} at {many}; {remedy}"

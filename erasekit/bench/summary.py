@@ -34,14 +34,9 @@ OVERALL = "all"
 def summarise(records: Sequence[Record]) -> Summary:
     """Rows of `records`, methods and erased sets in the records' order.
 
-    A held-out concept that one of the methods may have kept on purpose (it is in that method's
-    concept space, or the user named it) counts as pool for all of them, so that all are measured
-    on the same concepts.
+    All methods are measured on the same concepts, see `with_common_roles`.
     """
-    exposed: dict[str, set[str]] = {}
-    for record in records:
-        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
-    runs = [_with_roles(record, exposed[record.cell.erased]) for record in records]
+    runs = with_common_roles(records)
     methods = list(dict.fromkeys(run.cell.method for run in runs))
     cases = list(dict.fromkeys(run.cell.erased for run in runs))
     groups = {
@@ -79,6 +74,18 @@ def summarise(records: Sequence[Record]) -> Summary:
         matched,
         tuple(_notes(rows, matched)),
     )
+
+
+def with_common_roles(records: Sequence[Record]) -> list[Record]:
+    """`records` with the same held-out concepts for all that erase the same.
+
+    One that any of them may have kept on purpose (it is in a method's concept space, or the user
+    named it) counts as pool for all.
+    """
+    exposed: dict[str, set[str]] = {}
+    for record in records:
+        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
+    return [_with_roles(record, exposed[record.cell.erased]) for record in records]
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
