@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from erasekit.cli.bench_runs import open_store
 from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, progress, stdout, table
@@ -81,16 +82,8 @@ def compare(
 
 def _records(folder: Path) -> Sequence[Record]:
     """The records of the latest sweep of a bench."""
-    from erasekit.bench.store import RecordStore
-
-    store = RecordStore(folder)
-    manifests = store.manifests()
-    if not manifests:
-        raise ConfigError(
-            f"The bench {str(folder)!r} does not say what its last sweep was; run its command "
-            "again, which computes nothing anew."
-        )
-    return store.records_of(manifests[-1])
+    store = open_store(folder)
+    return store.records_of(store.manifests()[-1])
 
 
 def _measured(

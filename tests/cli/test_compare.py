@@ -86,7 +86,7 @@ def test_what_is_no_pair_is_refused_in_one_sentence(
         ((church, bus), "differ in erased concepts (church and bus)"),
         ((church, "nowhere"), "nowhere"),
         (("store", church), "is no bench and the other is"),
-        (("store", "old"), "'old' does not say what its last sweep was"),
+        (("store", "old"), "No sweep is listed in 'old'"),
         (("store", "store", "--images-per-concept", "3"), "are for erasures"),
     ):
         done = run("compare", *arguments)
