@@ -1,117 +1,69 @@
-"""What a measurement leaves behind: scores, cells, records, and the rows made of them. No torch.
+"""What a measurement leaves behind: cells and their records. No torch.
 
 A *sheet* of images is scored; a *cell* is one erasure (method, erased concepts, seed) with its
 evaluation; its `Record` holds the scores of every image before and after. Missing values are NaN
-in memory and null on disk, never 0.
+in memory and null on disk, never 0. What is made of records (`erasekit.summaries`) and what they
+are made of (`erasekit.scores`) can be had from here too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from erasekit.scores import (
+    NAN,
+    ConceptScores,
+    Estimate,
+    Paired,
+    Role,
+    Score,
+    concept_scores,
+    mean,
+    nan_to_null,
+    number,
+    paired_concepts,
+)
+from erasekit.summaries import Comparison, ConceptRow, Matched, Row, Summary
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Role = Literal["erased", "held-out", "pool"]
-"""What a concept is in an evaluation: erased, kept and never kept on purpose, or kept and open to
-the method to keep on purpose."""
+__all__ = [
+    "NAN",
+    "SCHEMA",
+    "Cell",
+    "Comparison",
+    "ConceptRow",
+    "ConceptScores",
+    "Estimate",
+    "Matched",
+    "Paired",
+    "QuickConcept",
+    "QuickResult",
+    "Record",
+    "Role",
+    "Row",
+    "Score",
+    "Summary",
+    "Waypoint",
+    "concept_scores",
+    "content_key",
+    "mean",
+    "nan_to_null",
+]
 
 SCHEMA = 1
-NAN = math.nan
 
 
 def content_key(identity: Any) -> str:
     """64 hex digits that change whenever anything in a JSON-ready `identity` does."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-@dataclass(frozen=True)
-class Score:
-    """A scorer's word on one image.
-
-    Attributes:
-        value: alignment with the prompt, 100 * cosine; NaN for a missing image.
-        prompt: the text it was held against.
-        scorer: name of the scorer.
-    """
-
-    value: float
-    prompt: str
-    scorer: str
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with what it rests on.
-
-    Attributes:
-        value: the mean; NaN where there is nothing to average.
-        n: values that went in.
-        missing: values that should have gone in and were not there.
-        low, high: 95 % confidence limits; NaN where they can't be had (one noise, one value).
-    """
-
-    value: float
-    n: int
-    missing: int = 0
-    low: float = NAN
-    high: float = NAN
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % limits, or None."""
-        return None if math.isnan(self.low) else (self.low, self.high)
-
-
-@dataclass(frozen=True)
-class ConceptScores:
-    """One concept's images on one sheet, scored.
-
-    Attributes:
-        prompt: what was drawn.
-        noises: seed of each image's starting noise.
-        scores: alignment with the prompt per image, 100 * cosine.
-        ranks: place of the concept's class among all labels per image, 1 is the top.
-    """
-
-    prompt: str
-    noises: tuple[int, ...]
-    scores: tuple[float, ...]
-    ranks: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Paired:
-    """One concept drawn from the same noises before and after an erasure.
-
-    Attributes:
-        concept: its name.
-        role: erased, held-out or pool.
-        family: the group of near neighbours it belongs to, or "".
-        before, after: its scores; image i of both started from noise i.
-    """
-
-    concept: str
-    role: Role
-    family: str
-    before: ConceptScores
-    after: ConceptScores
-
-    def __post_init__(self) -> None:
-        if (self.before.prompt, self.before.noises) != (self.after.prompt, self.after.noises):
-            raise ValueError(f"{self.concept!r} was not drawn from the same prompt and noises")
-
-    @property
-    def deltas(self) -> tuple[float, ...]:
-        """Loss of alignment per noise: before - after; NaN where either is missing."""
-        return tuple(b - a for b, a in zip(self.before.scores, self.after.scores, strict=True))
 
 
 @dataclass(frozen=True)
@@ -137,6 +89,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Waypoint:
+    """An erasure's evaluation before it was over.
+
+    Attributes:
+        step: training steps done.
+        concepts: every evaluated concept, before the erasure and after these steps.
+        edit: name of the edit in the store.
+        sheets: file names of the images.
+    """
+
+    step: int
+    concepts: tuple[Paired, ...]
+    edit: str = ""
+    sheets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Record:
     """What became of a cell.
 
@@ -151,6 +120,8 @@ class Record:
         sheets: file names of the images after the erasure.
         exposed: held-out concepts that this method may have kept on purpose all the same, because
             its concept space or the user named them.
+        steps: training steps of the whole erasure; 0 where that was not kept.
+        along: the erasure at earlier steps, in their order, where it was scored along the way.
     """
 
     cell: Cell
@@ -163,6 +134,8 @@ class Record:
     error: str = ""
     sheets: tuple[str, ...] = ()
     exposed: tuple[str, ...] = ()
+    steps: int = 0
+    along: tuple[Waypoint, ...] = ()
 
     @property
     def unet_passes(self) -> int:
@@ -187,97 +160,20 @@ class Record:
         return cls(
             cell=Cell(**data["cell"]),
             status=data["status"],
-            concepts=tuple(
-                Paired(
-                    c["concept"],
-                    c["role"],
-                    c["family"],
-                    concept_scores(c["before"]),
-                    concept_scores(c["after"]),
-                )
-                for c in data["concepts"]
-            ),
+            concepts=paired_concepts(data["concepts"]),
             edit=data["edit"],
-            seconds=_number(data["seconds"]),
+            seconds=number(data["seconds"]),
             forward=data["forward"],
             backward=data["backward"],
             error=data["error"],
             sheets=tuple(data["sheets"]),
             exposed=tuple(data["exposed"]),
+            steps=data.get("steps", 0),
+            along=tuple(
+                Waypoint(w["step"], paired_concepts(w["concepts"]), w["edit"], tuple(w["sheets"]))
+                for w in data.get("along", ())
+            ),
         )
-
-
-def concept_scores(data: Mapping[str, Any]) -> ConceptScores:
-    """A `ConceptScores` from its JSON."""
-    return ConceptScores(
-        data["prompt"],
-        tuple(data["noises"]),
-        tuple(_number(value) for value in data["scores"]),
-        tuple(_number(value) for value in data["ranks"]),
-    )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a bench table: a method on an erased set.
-
-    Attributes:
-        method: its name; "base" is the un-erased model.
-        erased: the erased concepts, joined by "+".
-        alignment_before, alignment_after: of the erased concepts, 100 * cosine.
-        esr1: share of erased images whose class is not the top one.
-        psr1: share of held-out images whose class is the top one.
-        delta, delta_pool: mean loss of alignment over held-out and over pool concepts.
-        worst: the held-out concept that lost most, and how much.
-        seeds: erasure seeds that went in.
-        failed: cells that failed.
-        images: images after the erasure that went in.
-        seconds, unet_passes: of one erasure, mean over seeds.
-    """
-
-    method: str
-    erased: str
-    alignment_before: Estimate
-    alignment_after: Estimate
-    esr1: Estimate
-    psr1: Estimate
-    delta: Estimate
-    delta_pool: Estimate
-    worst: tuple[str, float] | None
-    seeds: int
-    failed: int
-    images: int
-    seconds: float
-    unet_passes: float
-
-
-@dataclass(frozen=True)
-class ConceptRow:
-    """What an erasure by a method cost one concept. `delta.n` counts pairs of images."""
-
-    method: str
-    erased: str
-    concept: str
-    role: Role
-    family: str
-    delta: Estimate
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All rows of a sweep: per erased set base first, then the methods in the order asked for.
-
-    Attributes:
-        rows: one per method and erased set.
-        overall: one per method over all erased sets; empty where there is one set only.
-        per_concept: one per method, erased set and kept concept.
-        failures: "method, erased, seed: error" of every failed cell.
-    """
-
-    rows: tuple[Row, ...]
-    overall: tuple[Row, ...]
-    per_concept: tuple[ConceptRow, ...]
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -369,24 +265,3 @@ class QuickResult:
             }
         )
         return data
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean of the values that are there, NaN where none is."""
-    there = [value for value in values if not math.isnan(value)]
-    return math.fsum(there) / len(there) if there else NAN
-
-
-def nan_to_null(value: Any) -> Any:
-    """A JSON-ready copy: NaN and infinities become None, tuples become lists."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): nan_to_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [nan_to_null(item) for item in value]
-    return value
-
-
-def _number(value: float | None) -> float:
-    return NAN if value is None else float(value)

@@ -83,7 +83,8 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
     edits = sum(
         _edit_bytes(runner, planned)
         for planned in plan.missing
-        if not (runner.store.root / "edits" / planned.edit_key).exists()
+        for key in planned.edit_keys
+        if not (runner.store.root / "edits" / key).exists()
     )
     return Forecast(
         seconds=erasing * calibration.pass_seconds + plan.images * per_image,

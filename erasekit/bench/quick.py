@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 
@@ -41,6 +40,7 @@ def quick_measure(
     images_per_concept: int = 4,
     scorer: Scorer | None = None,
     on_images: Callable[[int], None] | None = None,
+    before: QuickResult | None = None,
 ) -> QuickResult:
     """Draw the erased concepts and a spread of others before and after, and score them.
 
@@ -56,6 +56,8 @@ def quick_measure(
         images_per_concept: noises.
         scorer: None takes the model's.
         on_images: called with the number of images just drawn.
+        before: a first look at another edit of the same erasure, concepts and noises, whose
+            images of the un-erased model are taken over.
 
     Raises:
         ModelError: the scorer can't be had.
@@ -80,10 +82,12 @@ def quick_measure(
     labels = LabelSet(suite.classes())
     for names in [c.names for c in erasure.erased] + [(name,) for name in wanted]:
         labels = labels.including(names)
-    images = []
-    for applied in (nullcontext(), edit.applied(model)):
-        with applied:
-            images.append(_draw(model, drawn, on_images))
+    if before is None:
+        images = [_draw(model, drawn, on_images)]
+    else:
+        images = [[concept.images_before for concept in before.concepts]]
+    with edit.applied(model):
+        images.append(_draw(model, drawn, on_images))
     scores = [_score(scorer, labels, drawn, side) for side in images]
     measured = tuple(
         _concept(what, before, after, *pictures)

@@ -8,12 +8,14 @@ there, whoever made it.
 from __future__ import annotations
 
 import errno
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from erasekit.bench.along import WeightsAlong
 from erasekit.bench.claims import POLL, Holder
 from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
@@ -25,7 +27,7 @@ from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError
 from erasekit.metrics.base import Scorer
 from erasekit.plugin.registry import Registry
-from erasekit.records import Cell, ConceptScores, Paired, Record
+from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
 from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
 
@@ -132,8 +134,8 @@ class BenchmarkRunner:
                 if record is not None:
                     replaces[cell.cell.key] = self.store.stamp(cell.cell.key) or 0
                 missing.append(cell)
-                for page in case.pages:
-                    sheet = sheets.sheet(page, cell.edit_key)
+                for page, key in itertools.product(case.pages, cell.edit_keys):
+                    sheet = sheets.sheet(page, key)
                     if not self.store.sheet_path(sheet.key).is_file():
                         to_draw[sheet.key] = sheet.images
         images = sum(to_draw.values())
@@ -281,36 +283,45 @@ class BenchmarkRunner:
         planned: PlannedCell,
         base: list[tuple[ConceptScores, ...]],
     ) -> Record:
-        cell = planned.cell
+        cell, pages = planned.cell, case.pages
         self.observer.on_cell(cell)
         try:
-            edit = self._edit(planned)
-            after = [
-                sheets.scores(sheets.sheet(page, planned.edit_key), case.labels, edit)
-                for page in case.pages
-            ]
+            edits = self._edits(planned)
+            after = {
+                key: [sheets.scores(sheets.sheet(page, key), case.labels, edit) for page in pages]
+                for key, edit in edits.items()
+            }
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised
             if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return Record(cell, "failed", error=f"{type(fault).__name__}: {fault}")
-        passes = edit.info["unet_passes"]
+        info = edits[planned.edit_key].info
+        passes = info["unet_passes"]
+        drawn = {key: tuple(sheets.sheet(page, key).key for page in pages) for key in edits}
         return Record(
             cell,
             "done",
-            _paired(case, base, after),
+            _paired(case, base, after[planned.edit_key]),
             edit=planned.edit_key,
-            seconds=float(edit.info["seconds"]["total"]),
+            seconds=float(info["seconds"]["total"]),
             forward=int(passes["forward"]),
             backward=int(passes["backward"]),
-            sheets=tuple(sheets.sheet(page, planned.edit_key).key for page in case.pages),
+            sheets=drawn[planned.edit_key],
             exposed=planned.exposed,
+            steps=planned.steps,
+            along=tuple(
+                Waypoint(step, _paired(case, base, after[key]), key, drawn[key])
+                for step, key in planned.along
+            ),
         )
 
-    def _edit(self, planned: PlannedCell) -> Edit:
-        edit = self.store.edit(planned.edit_key)
-        if edit is None:
+    def _edits(self, planned: PlannedCell) -> dict[str, Edit]:
+        """The edit and those along its run, by name; made where the store lacks one."""
+        found = {key: self.store.edit(key) for key in planned.edit_keys}
+        if None in found.values():
+            weights = WeightsAlong(step for step, _ in planned.along)
             made = erase(
                 self.model,
                 planned.cell.method,
@@ -318,11 +329,14 @@ class BenchmarkRunner:
                 registry=self.registry,
                 seed=planned.cell.seed,
                 settings=planned.settings,
-                callbacks=[_Forward(self.observer)],
+                callbacks=[_Forward(self.observer), weights],
             )
-            self.store.put_edit(planned.edit_key, made)
-            edit = self.store.edit(planned.edit_key) or made
-        return edit
+            edits = {key: weights.edit(step, made) for step, key in planned.along}
+            for key, edit in {**edits, planned.edit_key: made}.items():
+                if found[key] is None:
+                    self.store.put_edit(key, edit)
+                    found[key] = self.store.edit(key) or edit
+        return {key: edit for key, edit in found.items() if edit is not None}
 
     def _sheets(self, sweep: Sweep) -> SheetScorer:
         return SheetScorer(

@@ -43,6 +43,8 @@ class Suite:
         scorer: name of a registered scorer; "" takes the model's.
         methods: what runs where the user names none.
         seeds: how many erasure seeds where the user says none.
+        along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
+            that methods can be compared at the same strength of erasure.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Suite:
     scorer: str = ""
     methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
     seeds: int = 2
+    along: tuple[float, ...] = ()
 
     def evaluate(self, erasure: Erasure) -> list[list[EvaluatedConcept]]:
         """What is drawn for a case, in pages that are each drawn as one batch.

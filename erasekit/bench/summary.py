@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from erasekit.bench.comparisons import compare_methods, mark_best
+from erasekit.bench.harm import FEW_SEEDS, harmed_share
+from erasekit.bench.matched import match_erasure
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.esr import ErasingSuccessRate
 from erasekit.metrics.psr import PreservingSuccessRate
-from erasekit.records import ConceptRow, Paired, Record, Row, Summary, mean, nan_to_null
+from erasekit.records import (
+    Comparison,
+    ConceptRow,
+    Estimate,
+    Matched,
+    Paired,
+    Record,
+    Row,
+    Summary,
+    mean,
+    nan_to_null,
+)
 
 OVERALL = "all"
 """`erased` of the rows over all erased sets."""
@@ -20,14 +34,9 @@ OVERALL = "all"
 def summarise(records: Sequence[Record]) -> Summary:
     """Rows of `records`, methods and erased sets in the records' order.
 
-    A held-out concept that one of the methods may have kept on purpose (it is in that method's
-    concept space, or the user named it) counts as pool for all of them, so that all are measured
-    on the same concepts.
+    All methods are measured on the same concepts, see `with_common_roles`.
     """
-    exposed: dict[str, set[str]] = {}
-    for record in records:
-        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
-    runs = [_with_roles(record, exposed[record.cell.erased]) for record in records]
+    runs = with_common_roles(records)
     methods = list(dict.fromkeys(run.cell.method for run in runs))
     cases = list(dict.fromkeys(run.cell.erased for run in runs))
     groups = {
@@ -36,29 +45,51 @@ def summarise(records: Sequence[Record]) -> Summary:
         for method in methods
     }
     groups = {key: group for key, group in groups.items() if group}
-    per_concept = {key: _concept_rows(*key, group) for key, group in groups.items()}
-    rows = [
-        _row(method, case, group, per_concept[method, case])
-        for (method, case), group in groups.items()
-    ]
-    overall = []
-    for method in methods if len(cases) > 1 else ():
-        all_runs = [r for r in runs if r.cell.method == method]
-        concepts = [c for (m, _), found in per_concept.items() if m == method for c in found]
-        overall.append(_row(method, OVERALL, all_runs, concepts))
+    measured = {key: _concepts(*key, group) for key, group in groups.items()}
+    rows: list[Row] = []
+    comparisons: list[Comparison] = []
+    for case in cases:
+        own = {method: group for (method, c), group in groups.items() if c == case}
+        _add_set(case, own, {m: [measured[m, case]] for m in own}, rows, comparisons)
+    overall: list[Row] = []
+    if len(cases) > 1:
+        by_method = {m: [r for r in runs if r.cell.method == m] for m in methods}
+        found = {m: [own for (n, _), own in measured.items() if n == m] for m in methods}
+        _add_set(OVERALL, by_method, found, overall, comparisons)
     failures = tuple(
         f"{r.cell.method}, {r.cell.erased}, seed {r.cell.seed}: {r.error}"
         for r in runs
         if r.status == "failed"
     )
     concept_rows = tuple(
-        row for (method, _), found in per_concept.items() if method != "base" for row in found
+        row for (method, _), own in measured.items() if method != "base" for row in own.rows
     )
-    return Summary(tuple(rows), tuple(overall), concept_rows, failures)
+    matched = tuple(_matched(groups))
+    return Summary(
+        tuple(rows),
+        tuple(overall),
+        concept_rows,
+        failures,
+        tuple(comparisons),
+        matched,
+        tuple(_notes(rows, matched)),
+    )
+
+
+def with_common_roles(records: Sequence[Record]) -> list[Record]:
+    """`records` with the same held-out concepts for all that erase the same.
+
+    One that any of them may have kept on purpose (it is in a method's concept space, or the user
+    named it) counts as pool for all.
+    """
+    exposed: dict[str, set[str]] = {}
+    for record in records:
+        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
+    return [_with_roles(record, exposed[record.cell.erased]) for record in records]
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
-    """`rows`, `overall`, `per_concept` and `failures`, JSON-ready (see docs/interface.md)."""
+    """All of it, JSON-ready (see docs/interface.md)."""
     data: dict[str, Any] = nan_to_null(
         {
             "rows": [_row_json(row) for row in summary.rows],
@@ -73,16 +104,50 @@ def summary_json(summary: Summary) -> dict[str, Any]:
                     "delta": row.delta.value,
                     "ci95": [row.delta.low, row.delta.high],
                     "n": row.delta.n,
+                    "p_harmed": row.p_harmed,
                 }
                 for row in summary.per_concept
             ],
-            "failures": list(summary.failures),
+            "comparisons": [
+                {
+                    "method": found.method,
+                    "other": found.other,
+                    "erased": found.erased,
+                    **_estimate_json("difference", found.difference),
+                    "p_value": found.p_value,
+                    "seeds_needed": found.seeds_needed,
+                    "verdict": found.verdict,
+                }
+                for found in summary.comparisons
+            ],
+            "matched": [
+                {
+                    "method": found.method,
+                    "erased": found.erased,
+                    "esr1": found.esr1,
+                    **_estimate_json("delta", found.delta),
+                    "step": found.step,
+                }
+                for found in summary.matched
+            ],
+            "notes": summary.notes,
+            "failures": summary.failures,
         }
     )
     return data
 
 
+def _estimate_json(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {
+        name: estimate.value,
+        "ci95": [estimate.low, estimate.high],
+        "n": estimate.n,
+        "note": estimate.note or None,
+    }
+
+
 def _row_json(row: Row) -> dict[str, Any]:
+    harmed = row.harmed
     return {
         "method": row.method,
         "erased": row.erased,
@@ -101,6 +166,11 @@ def _row_json(row: Row) -> dict[str, Any]:
         "missing": row.delta.missing + row.delta_pool.missing + row.esr1.missing,
         "seconds": row.seconds,
         "unet_passes": row.unet_passes,
+        "harmed": harmed.value if harmed else None,
+        "harmed_n": harmed.n if harmed else 0,
+        "harmed_note": (harmed.note or None) if harmed else None,
+        "best": row.best,
+        "tied": row.tied,
     }
 
 
@@ -134,11 +204,46 @@ class _Measures:
         return found
 
 
-def _row(method: str, erased: str, runs: list[Record], concepts: list[ConceptRow]) -> Row:
+def _matched(groups: Mapping[tuple[str, str], list[Record]]) -> Iterator[Matched]:
+    """Per erased set and over all, where runs were scored along the way."""
+    if not any(run.along for runs in groups.values() for run in runs):
+        return
+    own = {key: runs for key, runs in groups.items() if key[0] != "base"}
+    for (method, erased), runs in own.items():
+        yield from match_erasure(method, erased, runs)
+    for method in dict.fromkeys(m for m, _ in own) if len({c for _, c in own}) > 1 else ():
+        runs = [run for (m, _), group in own.items() if m == method for run in group]
+        yield from match_erasure(method, OVERALL, runs)
+
+
+@dataclass(frozen=True)
+class _Concepts:
+    """What a method cost each kept concept of an erased set, and how many it harmed."""
+
+    rows: list[ConceptRow]
+    harmed: Estimate
+
+
+def _add_set(
+    erased: str,
+    runs: Mapping[str, list[Record]],
+    concepts: Mapping[str, list[_Concepts]],
+    rows: list[Row],
+    comparisons: list[Comparison],
+) -> None:
+    """Append the rows of an erased set, and the comparisons of its methods."""
+    own = [_row(method, erased, runs[method], concepts[method]) for method in runs]
+    compared = compare_methods([row for row in own if row.method != "base"], runs)
+    rows += mark_best(own, compared)
+    comparisons += compared
+
+
+def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]) -> Row:
     done = [run for run in runs if run.status == "done"]
     measures = _Measures.of(done)
     base = method == "base"
-    held_out = [c for c in concepts if c.role == "held-out" and not math.isnan(c.delta.value)]
+    rows = [row for own in concepts for row in own.rows]
+    held_out = [c for c in rows if c.role == "held-out" and not math.isnan(c.delta.value)]
     worst = max(held_out, key=lambda c: c.delta.value, default=None)
     return Row(
         method=method,
@@ -155,28 +260,78 @@ def _row(method: str, erased: str, runs: list[Record], concepts: list[ConceptRow
         images=sum(_scored(concept) for run in done for concept in run.concepts),
         seconds=mean([run.seconds for run in done]),
         unet_passes=mean([float(run.unet_passes) for run in done]),
+        harmed=None if base else _pooled_harm([own.harmed for own in concepts]),
     )
 
 
-def _concept_rows(method: str, erased: str, runs: list[Record]) -> list[ConceptRow]:
+def _concepts(method: str, erased: str, runs: list[Record]) -> _Concepts:
     deltas: dict[str, tuple[Paired, Delta]] = {}
     for run in runs:
         for concept in run.concepts:
             if concept.role != "erased":
                 _, delta = deltas.setdefault(concept.concept, (concept, Delta(role=None)))
                 delta.update(concept, run.cell.seed)
-    return [
-        ConceptRow(method, erased, name, concept.role, concept.family, delta.compute())
+    harmed, p_values = harmed_share(
+        {
+            name: delta.table()[0][0]
+            for name, (concept, delta) in deltas.items()
+            if concept.role == "held-out"
+        }
+    )
+    rows = [
+        ConceptRow(
+            method,
+            erased,
+            name,
+            concept.role,
+            concept.family,
+            delta.compute(),
+            p_values.get(name, math.nan),
+        )
         for name, (concept, delta) in deltas.items()
     ]
+    return _Concepts(rows, harmed)
+
+
+def _pooled_harm(shares: Sequence[Estimate]) -> Estimate:
+    """Over erased sets, each concept of each set counted once."""
+    tested = sum(share.n for share in shares)
+    missing = sum(share.missing for share in shares)
+    notes = dict.fromkeys(share.note for share in shares if share.note)
+    if not tested:
+        return Estimate(math.nan, 0, missing, note="; ".join(notes))
+    harmed = sum(share.value * share.n for share in shares if share.n)
+    return Estimate(harmed / tested, tested, missing, note="; ".join(notes))
+
+
+def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
+    """Sentences on what the numbers can't say."""
+    for found in matched:
+        if found.delta.note:
+            yield (
+                f"Matched erasure: {found.method}, {found.erased}, ESR-1 {100 * found.esr1:.0f} %: "
+                f"{found.delta.note}."
+            )
+    for note in dict.fromkeys(row.harmed.note for row in rows if row.harmed and row.harmed.note):
+        yield f"Harmed concepts: {note}."
+    seeds = [row.seeds for row in rows if row.harmed and row.harmed.n]
+    if seeds and min(seeds) < FEW_SEEDS:
+        many = "seed" if min(seeds) == 1 else "seeds"
+        yield (
+            f"Harmed concepts: with {min(seeds)} erasure {many}, this is about these edits, not "
+            "about the method."
+        )
 
 
 def _with_roles(record: Record, exposed: set[str]) -> Record:
-    concepts = tuple(
-        replace(c, role="pool") if c.role == "held-out" and c.concept in exposed else c
-        for c in record.concepts
-    )
-    return replace(record, concepts=concepts)
+    def with_roles(concepts: Sequence[Paired]) -> tuple[Paired, ...]:
+        return tuple(
+            replace(c, role="pool") if c.role == "held-out" and c.concept in exposed else c
+            for c in concepts
+        )
+
+    along = tuple(replace(w, concepts=with_roles(w.concepts)) for w in record.along)
+    return replace(record, concepts=with_roles(record.concepts), along=along)
 
 
 def _scored(concept: Paired) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from erasekit.bench.along import steps_along
 from erasekit.bench.identity import erasure_identity, evaluation_identity
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.suite import Suite
@@ -43,13 +44,30 @@ class Sweep:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with what it takes to run it."""
+    """A cell with what it takes to run it.
+
+    Attributes:
+        cell: the cell.
+        erasure: what goes.
+        settings: the method's own part of the sweep's.
+        edit_key: name of the edit in the store.
+        exposed: held-out concepts that are in the method's concept space all the same.
+        steps: training steps of the erasure.
+        along: earlier steps that are scored too, each with the name of its edit.
+    """
 
     cell: Cell
     erasure: Erasure
     settings: Mapping[str, Any]
     edit_key: str
     exposed: tuple[str, ...]
+    steps: int = 0
+    along: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def edit_keys(self) -> tuple[str, ...]:
+        """Names of all its edits, the finished one first."""
+        return (self.edit_key, *(key for _, key in self.along))
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,8 @@ def plan_cases(
 
     Raises:
         UnknownNameError: an unknown method or scope.
-        ConfigError: a setting that no method has, an ill-typed value, or a name given twice.
+        ConfigError: a setting that no method has, an ill-typed value, a name given twice, or a
+            fraction of a run that is none.
         ConceptError: a prompt that does not fit the tokenizer.
         ScopeError: a scope that selects nothing.
     """
@@ -140,10 +159,18 @@ def _plan_case(
         own = by_method[method]
         resolved = flatten(plan_erasure(model, method, erasure, registry, own))
         exposed = _exposed(suite, erasure, pages, resolved, model, registry)
+        steps = int(resolved["steps"])
+        stops = steps_along(suite.along, steps)
         for seed in sweep.seeds:
             made_by = erasure_identity(model, method, resolved, erasure, seed, registry)
-            cell = Cell(method, erasure.label, seed, {"erasure": made_by, "evaluation": evaluation})
-            cells.append(PlannedCell(cell, erasure, own, content_key(made_by), exposed))
+            identity: dict[str, Any] = {"erasure": made_by, "evaluation": evaluation}
+            if stops:
+                identity["along"] = list(stops)
+            along = tuple((stop, content_key({**made_by, "after_steps": stop})) for stop in stops)
+            cell = Cell(method, erasure.label, seed, identity)
+            cells.append(
+                PlannedCell(cell, erasure, own, content_key(made_by), exposed, steps, along)
+            )
     return PlannedCase(erasure, pages, labels, tuple(cells))
 
 

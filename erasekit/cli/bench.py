@@ -76,6 +76,14 @@ def bench(
     sampling_steps: Annotated[
         int | None, typer.Option(help="Solver steps of an image [default: the model's own].")
     ] = None,
+    along: Annotated[
+        str | None,
+        typer.Option(
+            help="Fractions of a run after which it is drawn and scored too, as in "
+            "0.25,0.5,0.75: it gives delta at matched erasure [default: the suite's].",
+            show_default=False,
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter, KEY=VALUE, for the methods that have it."),
@@ -124,6 +132,7 @@ def bench(
             images_per_erased=images_per_concept,
             seeds=seeds,
             num_inference_steps=sampling_steps,
+            along=None if along is None else _fractions(along),
         )
         sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
         judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
@@ -161,6 +170,15 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(names):
         raise ConfigError(f"--methods {text!r} has an empty name; write it as in none,gumbel.")
     return names
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--along {text!r} is no list of numbers; write it as in 0.25,0.5,0.75."
+        ) from error
 
 
 def _sweep(

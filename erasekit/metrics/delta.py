@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasekit.metrics.base import Metric
-from erasekit.metrics.statistics import crossed_interval
+from erasekit.metrics.statistics import CrossedEffect, crossed_effect
 from erasekit.records import Estimate, Paired, Role
 
 
@@ -18,7 +18,7 @@ class Delta(Metric):
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
     mean over concepts weighs each the same. Noises are crossed with erasure seeds, see
-    `crossed_interval`.
+    `crossed_effect`.
 
     Args:
         role: which concepts; None takes all that come in.
@@ -43,11 +43,15 @@ class Delta(Metric):
             runs[stratum, seed] = concept.deltas
 
     def compute(self) -> Estimate:
+        return self.effect().estimate()
+
+    def effect(self) -> CrossedEffect:
+        """The mean with what its interval and tests are made of."""
         deltas, strata = self.table()
         shared = len({noises for _, noises in self._deltas}) == 1
-        estimate = crossed_interval(deltas, strata=strata, shared_noise=shared)
+        effect = crossed_effect(deltas, strata=strata, shared_noise=shared)
         came_in = sum(len(d) for by_run in self._deltas.values() for d in by_run.values())
-        return replace(estimate, missing=came_in - estimate.n)
+        return replace(effect, missing=came_in - effect.n)
 
     def table(self) -> tuple[NDArray[np.float64], list[str]]:
         """The deltas, [concepts, noises, runs], NaN where missing, and each run's stratum."""

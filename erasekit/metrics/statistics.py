@@ -1,18 +1,113 @@
-"""Confidence intervals for deltas: paired by noise, noises crossed with erasure seeds."""
+"""Intervals and tests for deltas: paired by noise, noises crossed with erasure seeds."""
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.metrics.student import t_quantile
+from erasekit.metrics.student import t_cdf, t_quantile
 from erasekit.records import Estimate
 
 RESAMPLES = 2000
+LEVEL = 0.95
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class CrossedEffect:
+    """A mean over concepts with the variance that noises and erasure seeds give it.
+
+    Attributes:
+        value: the mean; NaN where there is nothing.
+        n, missing: values that went in, and that were not there.
+        over_noises, over_seeds: variances of the mean when noises alone and seeds alone are drawn
+            anew; each holds the interaction too. NaN where nothing can be resampled.
+        interaction: variance from noises and seeds together.
+        noise_freedom, seed_freedom: degrees of freedom.
+        seeds: erasure seeds of an erased set, mean over sets.
+    """
+
+    value: float
+    n: int
+    missing: int
+    over_noises: float = math.nan
+    over_seeds: float = math.nan
+    interaction: float = math.nan
+    noise_freedom: int = 0
+    seed_freedom: int = 0
+    seeds: float = 0.0
+
+    @property
+    def variance(self) -> float:
+        """Of the mean."""
+        both = self.over_noises + self.over_seeds - self.interaction
+        return max(both, self.over_noises, self.over_seeds)
+
+    @property
+    def freedom(self) -> float:
+        """Satterthwaite's degrees of freedom of the variance, 1 or more."""
+        if self.variance == 0:
+            return 1.0
+        uncertainty = self.over_noises**2 / self.noise_freedom
+        if self.seed_freedom:
+            uncertainty += self.over_seeds**2 / self.seed_freedom
+            uncertainty += self.interaction**2 / (self.noise_freedom * self.seed_freedom)
+        return max(self.variance**2 / uncertainty, 1.0)
+
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        """The mean with its interval; limits are NaN where nothing can be resampled."""
+        if math.isnan(self.variance):
+            return Estimate(self.value, self.n, self.missing)
+        reach = t_quantile((1 + level) / 2, self.freedom) * math.sqrt(self.variance)
+        return Estimate(self.value, self.n, self.missing, self.value - reach, self.value + reach)
+
+    def p_value(self) -> float:
+        """Two-sided, for a mean of 0: below 5 % where the 95 % interval leaves 0 out.
+
+        NaN where nothing can be resampled.
+        """
+        if math.isnan(self.variance) or math.isnan(self.value):
+            return math.nan
+        if self.variance == 0:
+            return 1.0 if self.value == 0 else 0.0
+        return 2 * t_cdf(-abs(self.value) / math.sqrt(self.variance), self.freedom)
+
+    def with_seeds(self, seeds: int) -> CrossedEffect:
+        """What the same variances would give with this many erasure seeds per set."""
+        fewer = self.seeds / seeds
+        interaction = self.interaction * fewer
+        return replace(
+            self,
+            over_noises=max(self.over_noises - self.interaction, 0.0) + interaction,
+            over_seeds=self.over_seeds * fewer,
+            interaction=interaction,
+            seed_freedom=round((self.seed_freedom / (self.seeds - 1)) * (seeds - 1)),
+            seeds=float(seeds),
+        )
+
+    def seeds_needed(self, level: float = LEVEL, power: float = POWER) -> int | None:
+        """Erasure seeds per set at which a test finds this mean with this power.
+
+        It takes the mean and the variances for the truth, which they are not with few seeds, so
+        the number is a rough one. More seeds don't average the noises away: where those alone
+        hide the mean, or more than a thousand seeds would be needed, or one seed says nothing of
+        the others, it is None.
+        """
+
+        def enough(seeds: int) -> bool:
+            then = self.with_seeds(seeds)
+            reach = t_quantile((1 + level) / 2, then.freedom) + t_quantile(power, then.freedom)
+            return abs(self.value) >= reach * math.sqrt(then.variance)
+
+        if not self.seed_freedom or math.isnan(self.variance) or not enough(MOST_SEEDS):
+            return None
+        return bisect.bisect_left(range(MOST_SEEDS), True, lo=2, key=enough)
 
 
 def crossed_interval(
@@ -20,11 +115,26 @@ def crossed_interval(
     *,
     strata: Sequence[Hashable] | None = None,
     shared_noise: bool = False,
-    level: float = 0.95,
+    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of the concepts' mean deltas, with an interval over noises and erasure seeds.
+    """The mean of a `crossed_effect` with its interval of coverage `level`; see there."""
+    effect = crossed_effect(
+        deltas, strata=strata, shared_noise=shared_noise, resamples=resamples, seed=seed
+    )
+    return effect.estimate(level)
+
+
+def crossed_effect(
+    deltas: NDArray[np.float64],
+    *,
+    strata: Sequence[Hashable] | None = None,
+    shared_noise: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> CrossedEffect:
+    """Mean of the concepts' mean deltas, with its variance over noises and erasure seeds.
 
     Every noise met every seed, so both are resampled, independently of each other; the concepts
     are fixed, the interval says nothing about others. The spread of the resampled means gives the
@@ -44,18 +154,14 @@ def crossed_interval(
             resampled inside their stratum.
         shared_noise: noise i is the same for all concepts, so that it is drawn for all at once;
             else every concept has noises of its own.
-        level: coverage.
         resamples: how many resampled means.
         seed: of the resampling; the same one gives the same interval.
-
-    Returns:
-        The mean; n counts the pairs that went in. Limits are NaN where nothing can be resampled.
     """
     there = ~np.isnan(deltas)
     kept = there.any(axis=(1, 2)) if deltas.size else np.zeros(len(deltas), dtype=bool)
     missing = int((~there).sum())
     if not kept.any():
-        return Estimate(math.nan, 0, missing)
+        return CrossedEffect(math.nan, 0, missing)
     deltas, there = deltas[kept], there[kept]
     filled = np.where(there, deltas, 0.0)
     counts = there.sum(axis=(1, 2))
@@ -68,11 +174,19 @@ def crossed_interval(
     labels = list(strata) if strata is not None else [0] * deltas.shape[2]
     noises = _noise_factor(there, shared_noise)
     seeds = _seed_factor(labels)
-    error = _standard_error(residuals, noises, seeds, resamples, np.random.default_rng(seed))
-    if error is None:
-        return Estimate(mean, n, missing)
-    reach = t_quantile((1 + level) / 2, error.freedom) * error.size
-    return Estimate(mean, n, missing, mean - reach, mean + reach)
+    found = CrossedEffect(
+        mean,
+        n,
+        missing,
+        noise_freedom=noises.freedom,
+        seed_freedom=seeds.freedom,
+        seeds=seeds.size / len(seeds.groups),
+    )
+    if noises.freedom == 0:
+        return found
+    rng = np.random.default_rng(seed)
+    over_noises, over_seeds, interaction = _variances(residuals, noises, seeds, resamples, rng)
+    return replace(found, over_noises=over_noises, over_seeds=over_seeds, interaction=interaction)
 
 
 @dataclass(frozen=True)
@@ -102,12 +216,6 @@ class _Factor:
         return weights
 
 
-@dataclass(frozen=True)
-class _Error:
-    size: float
-    freedom: float
-
-
 def _noise_factor(there: NDArray[np.bool_], shared: bool) -> _Factor:
     concepts, noises, _ = there.shape
     present = np.asarray(there.any(axis=2))
@@ -125,31 +233,22 @@ def _seed_factor(labels: Sequence[Hashable]) -> _Factor:
     return _Factor(tuple(groups), len(labels))
 
 
-def _standard_error(
+def _variances(
     residuals: NDArray[np.float64],
     noises: _Factor,
     seeds: _Factor,
     resamples: int,
     rng: np.random.Generator,
-) -> _Error | None:
+) -> tuple[float, float, float]:
+    """Over noises, over seeds, and their interaction."""
     concepts, per_concept, runs = residuals.shape
-    if noises.freedom == 0:
-        return None
     noise_weights = noises.weights(resamples, rng)
     seed_weights = seeds.weights(resamples, rng)
     if noises.size == concepts * per_concept:
         by_unit = residuals.reshape(concepts * per_concept, runs)
     else:
         by_unit = residuals.sum(axis=0)
-    over_noises = (noise_weights @ by_unit.sum(axis=1)).var()
-    over_seeds = (seed_weights @ by_unit.sum(axis=0)).var()
-    over_both = ((noise_weights @ by_unit) * seed_weights).sum(axis=1).var()
-    interaction = max(over_both - over_noises - over_seeds, 0.0)
-    variance = max(over_noises + over_seeds - interaction, over_noises, over_seeds)
-    if variance == 0:
-        return _Error(0.0, 1.0)
-    uncertainty = over_noises**2 / noises.freedom
-    if seeds.freedom:
-        uncertainty += over_seeds**2 / seeds.freedom
-        uncertainty += interaction**2 / (noises.freedom * seeds.freedom)
-    return _Error(math.sqrt(variance), max(variance**2 / uncertainty, 1.0))
+    over_noises = float((noise_weights @ by_unit.sum(axis=1)).var())
+    over_seeds = float((seed_weights @ by_unit.sum(axis=0)).var())
+    over_both = float(((noise_weights @ by_unit) * seed_weights).sum(axis=1).var())
+    return over_noises, over_seeds, max(over_both - over_noises - over_seeds, 0.0)

@@ -18,10 +18,20 @@ def t_quantile(probability: float, df: float) -> float:
     low, high = 0.0, 1.0
     while t_cdf(high, df) < probability:
         high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf(middle, df) < probability else (low, middle)
-    return (low + high) / 2
+    t = (low + high) / 2
+    for _ in range(80):  # Newton's steps, halving the bracket where one would leave it
+        error = t_cdf(t, df) - probability
+        low, high = (t, high) if error < 0 else (low, t)
+        step = t - error / _t_density(t, df)
+        before, t = t, step if low < step < high else (low + high) / 2
+        if abs(t - before) <= 1e-14 * t:
+            break
+    return t
+
+
+def _t_density(t: float, df: float) -> float:
+    log_beta = math.lgamma(0.5) + math.lgamma(df / 2) - math.lgamma((df + 1) / 2)
+    return math.exp(-(df + 1) / 2 * math.log1p(t * t / df) - log_beta) / math.sqrt(df)
 
 
 def _regularised_beta(x: float, a: float, b: float) -> float:

@@ -61,6 +61,23 @@ def test_the_whole_way_and_the_same_again(bench, tmp_path: Path) -> None:
     assert "ESR-1" in table.out
 
 
+def test_methods_are_compared_and_scored_along_their_runs(bench) -> None:
+    command = ["--methods", "none,l2", "--concepts", "church", "--seeds", "2", "--along", "0.5"]
+    data = bench(*command, "--json").json
+    (comparison,) = data["comparisons"]
+    assert {comparison["method"], comparison["other"]} == {"none", "l2"}
+    assert comparison["difference"] <= 0
+    assert comparison["verdict"].startswith(comparison["method"])
+    assert [(m["method"], m["esr1"]) for m in data["matched"]] == [
+        (method, target) for method in ("none", "l2") for target in (0.9, 0.95)
+    ]
+    assert all((m["delta"] is None) == bool(m["note"]) for m in data["matched"])
+    assert data["rows"][1]["harmed"] is None
+    assert "too few images per concept (1)" in data["rows"][1]["harmed_note"]
+    plan = bench(*command, "--dry-run", "--json").json["plan"]
+    assert (plan["erasures"], plan["images"]) == (0, 0)
+
+
 def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
     done = bench("--methods", "none", "--concepts", "church", "--dry-run")
     assert "2 erasures" in done.out
@@ -82,6 +99,8 @@ def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
         (["--seeds", "0"], "--seeds is 0"),
         (["--images-per-concept", "0"], "--images-per-concept is 0"),
         (["--sampling-steps", "0"], "--sampling-steps is 0"),
+        (["--along", "0.5,1.5"], "--along has 1.5"),
+        (["--along", "half"], "no list of numbers"),
         (["--set", "stepz=3"], "did you mean 'steps'"),
         (["--set", "steps=many"], "not valid"),
         (["--set", "steps=0"], "not valid"),

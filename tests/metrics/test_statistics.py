@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from erasekit.metrics.statistics import crossed_interval
+from erasekit.metrics.statistics import MOST_SEEDS, CrossedEffect, crossed_effect, crossed_interval
 
 
 def world(
@@ -130,3 +130,84 @@ def test_one_noise_has_no_interval() -> None:
 def test_no_spread_is_an_interval_of_no_width() -> None:
     found = crossed_interval(np.full((2, 3, 2), 1.5))
     assert found.interval == pytest.approx((1.5, 1.5))
+
+
+def test_one_concept_with_one_seed_has_the_p_value_of_the_paired_t_test() -> None:
+    rng = np.random.default_rng(1)
+    before, after = rng.normal(30, 3, 12), rng.normal(28, 3, 12)
+    effect = crossed_effect((before - after)[None, :, None], resamples=200_000)
+    reference = stats.ttest_rel(before, after).pvalue
+    assert effect.p_value() == pytest.approx(reference, rel=0.03)
+    assert effect.seeds_needed() is None
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7, 1.5, 3.0])
+def test_p_is_below_5_percent_where_the_interval_leaves_0_out(mean: float) -> None:
+    for seed in range(20):
+        deltas = world(np.random.default_rng(seed), 4, 4, 3, 1.0, 1.0, 1.0) + mean
+        effect = crossed_effect(deltas, resamples=200)
+        found = effect.estimate()
+        assert (effect.p_value() < 0.05) == (not found.low <= 0 <= found.high)
+
+
+def test_p_where_there_is_no_spread_or_nothing() -> None:
+    assert crossed_effect(np.zeros((2, 3, 2))).p_value() == 1.0
+    assert crossed_effect(np.full((2, 3, 2), 1.5)).p_value() == 0.0
+    assert math.isnan(crossed_effect(np.array([[[1.0, 2.0]]])).p_value())
+    assert math.isnan(crossed_effect(np.empty((0, 0, 0))).p_value())
+
+
+def effect_of(
+    value: float, noise: float, seed: float, rest: float, *, noises: int, seeds: int
+) -> CrossedEffect:
+    """What is measured of one concept where the variances come out as they are."""
+    interaction = rest**2 / (noises * seeds)
+    return CrossedEffect(
+        value,
+        noises * seeds,
+        0,
+        noise**2 / noises + interaction,
+        seed**2 / seeds + interaction,
+        interaction,
+        noises - 1,
+        seeds - 1,
+        float(seeds),
+    )
+
+
+@pytest.mark.parametrize("value", [0.6, 1.0, 2.0])
+def test_the_seeds_that_are_needed_are_those_of_the_noncentral_t(value: float) -> None:
+    def power(n: int) -> float:
+        bound = stats.t.ppf(0.975, n - 1)
+        return 1 - stats.nct.cdf(bound, n - 1, value * math.sqrt(n))
+
+    exact = next(n for n in range(2, 100) if power(n) >= 0.8)
+    found = effect_of(-value, 0.0, 1.0, 0.0, noises=50, seeds=3).seeds_needed()
+    assert abs(found - exact) <= 1
+
+
+def test_with_the_seeds_that_are_needed_four_tests_of_five_find_it() -> None:
+    rng = np.random.default_rng(6)
+    needed = effect_of(1.2, 1.0, 1.2, 2.0, noises=8, seeds=3).seeds_needed()
+    found = [
+        crossed_effect(1.2 + world(rng, 1, 8, needed, 1.0, 1.2, 2.0), resamples=300).p_value()
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.8, abs=0.08)
+
+
+def test_more_seeds_are_said_for_what_is_there() -> None:
+    effect = effect_of(1.0, 1.0, 2.0, 3.0, noises=8, seeds=3)
+    assert effect.with_seeds(3).variance == pytest.approx(effect.variance)
+    for seeds in (2, 5, 60):
+        expected = effect_of(1.0, 1.0, 2.0, 3.0, noises=8, seeds=seeds)
+        then = effect.with_seeds(seeds)
+        assert then.variance == pytest.approx(expected.variance)
+        assert then.freedom == pytest.approx(expected.freedom)
+
+
+def test_no_number_of_seeds_averages_the_noises_away() -> None:
+    assert effect_of(0.1, 3.0, 0.5, 0.0, noises=4, seeds=3).seeds_needed() is None
+    assert effect_of(0.01, 0.0, 1.0, 0.0, noises=4, seeds=3).seeds_needed() is None
+    most = effect_of(0.1, 0.0, 1.0, 0.0, noises=4, seeds=3).seeds_needed()
+    assert 700 < most < MOST_SEEDS

@@ -1,0 +1,183 @@
+"""`erasekit compare`: what differs between two benches, or between two erasures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from erasekit.cli.bench_runs import open_store
+from erasekit.cli.context import JSON_OPTION, registry_of
+from erasekit.cli.loading import chosen_model, opened
+from erasekit.cli.output import print_json, progress, stdout, table
+from erasekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from erasekit.bench.differences import Difference, Differences
+    from erasekit.plugin.registry import Registry
+    from erasekit.records import Estimate, Record
+
+IMAGES = 4
+SHOWN = 10
+"""Concepts shown per method and erased set; all are in the JSON."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("compare")(compare)
+
+
+def compare(
+    context: typer.Context,
+    run_a: Annotated[Path, typer.Argument(help="Folder of a bench, or of an erasure.")],
+    run_b: Annotated[Path, typer.Argument(help="Another of the same sort.")],
+    images_per_concept: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Starting noises, for erasures only [default: {IMAGES}]."),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="For erasures only: a registered scorer, MODEL/TAG of open_clip, or "
+            "local-dir:FOLDER [default: the model's]."
+        ),
+    ] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Show what differs between two runs, B - A, with intervals from the images of both.
+
+    Of two benches the latest sweep of each is held against the other, method by method, from
+    what is on disk. Two erasures are drawn and scored first, at the same noises. Runs that were
+    not measured alike are refused.
+    """
+    from erasekit.bench.differences import compare_benches, compare_pairs, differences_json
+    from erasekit.bench.store import MARKER
+
+    benches = [(path / MARKER).is_file() for path in (run_a, run_b)]
+    if all(benches):
+        if images_per_concept is not None or scorer is not None:
+            raise ConfigError(
+                "--images-per-concept and --scorer are for erasures; a bench has its images and "
+                "scores already."
+            )
+        names = (str(run_a), str(run_b))
+        found = compare_benches(_records(run_a), _records(run_b), names)
+    elif any(benches):
+        other = run_b if benches[0] else run_a
+        raise ConfigError(f"{str(other)!r} is no bench and the other is; name two of a sort.")
+    else:
+        pairs = _measured(run_a, run_b, registry_of(context), images_per_concept, scorer)
+        found = compare_pairs([pairs])
+    if as_json:
+        print_json({"a": str(run_a), "b": str(run_b), **differences_json(found)})
+    else:
+        _show(found, run_a, run_b)
+
+
+def _records(folder: Path) -> Sequence[Record]:
+    """The records of the latest sweep of a bench."""
+    store = open_store(folder)
+    return store.records_of(store.manifests()[-1])
+
+
+def _measured(
+    run_a: Path, run_b: Path, registry: Registry, images: int | None, scorer: str | None
+) -> list[tuple[Record, Record]]:
+    from erasekit.bench.run_folders import check_same_erasure, measure_pair
+    from erasekit.edits import load_edit
+    from erasekit.metrics.loading import load_scorer
+
+    a, b = load_edit(run_a), load_edit(run_b)
+    check_same_erasure(a, b)
+    with (
+        opened(chosen_model(None, a), registry) as model,
+        progress("Drawing, before and after each") as bar,
+    ):
+        return measure_pair(
+            model,
+            a,
+            b,
+            registry,
+            images_per_concept=images or IMAGES,
+            scorer=load_scorer(scorer, registry) if scorer else None,
+            on_images=bar.advance,
+        )
+
+
+def _show(found: Differences, run_a: Path, run_b: Path) -> None:
+    console = stdout()
+    console.print(f"A: {run_a}\nB: {run_b}", markup=False, soft_wrap=True)
+    if not found.differing:
+        console.print("No image was scored differently.")
+    else:
+        columns = ("method", "erased", "seeds", "ESR-1", "delta", "B - A, 95 % interval", "p")
+        console.print(table("", columns, list(map(_row, found.differing)), right=columns[2:]))
+        console.print(
+            "ESR-1 (higher is better) and delta of held-out concepts (lower is better): A, then B.",
+            style="dim",
+        )
+    for one in found.differing:
+        _show_one(console, one)
+    for title, names in (
+        ("The same in both", found.same),
+        ("Only in A", found.only_a),
+        ("Only in B", found.only_b),
+    ):
+        if names:
+            console.print(f"{title}: {'; '.join(names)}", markup=False)
+
+
+def _show_one(console: Console, one: Difference) -> None:
+    """The verdict, what was asked for differently, and the concepts that differ."""
+    console.print(f"\n{one.erased}: {one.verdict}", markup=False)
+    for name, values in one.changed.items():
+        a, b = map(_value, values)
+        console.print(f"  {name}: {a} → {b}", markup=False)
+    concepts = [(c.concept, _interval(c.difference), f"{c.p_value:.2g}") for c in one.concepts]
+    if concepts:
+        columns = ("concept", "B - A, 95 % interval", "p")
+        console.print(table("", columns, concepts[:SHOWN], right=columns[1:]))
+    if len(concepts) > SHOWN:
+        console.print(f"and {len(concepts) - SHOWN} more: --json has all.", style="dim")
+
+
+def _row(one: Difference) -> tuple[str, ...]:
+    esr1 = " → ".join(_percent(estimate.value) for estimate in one.esr1)
+    delta = " → ".join(_number(estimate.value) for estimate in one.delta)
+    p = "-" if math.isnan(one.p_value) else f"{one.p_value:.2g}"
+    return (
+        one.method,
+        one.erased,
+        str(one.seeds),
+        esr1,
+        delta,
+        _interval(one.delta_difference),
+        p,
+    )
+
+
+def _interval(estimate: Estimate) -> str:
+    low, high = _number(estimate.low), _number(estimate.high)
+    return f"{_number(estimate.value)} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _value(value: Any) -> str:
+    """A setting as users write it, shortened where it is long."""
+    if value is None:
+        return "none"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

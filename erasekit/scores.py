@@ -1,0 +1,145 @@
+"""Scores of images before and after an erasure, and the estimates made of them. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["erased", "held-out", "pool"]
+"""What a concept is in an evaluation: erased, kept and never kept on purpose, or kept and open to
+the method to keep on purpose."""
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Score:
+    """A scorer's word on one image.
+
+    Attributes:
+        value: alignment with the prompt, 100 * cosine; NaN for a missing image.
+        prompt: the text it was held against.
+        scorer: name of the scorer.
+    """
+
+    value: float
+    prompt: str
+    scorer: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with what it rests on.
+
+    Attributes:
+        value: the mean; NaN where there is nothing to average.
+        n: values that went in.
+        missing: values that should have gone in and were not there.
+        low, high: 95 % confidence limits; NaN where they can't be had (one noise, one value).
+        note: what its reader must know, such as why the value is NaN; a clause without a full
+            stop, or "".
+    """
+
+    value: float
+    n: int
+    missing: int = 0
+    low: float = NAN
+    high: float = NAN
+    note: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % limits, or None."""
+        return None if math.isnan(self.low) else (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class ConceptScores:
+    """One concept's images on one sheet, scored.
+
+    Attributes:
+        prompt: what was drawn.
+        noises: seed of each image's starting noise.
+        scores: alignment with the prompt per image, 100 * cosine.
+        ranks: place of the concept's class among all labels per image, 1 is the top.
+    """
+
+    prompt: str
+    noises: tuple[int, ...]
+    scores: tuple[float, ...]
+    ranks: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One concept drawn from the same noises before and after an erasure.
+
+    Attributes:
+        concept: its name.
+        role: erased, held-out or pool.
+        family: the group of near neighbours it belongs to, or "".
+        before, after: its scores; image i of both started from noise i.
+    """
+
+    concept: str
+    role: Role
+    family: str
+    before: ConceptScores
+    after: ConceptScores
+
+    def __post_init__(self) -> None:
+        if (self.before.prompt, self.before.noises) != (self.after.prompt, self.after.noises):
+            raise ValueError(f"{self.concept!r} was not drawn from the same prompt and noises")
+
+    @property
+    def deltas(self) -> tuple[float, ...]:
+        """Loss of alignment per noise: before - after; NaN where either is missing."""
+        return tuple(b - a for b, a in zip(self.before.scores, self.after.scores, strict=True))
+
+
+def paired_concepts(data: Sequence[Mapping[str, Any]]) -> tuple[Paired, ...]:
+    """`Paired`s from their JSON."""
+    return tuple(
+        Paired(
+            c["concept"],
+            c["role"],
+            c["family"],
+            concept_scores(c["before"]),
+            concept_scores(c["after"]),
+        )
+        for c in data
+    )
+
+
+def concept_scores(data: Mapping[str, Any]) -> ConceptScores:
+    """A `ConceptScores` from its JSON."""
+    return ConceptScores(
+        data["prompt"],
+        tuple(data["noises"]),
+        tuple(number(value) for value in data["scores"]),
+        tuple(number(value) for value in data["ranks"]),
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of the values that are there, NaN where none is."""
+    there = [value for value in values if not math.isnan(value)]
+    return math.fsum(there) / len(there) if there else NAN
+
+
+def nan_to_null(value: Any) -> Any:
+    """A JSON-ready copy: NaN and infinities become None, tuples become lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): nan_to_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_to_null(item) for item in value]
+    return value
+
+
+def number(value: float | None) -> float:
+    """A number from its JSON, where null stands for NaN."""
+    return NAN if value is None else float(value)
