@@ -11,7 +11,7 @@ STEPS = ("fetch", "render", "autoencoder", "generator", "wide", "scorer", "evalu
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all of them in order; each goes on where it was stopped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.icons", description=__doc__)
-    parser.add_argument("step", choices=(*STEPS, "all"))
+    parser.add_argument("step", choices=(*STEPS, "shipped", "all"))
     parser.add_argument("--steps", type=int, help="optimiser steps of a training")
     parser.add_argument("--seed", type=int, default=0, help="seed of a training")
     parser.add_argument("--threads", type=int, help="threads of the autoencoder and the scorer")
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
             module.train(seed=options.seed, **extra)
         elif name == "evaluate":
             module.evaluate(quick=options.quick)
+        elif name == "shipped":
+            module.measure_shipped()
         elif name == "fetch":
             module.fetch()
         elif name == "render":

@@ -10,15 +10,17 @@ from typing import Any
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
-        "steps": 100,
-        "learning_rate": 2e-4,
-        "batch_size": 8,
+        "steps": 150,
+        "learning_rate": 3e-4,
+        "batch_size": 1,
         "keep_weight": 10.0,
-        "trajectory_steps": 20,
+        "trajectory_steps": 8,
+        "trajectories": 6,
         "keep_trajectories": 1,
-        "num_concepts": 48,
+        "num_concepts": 32,
     },
-    "l2": {"keep_weight": 1e-3},
+    "gumbel": {"ascent_lr": 0.1},
+    "l2": {"keep_weight": 1e-2},
     "pgd": {"keep_weight": 1.0},
 }
 
