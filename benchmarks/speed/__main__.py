@@ -1,0 +1,79 @@
+"""`python -m benchmarks.speed WHAT`: see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import growth, quality, timing
+
+RESULTS = Path(__file__).parents[1] / "results" / "speed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed")
+    parser.add_argument(
+        "what",
+        choices=(
+            "published",
+            "ablation",
+            "overhead",
+            "drawing",
+            "quality",
+            "growth",
+            "growth-plot",
+        ),
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
+    parser.add_argument("--concepts", default=",".join(quality.CONCEPTS), help="quality: erased")
+    parser.add_argument("--seeds", default="0,1,2", help="quality: erasure seeds")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    if options.what == "quality":
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        path = options.results / "quality.jsonl"
+        lines = quality.measure(path, options.concepts.split(","), seeds)
+        text = quality.report(lines)
+    elif options.what == "growth":
+        text = _kept(options.results / "growth.json", growth.measure())
+        growth.plot(json.loads(text), options.results / "growth.png")
+    elif options.what == "growth-plot":
+        points = json.loads((options.results / "growth.json").read_text(encoding="utf-8"))
+        growth.plot(points, options.results / "growth.png")
+        text = ""
+    else:
+        rows = {
+            "published": timing.against_published,
+            "ablation": timing.ablations,
+            "overhead": timing.overhead,
+            "drawing": timing.drawing,
+        }[options.what](options.rounds)
+        _kept(options.results / f"{options.what}.json", rows)
+        text = table(rows if isinstance(rows, list) else [rows])
+    print(text)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a markdown table."""
+    keys = list(rows[0])
+    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
+    lines += ["| " + " | ".join(_text(row[key]) for key in keys) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _kept(path: Path, data: Any) -> str:
+    text = json.dumps(data, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+if __name__ == "__main__":
+    main()
