@@ -13,14 +13,14 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "steps": 150,
         "learning_rate": 3e-4,
         "batch_size": 1,
-        "keep_weight": 10.0,
+        "keep_weight": 3.0,
         "trajectory_steps": 8,
         "trajectories": 6,
         "keep_trajectories": 1,
         "num_concepts": 32,
     },
     "gumbel": {"ascent_lr": 0.1},
-    "l2": {"keep_weight": 1e-2},
+    "l2": {"keep_weight": 3e-4},
     "pgd": {"keep_weight": 1.0},
 }
 
