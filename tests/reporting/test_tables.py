@@ -1,28 +1,28 @@
-"""Tables and figures of a bench."""
+"""Tables and pictures of a bench, and of a first look."""
 
 from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
 from erasekit.records import (
+    Comparison,
     ConceptScores,
     Estimate,
+    Matched,
     Paired,
     QuickConcept,
     QuickResult,
-    Row,
     Summary,
 )
-from erasekit.reporting.figures import plot_pareto
 from erasekit.reporting.grids import before_after_grid
 from erasekit.reporting.tables import bench_table, quick_table
+from tests.reporting.rows import bench_row
 
 NAN = math.nan
 
@@ -33,29 +33,10 @@ def printed(renderable, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def row(method: str, delta: float, erased: str = "garbage truck", failed: int = 0) -> Row:
-    return Row(
-        method,
-        erased,
-        Estimate(31.2, 16),
-        Estimate(12.3, 16),
-        Estimate(0.9375, 16),
-        Estimate(0.81, 80),
-        Estimate(delta, 80, 0, delta - 1.25, delta + 1.25),
-        Estimate(delta / 2, 80),
-        ("roller coaster", 3 * delta) if method != "base" else None,
-        2,
-        failed,
-        160,
-        118.4,
-        123_456.0,
-    )
-
-
 @pytest.fixture
 def summary() -> Summary:
-    rows = [row("base", 0.0), row("neutral", 12.31), row("gumbel", -0.004), row("nearest", NAN)]
-    return Summary(tuple(rows), tuple(rows), ())
+    rows = [bench_row("base", 0.0), bench_row("neutral", 12.31), bench_row("gumbel", -0.004)]
+    return Summary((*rows, bench_row("nearest", NAN)), tuple(rows), ())
 
 
 def test_the_table_fits_80_columns_with_nothing_cut(summary: Summary) -> None:
@@ -67,6 +48,21 @@ def test_the_table_fits_80_columns_with_nothing_cut(summary: Summary) -> None:
     for part in ("12.3", "94 %", "12.31 [11.06, 13.56]", "6.16", "roller coa 36.9", "81 %", "123k"):
         assert part in neutral
     assert neutral.endswith("118")
+
+
+def test_more_is_shown_where_there_is_room_and_less_where_there_is_none(summary: Summary) -> None:
+    heads = {}
+    for width in (60, 80, 100, 120, 160):
+        text = printed(bench_table(summary), width)
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+        assert "…" not in text
+        heads[width] = text.splitlines()[2].split()
+        erasure, cost = (text.index(word) for word in ("ESR-1", "delta"))
+        assert erasure < cost, "erasure and what it cost stand side by side"
+    assert len(heads[60]) < len(heads[80]) < len(heads[160])
+    wide = printed(bench_table(summary), 160)
+    for part in ("31.2 → 12.3", "roller coaster 36.9", "6.16 [5.91, 6.41]", "images"):
+        assert part in wide
 
 
 def test_the_base_stands_first_with_no_delta_and_nan_is_a_dash(summary: Summary) -> None:
@@ -86,23 +82,59 @@ def test_the_table_says_which_way_is_good(summary: Summary) -> None:
     assert "All 1 erased sets" in text
 
 
+def test_the_best_and_what_cannot_be_told_from_it_are_marked() -> None:
+    rows = [
+        bench_row("base", 0.0),
+        replace(bench_row("pgd", 1.0), best=True),
+        replace(bench_row("random", 1.5), tied=True),
+        bench_row("none", 9.0),
+    ]
+    plain = printed(bench_table(Summary(tuple(rows), (), ())))
+    assert "*1.00 [" in plain
+    assert "~1.50 [" in plain
+    assert " 9.00 [" in plain
+    assert "* the smallest delta" in " ".join(plain.split())
+    assert "smallest delta" not in printed(bench_table(Summary(tuple(rows[:1]), (), ())))
+
+
+def test_harmed_concepts_have_a_column_where_they_were_tested(summary: Summary) -> None:
+    assert "harmed" not in printed(bench_table(summary), 160)
+    rows = [replace(row, harmed=Estimate(0.125, 16)) for row in summary.rows[1:]]
+    text = printed(bench_table(Summary((summary.rows[0], *rows), (), ())))
+    assert "12 %" in next(line for line in text.splitlines() if line.startswith("neutral"))
+
+
+def test_matched_erasure_and_the_verdicts_on_the_best_stand_below() -> None:
+    rows = (
+        bench_row("base", 0.0),
+        replace(bench_row("pgd", 1.0), best=True),
+        bench_row("random", 1.5),
+        bench_row("none", 9.0),
+    )
+
+    def compared(method: str, other: str) -> Comparison:
+        verdict = f"{method} harms less than {other}"
+        return Comparison(method, other, "garbage truck", Estimate(-1.0, 9), 0.01, verdict)
+
+    matched = tuple(
+        Matched("pgd", "garbage truck", esr1, Estimate(delta, 4, 0, 0.5, 2.5), 40.0)
+        for esr1, delta in ((0.9, 1.25), (0.95, NAN))
+    )
+    comparisons = (compared("pgd", "random"), compared("random", "none"))
+    summary = Summary(rows, (), (), (), comparisons, matched, ("1 seed only",))
+    text = printed(bench_table(summary))
+    assert "garbage truck: pgd harms less than random" in text
+    assert "random harms less than none" not in text
+    assert "1.25 [0.50, 2.50]" in text
+    assert "ESR-1 95 %" in text
+    assert "1 seed only" in text
+
+
 def test_failed_cells_stand_in_the_table() -> None:
-    text = printed(bench_table(Summary((row("base", 0.0), row("pgd", 1.0, failed=2)), (), ())))
+    text = printed(
+        bench_table(Summary((bench_row("base", 0.0), bench_row("pgd", 1.0, failed=2)), (), ()))
+    )
     assert "pgd (2 failed)" in text
-
-
-def test_the_figure_is_a_picture_of_each_set(summary: Summary, tmp_path: Path) -> None:
-    rows = (*summary.rows, row("base", 0.0, "church"), row("pgd", 2.0, "church"))
-    assert plot_pareto(Summary(rows, (), ()), tmp_path / "two.png")
-    assert plot_pareto(summary, tmp_path / "one.png")
-    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
-        assert two.width > one.width
-        assert len(set(one.convert("RGB").getdata())) > 20
-
-
-def test_no_figure_where_nothing_was_measured(tmp_path: Path) -> None:
-    assert not plot_pareto(Summary((row("base", NAN),), (), ()), tmp_path / "none.png")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
