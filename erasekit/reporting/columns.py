@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from erasekit.records import Estimate, Row
+from erasekit.records import Row
 from erasekit.reporting.drawing import BASE
 from erasekit.reporting.wording import (
     BEST,
@@ -53,6 +54,11 @@ def mark(row: Row) -> str:
     return BEST if row.best else TIED if row.tied else ""
 
 
+def harmed_share(row: Row) -> float:
+    """Share of harmed held-out concepts; NaN where that was not or can't be tested."""
+    return row.harmed.value if row.harmed else math.nan
+
+
 def _of_method(text: Callable[[Row], str]) -> Callable[[Row], str]:
     """Nothing for the un-erased model."""
     return lambda row: "" if row.method == BASE else text(row)
@@ -73,12 +79,8 @@ def _worst(letters: int | None) -> Callable[[Row], str]:
     return text
 
 
-def _harmed(row: Row) -> Estimate:
-    return row.harmed or Estimate(float("nan"), 0)
-
-
 def _worst_value(row: Row) -> float:
-    return row.worst[1] if row.worst else float("nan")
+    return row.worst[1] if row.worst else math.nan
 
 
 COLUMNS = {
@@ -107,8 +109,8 @@ COLUMNS = {
     "harmed": Column(
         "harmed",
         DOWN,
-        _of_method(lambda row: percent(_harmed(row).value)),
-        lambda row: _harmed(row).value,
+        _of_method(lambda row: percent(harmed_share(row))),
+        harmed_share,
     ),
     "worst": Column("worst", DOWN, _worst(SHORT_NAME), _worst_value, words=True),
     "worst-full": Column("worst\nheld-out", DOWN, _worst(None), _worst_value, words=True),

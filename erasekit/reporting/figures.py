@@ -8,14 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from erasekit.records import ConceptRow, Estimate, Row, Summary
-from erasekit.reporting.drawing import BASE, INK, Style, new_figure, save_figure, styles
+from erasekit.reporting.drawing import (
+    BASE,
+    INK,
+    Style,
+    dressed,
+    new_figure,
+    save_figure,
+    styles,
+)
 
 PANELS_ACROSS = 3
 SUFFIXES = (".png", ".svg")
 HARMED = 12
 """Concepts in a figure of those that were harmed most."""
+APART = 8.0
+"""Points of print between methods with the same ESR-1."""
 
 
 def save_pareto(summary: Summary, path: Path) -> list[Path]:
@@ -50,7 +61,7 @@ def save_pareto(summary: Summary, path: Path) -> list[Path]:
 
 def pareto_figure(title: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> Figure:
     """One panel of `pareto_panels` as a figure of its own, with its legend."""
-    figure = new_figure(5.2, 4.4)
+    figure = new_figure(4.2, 3.9)
     _pareto(figure.add_subplot(), title, rows, looks)
     _legend(figure, {row.method: looks[row.method] for row in rows})
     return figure
@@ -90,7 +101,7 @@ def harm_figure(
         return None
     concepts = sorted(most, key=lambda name: (-most[name], name))[:HARMED]
     methods = [m for m in looks if any(row.method == m for row in known)]
-    figure = new_figure(5.2, 1.5 + len(concepts) * max(0.3, 0.11 * len(methods) + 0.08))
+    figure = new_figure(4.4, 1.5 + len(concepts) * max(0.3, 0.11 * len(methods) + 0.08))
     axes = figure.add_subplot()
     for row in known:
         if row.concept in concepts:
@@ -99,12 +110,16 @@ def harm_figure(
             _point(axes, row.delta.value, place, looks[row.method], x=row.delta)
     axes.set_yticks(range(len(concepts)), concepts)
     axes.set_ylim(len(concepts) - 0.4, -0.6)
+    shown = [row.delta.value for row in known if row.concept in concepts]
+    low, high = min(0.0, *shown), max(0.0, *shown)
+    room = 0.4 * (high - low) + 0.5
+    axes.set_xlim(low - room, high + room)  # with few images intervals would leave only themselves
     for line in range(1, len(concepts)):
         axes.axhline(line - 0.5, color=INK, alpha=0.1, linewidth=0.6)
     axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
     axes.set_xlabel("delta, points of alignment lost (best is 0)")
     axes.set_title(title, fontsize="medium")
-    _inked(axes)
+    dressed(axes)
     axes.grid(axis="y", visible=False)
     _legend(figure, {method: looks[method] for method in methods})
     return figure
@@ -122,16 +137,20 @@ def _pareto(axes: Any, title: str, rows: Sequence[Row], looks: Mapping[str, Styl
         linestyle=(0, (4, 3)),
         zorder=1,
     )
-    for row in rows:
+    for row, raised in zip(rows, _apart(rows), strict=True):
         delta, esr = _delta(row), row.esr1
         percent = Estimate(100 * esr.value, esr.n, esr.missing, 100 * esr.low, 100 * esr.high)
-        _point(axes, delta.value, percent.value, looks[row.method], x=delta, y=percent)
+        _point(
+            axes, delta.value, percent.value, looks[row.method], x=delta, y=percent, raised=raised
+        )
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("mean delta on held-out concepts\n← less harm")
     axes.set_ylabel("ESR-1, %   erased more →")
     axes.set_ylim(-4, 106)
-    axes.margins(x=0.1)
-    _inked(axes)
+    ends = [end for row in rows for end in _ends(_delta(row))]
+    room = 0.06 * (max(ends) - min(ends)) or 1.0
+    axes.set_xlim(min(ends) - room, max(ends) + room)
+    dressed(axes)
 
 
 def _delta(row: Row) -> Estimate:
@@ -148,8 +167,24 @@ def _front(rows: Sequence[Row]) -> list[Row]:
     return front
 
 
+def _apart(rows: Sequence[Row]) -> list[float]:
+    """How far to raise each point, in points of print, so that those of one ESR-1 are all seen."""
+    places = [round(100 * row.esr1.value) for row in rows]
+    return [
+        APART * (places[:i].count(place) - (places.count(place) - 1) / 2)
+        for i, place in enumerate(places)
+    ]
+
+
 def _point(
-    axes: Any, at_x: float, at_y: float, look: Style, *, x: Estimate, y: Estimate | None = None
+    axes: Any,
+    at_x: float,
+    at_y: float,
+    look: Style,
+    *,
+    x: Estimate,
+    y: Estimate | None = None,
+    raised: float = 0.0,
 ) -> None:
     axes.errorbar(
         at_x,
@@ -163,7 +198,12 @@ def _point(
         capsize=2.5,
         elinewidth=1.2,
         zorder=3,
+        transform=axes.transData + ScaledTranslation(0, raised / 72, axes.figure.dpi_scale_trans),
     )
+
+
+def _ends(estimate: Estimate) -> tuple[float, ...]:
+    return (estimate.value, *(estimate.interval or ()))
 
 
 def _reach(estimate: Estimate) -> list[list[float]] | None:
@@ -198,19 +238,6 @@ def _legend(figure: Figure, looks: Mapping[str, Style]) -> None:
         frameon=False,
         labelcolor=INK,
     )
-
-
-def _inked(axes: Any) -> None:
-    """Text and frame in `INK`, a faint grid, no box."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize="small")
-    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        text.set_color(INK)
-    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
-    axes.set_axisbelow(True)
 
 
 def _methods(summary: Summary) -> list[str]:

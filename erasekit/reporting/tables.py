@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erasekit.records import Comparison, Matched, QuickResult, Row, Summary
-from erasekit.reporting.columns import COLUMNS, LAYOUTS
+from erasekit.reporting.columns import COLUMNS, LAYOUTS, harmed_share
 from erasekit.reporting.drawing import BASE
 from erasekit.reporting.wording import (
     BEST,
@@ -101,7 +102,7 @@ class _BenchTables:
     def _layout(self, console: Console, options: ConsoleOptions) -> list[str]:
         """The first of `LAYOUTS` that fits, less what no row has."""
         unbounded = options.update(max_width=UNBOUNDED)
-        untested = all(row.harmed is None for row in self.summary.rows)
+        untested = all(math.isnan(harmed_share(row)) for row in self.summary.rows)
         layouts = [[key for key in one if key != "harmed" or not untested] for one in LAYOUTS]
         for layout in layouts:
             tables = self._groups(layout)

@@ -31,8 +31,8 @@ GLOSSARY = {
     "harmed": "Share of held-out concepts with a delta significantly above 0 (Holm-adjusted, "
     "5 %). With few erasure seeds this is about these edits, not about the method.",
     "best": "The smallest delta of its erased set. It is a win only where ESR-1 is not lower.",
-    "can't be told from it": "The paired difference to the best is not significant at this number "
-    "of seeds and images.",
+    "tied": "Can't be told from the best: the paired difference between the two is not "
+    "significant at this number of seeds and images.",
     "matched erasure": "Delta where a run first reaches a given ESR-1, read off along the run, so "
     "that methods are compared at the same strength.",
     "UNet passes": "What one erasure costs: forward + 2 × backward passes, weighted by batch.",
