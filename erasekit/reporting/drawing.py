@@ -86,8 +86,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 def inline_svg(figure: Figure, name: str) -> str:
     """A figure as an `<svg>` element for an HTML page.
 
-    It has no background, its ink is the colour of the text around it, and its ids begin with
-    `name`, so that several can stand on one page.
+    It has no background, its ink is the colour of the text around it, and the page may set
+    `COLOURS` anew as --series-0 and on. Its ids begin with `name`, so that several can stand on
+    one page.
     """
     _take_dollars_literally(figure)
     buffer = io.StringIO()
@@ -97,9 +98,10 @@ def inline_svg(figure: Figure, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = _REFERENCE.sub(rf"\g<1>{name}-", svg)
-    return svg.replace(INK, "currentColor").replace(
-        "<svg ", '<svg aria-hidden="true" focusable="false" ', 1
-    )
+    svg = svg.replace(INK, "currentColor")
+    for place, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--series-{place}, {colour})")
+    return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
 def _take_dollars_literally(figure: Figure) -> None:

@@ -25,7 +25,7 @@ PANELS_ACROSS = 3
 SUFFIXES = (".png", ".svg")
 HARMED = 12
 """Concepts in a figure of those that were harmed most."""
-APART = 8.0
+APART = 5.0
 """Points of print between methods with the same ESR-1."""
 
 
@@ -146,7 +146,7 @@ def _pareto(axes: Any, title: str, rows: Sequence[Row], looks: Mapping[str, Styl
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("mean delta on held-out concepts\n← less harm")
     axes.set_ylabel("ESR-1, %   erased more →")
-    axes.set_ylim(-4, 106)
+    axes.set_ylim(-8, 110)
     ends = [end for row in rows for end in _ends(_delta(row))]
     room = 0.06 * (max(ends) - min(ends)) or 1.0
     axes.set_xlim(min(ends) - room, max(ends) + room)
@@ -229,7 +229,7 @@ def _legend(figure: Figure, looks: Mapping[str, Style]) -> None:
         )
         for method, look in looks.items()
     ]
-    columns = min(len(handles), max(2, int(figure.get_figwidth() / 1.25)))
+    columns = min(len(handles), max(2, int(figure.get_figwidth())))
     figure.legend(
         handles=handles,
         loc="outside lower center",
