@@ -23,6 +23,11 @@ SHEETS = {
     "adversaries.png": "What was preserved, along the run",
 }
 """Pictures of a run folder, and what they show."""
+PROVENANCE = (
+    *("method", "concepts", "neutral", "keep", "config", "seed", "base_model", "versions"),
+    *("command", "seconds", "unet_passes"),
+)
+"""What a report says of an edit."""
 
 
 def read_result(folder: Path) -> BenchResult | RunResult:
@@ -96,9 +101,15 @@ def read_run(folder: Path) -> RunResult:
     from erasekit.edits import INFO, read_history
     from erasekit.training.runs import MEASURES
 
+    info = _json_object(folder / INFO)
+    missing = [key for key in PROVENANCE if key not in info]
+    if missing:
+        raise EditError(
+            f"The file {str(folder / INFO)!r} lacks {missing[0]!r}; name a folder that erase wrote."
+        )
     return RunResult(
         folder.resolve().name,
-        _json_object(folder / INFO),
+        info,
         read_history(folder),
         _json_object(folder / MEASURES) if (folder / MEASURES).is_file() else None,
         {

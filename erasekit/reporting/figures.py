@@ -145,7 +145,7 @@ def _pareto(axes: Any, title: str, rows: Sequence[Row], looks: Mapping[str, Styl
         )
     axes.set_title(title, fontsize="medium")
     axes.set_xlabel("mean delta on held-out concepts\n← less harm")
-    axes.set_ylabel("ESR-1, %   erased more →")
+    axes.set_ylabel("erased more →\nESR-1, %")
     axes.set_ylim(-8, 110)
     ends = [end for row in rows for end in _ends(_delta(row))]
     room = 0.06 * (max(ends) - min(ends)) or 1.0

@@ -27,12 +27,15 @@ from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
 from erasekit.reporting.history import sampled
 from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
 from erasekit.reporting.views import (
+    Cell,
     TableView,
     bench_view,
     comparisons_view,
     concepts_view,
+    counted,
     findings,
     matched_view,
+    measured,
     measures_views,
     plain_view,
     settings_view,
@@ -286,7 +289,10 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
         tables["adversaries"] = plain_view(
             "Adversarial concepts: what the method preserved beside the erased concept.",
             ("preserved", "beside", "steps", "first step", "last step"),
-            [(use.word, use.erased, use.steps, use.first, use.last) for use in uses],
+            [
+                [Cell(use.word), Cell(use.erased), *map(counted, (use.steps, use.first, use.last))]
+                for use in uses
+            ],
             words=("preserved", "beside"),
         )
     trace = list(_trace(history))
@@ -302,8 +308,7 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
             figure,
             f"{name}c{number}",
             f"{label} by step",
-            f"{label[0].upper()}{label[1:]}, smoothed over a twentieth of the run; raw values "
-            "faint.",
+            f"By step: {label}. Smoothed over a twentieth of the run; raw values are faint.",
         )
         for number, (label, figure) in enumerate(history_figures(history).items())
     ]
@@ -340,13 +345,19 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
     }
 
 
-def _trace(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _trace(history: Sequence[Mapping[str, Any]]) -> Iterator[list[Cell]]:
     """Rows of the table of steps: a line per step and erased concept."""
     for record in sampled(history, HISTORY_ROWS):
-        losses = (record["step"], record["loss"], record["erase_loss"], record["preserve_loss"])
+        losses = [measured(record[key], 5) for key in ("loss", "erase_loss", "preserve_loss")]
         for one in record.get("adversary") or ({},):
-            search = (one.get(key) for key in ("concept", "nearest", "entropy", "shift"))
-            yield (*losses, *search)
+            yield [
+                counted(record["step"]),
+                *losses,
+                Cell(one.get("concept") or ""),
+                Cell(one.get("nearest") or ""),
+                measured(one.get("entropy"), 3),
+                measured(one.get("shift"), 3),
+            ]
 
 
 def _plot(figure: Figure, name: str, alt: str, caption: str) -> Plot:

@@ -215,10 +215,10 @@ def measures_views(measures: Mapping[str, Any]) -> list[TableView]:
         Line(
             [
                 Cell(row["concept"]),
-                _value(row["alignment_before"]),
-                _value(row["alignment_after"]),
+                measured(row["alignment_before"]),
+                measured(row["alignment_after"]),
                 Cell(percent(_nan(row["esr1"])), sort=_sort(_nan(row["esr1"]))),
-                Cell(str(row["n"]), sort=str(row["n"])),
+                counted(row["n"]),
             ]
         )
         for row in measures["erased"]
@@ -227,10 +227,10 @@ def measures_views(measures: Mapping[str, Any]) -> list[TableView]:
         Line(
             [
                 Cell(row["concept"]),
+                Cell(signed(_nan(row["delta"])), _limits(row["ci95"]), _sort(_nan(row["delta"]))),
+                counted(row["n"]),
                 Cell(row["family"]),
                 Cell(row["split"]),
-                Cell(signed(_nan(row["delta"])), _limits(row["ci95"]), _sort(_nan(row["delta"]))),
-                Cell(str(row["n"]), sort=str(row["n"])),
             ]
         )
         for row in measures["kept"]
@@ -252,10 +252,10 @@ def measures_views(measures: Mapping[str, Any]) -> list[TableView]:
             "What it cost the concepts that should stay.",
             [
                 Head("concept", words=True),
-                Head("family", words=True),
-                Head("split", words=True),
                 Head("delta", "down", GLOSSARY["delta"]),
                 images,
+                Head("family", words=True),
+                Head("split", words=True),
             ],
             {"": kept},
             searchable=len(kept) > 12,
@@ -264,26 +264,21 @@ def measures_views(measures: Mapping[str, Any]) -> list[TableView]:
 
 
 def plain_view(
-    caption: str, names: Sequence[str], rows: Sequence[Sequence[Any]], words: Sequence[str]
+    caption: str, names: Sequence[str], rows: Sequence[Sequence[Cell]], words: Sequence[str]
 ) -> TableView:
-    """A table of words and numbers as they are; `words` names the columns to the left."""
-    lines = [
-        Line(
-            [
-                Cell(
-                    MISSING
-                    if value is None
-                    else f"{value:.4g}"
-                    if isinstance(value, float)
-                    else str(value),
-                    sort=str(value) if isinstance(value, int | float) else "",
-                )
-                for value in row
-            ]
-        )
-        for row in rows
-    ]
-    return TableView(caption, [Head(name, words=name in words) for name in names], {"": lines})
+    """A table of cells as they are; `words` names the columns to the left."""
+    heads = [Head(name, words=name in words) for name in names]
+    return TableView(caption, heads, {"": [Line(row) for row in rows]})
+
+
+def counted(count: int) -> Cell:
+    """A whole number."""
+    return Cell(str(count), sort=str(count))
+
+
+def measured(value: float | None, digits: int = 2) -> Cell:
+    """A number with so many decimals; a dash where there is none."""
+    return Cell(number(_nan(value), digits), sort=_sort(_nan(value)))
 
 
 def findings(summary: Summary) -> list[str]:
@@ -363,10 +358,6 @@ def _choices(lines: Sequence[Line]) -> dict[str, list[str]]:
             if value not in values.setdefault(tag, []):
                 values[tag].append(value)
     return {tag: own for tag, own in values.items() if len(own) > 1}
-
-
-def _value(value: float | None) -> Cell:
-    return Cell(number(_nan(value), 2), sort=_sort(_nan(value)))
 
 
 def _limits(limits: Sequence[float | None]) -> str:
