@@ -78,9 +78,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     _take_dollars_literally(figure)
     kind = path.suffix.removeprefix(".")
-    metadata = {"metadata": _UNDATED} if kind == "svg" else {}
+    metadata = _UNDATED if kind == "svg" else None
     with atomic_path(path) as temporary, matplotlib.rc_context(_SVG):
-        figure.savefig(temporary, format=kind, dpi=150, **metadata)
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
 
 
 def inline_svg(figure: Figure, name: str) -> str:

@@ -226,10 +226,10 @@ def _point_in_words(row: Row) -> str:
 def _gallery(
     gallery: Gallery, methods: Sequence[str], summary: Summary, budget: Budget, end: int
 ) -> dict[str, Any]:
-    rows = {r.concept: {} for r in summary.per_concept}  # type: dict[str, dict[str, ConceptRow]]
+    rows: dict[str, dict[str, ConceptRow]] = {}
     for row in summary.per_concept:
         if row.erased == gallery.erased:
-            rows[row.concept][row.method] = row
+            rows.setdefault(row.concept, {})[row.method] = row
     cards: list[Card] = []
     for concept in gallery.concepts:
         card = _card(concept, methods, rows.get(concept.concept, {}), gallery.erased, budget, end)
@@ -349,7 +349,8 @@ def _trace(history: Sequence[Mapping[str, Any]]) -> Iterator[list[Cell]]:
     """Rows of the table of steps: a line per step and erased concept."""
     for record in sampled(history, HISTORY_ROWS):
         losses = [measured(record[key], 5) for key in ("loss", "erase_loss", "preserve_loss")]
-        for one in record.get("adversary") or ({},):
+        adversaries: Sequence[Mapping[str, Any]] = record.get("adversary") or ({},)
+        for one in adversaries:
             yield [
                 counted(record["step"]),
                 *losses,
