@@ -60,23 +60,23 @@ def read_bench(folder: Path) -> BenchResult:
         ConfigError: nothing of it is there yet.
         OutputError: a store of another schema.
     """
-    from erasekit.bench.store import RecordStore
     from erasekit.bench.summary import summarise
+    from erasekit.cli.bench_runs import open_store
     from erasekit.edits import INFO
 
-    store = RecordStore(folder)
-    manifests = store.manifests()
-    records = store.records_of(manifests[-1]) if manifests else []
+    store = open_store(folder)
+    manifest = store.manifests()[-1]
+    records = store.records_of(manifest)
     if not records:
         raise ConfigError(
-            f"The store {str(folder)!r} has no record yet; run `erasekit bench` on it first."
+            f"The store {str(folder)!r} has no record yet; run its `erasekit bench` command again."
         )
     summary = summarise(records)
     paths = [folder / "edits" / edit / INFO for edit in _edits(records)]
     infos = [_json_object(path) for path in paths if path.is_file()]
     return BenchResult(
         folder.resolve().name,
-        manifests[-1].about,
+        manifest.about,
         summary,
         [
             _gallery(store, records, summary, erased)

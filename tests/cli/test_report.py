@@ -73,7 +73,7 @@ def test_a_benchmark_and_an_erasure_on_one_page(
     [
         (None, "There is no folder"),
         ({}, "neither a benchmark nor a finished erasure"),
-        ({"store.json": '{"schema": 1}'}, "no record yet"),
+        ({"store.json": '{"schema": 1}'}, "No sweep is listed"),
         ({"store.json": '{"schema": 99}'}, "schema 99"),
         ({"edit.json": "{"}, "can't be read"),
         ({"edit.json": "[]"}, "no object"),
