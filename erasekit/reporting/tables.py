@@ -64,13 +64,18 @@ def quick_table(result: QuickResult) -> RenderableType:
     return Group(erased, kept, note)
 
 
-def bench_table(summary: Summary, scorer: str = "") -> RenderableType:
+def bench_table(summary: Summary, scorer: str = "", classifier: str = "") -> RenderableType:
     """Tables of a sweep, the un-erased model first: per erased set, then over all sets.
 
     All have the columns of the richest layout that fits the console. Below them methods at
     matched erasure, and how the best method compares with the others.
+
+    Args:
+        summary: the rows.
+        scorer: what gave the alignment.
+        classifier: what told the classes apart, where that is not the scorer.
     """
-    return _BenchTables(summary, scorer)
+    return _BenchTables(summary, scorer, classifier)
 
 
 def leading(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> list[Comparison]:
@@ -83,6 +88,7 @@ def leading(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> list[Comp
 class _BenchTables:
     summary: Summary
     scorer: str
+    classifier: str
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -95,9 +101,10 @@ class _BenchTables:
         headline = self.summary.overall or self.summary.rows
         for comparison in leading(self.summary.comparisons, headline):
             yield Text(f"{comparison.erased}: {comparison.verdict}")
-        for note in self.summary.notes:
+        for note in (*_notes_on_matched(self.summary.matched), *self.summary.notes):
             yield Text(note, style="yellow")
-        yield Text(_legend(self.scorer, layout, headline), style="dim")
+        legend = _legend(self.scorer, self.classifier, layout, headline)
+        yield Text(legend, style="dim")
 
     def _layout(self, console: Console, options: ConsoleOptions) -> list[str]:
         """The first of `LAYOUTS` that fits, less what no row has."""
@@ -153,7 +160,15 @@ def _matched_table(matched: Sequence[Matched]) -> Table:
     return table
 
 
-def _legend(scorer: str, layout: Sequence[str], rows: Sequence[Row]) -> str:
+def _notes_on_matched(matched: Sequence[Matched]) -> list[str]:
+    return [
+        f"{one.method}, {one.erased}, at ESR-1 {percent(one.esr1)}: {one.delta.note}."
+        for one in matched
+        if one.delta.note
+    ]
+
+
+def _legend(scorer: str, classifier: str, layout: Sequence[str], rows: Sequence[Row]) -> str:
     by = f" by {scorer}" if scorer else ""
     parts = [
         f"{UP} higher is better, {DOWN} lower.",
@@ -161,6 +176,8 @@ def _legend(scorer: str, layout: Sequence[str], rows: Sequence[Row]) -> str:
         "delta: loss of alignment at the same noise. Methods may keep pool concepts on purpose, "
         "held-out ones never. PSR-1 and worst: held-out.",
     ]
+    if classifier and classifier != scorer:
+        parts.append(f"ESR and PSR: classes by {classifier}.")
     if any(row.best for row in rows):
         parts.append(
             f"{BEST} the smallest delta of its set, {TIED} can't be told from it: a win only "

@@ -117,8 +117,8 @@ def test_matched_erasure_and_the_verdicts_on_the_best_stand_below() -> None:
         return Comparison(method, other, "garbage truck", Estimate(-1.0, 9), 0.01, verdict)
 
     matched = tuple(
-        Matched("pgd", "garbage truck", esr1, Estimate(delta, 4, 0, 0.5, 2.5), 40.0)
-        for esr1, delta in ((0.9, 1.25), (0.95, NAN))
+        Matched("pgd", "garbage truck", esr1, Estimate(delta, 4, 0, 0.5, 2.5, note), 40.0)
+        for esr1, delta, note in ((0.9, 1.25, ""), (0.95, NAN, "no run gets there"))
     )
     comparisons = (compared("pgd", "random"), compared("random", "none"))
     summary = Summary(rows, (), (), (), comparisons, matched, ("1 seed only",))
@@ -128,6 +128,12 @@ def test_matched_erasure_and_the_verdicts_on_the_best_stand_below() -> None:
     assert "1.25 [0.50, 2.50]" in text
     assert "ESR-1 95 %" in text
     assert "1 seed only" in text
+    assert "pgd, garbage truck, at ESR-1 95 %: no run gets there." in text
+
+
+def test_who_told_the_classes_apart_is_said_where_it_is_not_the_scorer(summary: Summary) -> None:
+    assert "classes by" not in printed(bench_table(summary, "clip", "clip"))
+    assert "classes by resnet50." in printed(bench_table(summary, "clip", "resnet50"))
 
 
 def test_failed_cells_stand_in_the_table() -> None:
