@@ -85,6 +85,13 @@ def plugins(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The page of a report in headless Chromium: Debian's, which is never downloaded from here."""
+    session.install(".", *dependency_groups(PROJECT, "browser"))
+    session.run("pytest", "tests/reporting/test_page_in_browser.py", *session.posargs)
+
+
+@nox.session
 def readme(session: nox.Session) -> None:
     """Every command of the README, in a clean clone and a fresh environment."""
     clone = Path(session.create_tmp()) / "clone"

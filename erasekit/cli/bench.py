@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from erasekit.records import Record, Summary
 
 RUNS = Path("runs")
-RESULTS, FIGURE = "bench.json", "pareto.png"
+RESULTS, FIGURE = "bench.json", "pareto"
 SOME_FAILED = 1
 """Exit code of a sweep that went through with failed cells."""
 
@@ -248,15 +248,15 @@ def _announce(
 def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> None:
-    """The results, the plot, and a picture of each erased set, beside the records."""
+    """The results, the Pareto plot, and a picture of each erased set, beside the records."""
     from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.figures import plot_pareto
+    from erasekit.reporting.figures import save_pareto
     from erasekit.reporting.grids import comparison_grid
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
-    plot_pareto(summary, store.root / FIGURE)
+    save_pareto(summary, store.root / FIGURE)
     for erased in dict.fromkeys(row.erased for row in summary.rows):
         methods, rows = comparison_rows(store, records, summary, erased)
         if rows:
@@ -270,5 +270,9 @@ def _show(summary: Summary, scorer: str, folder: Path) -> None:
     console = stdout()
     console.print(bench_table(summary, scorer))
     console.print(
-        f"{folder / RESULTS}, {folder / FIGURE}, {folder}/images-*.png", soft_wrap=True, style="dim"
+        f"{folder / RESULTS}, {folder / FIGURE}.png and .svg, {folder}/images-*.png\n"
+        f"A page of it: erasekit report {folder}",
+        soft_wrap=True,
+        style="dim",
+        markup=False,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from erasekit.cli.context import DEFAULT_MODEL, JSON_OPTION, MODEL_OPTION, registry_of
-from erasekit.cli.output import ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
 from erasekit.concepts import KINDS, Concept, Erasure, slug
 from erasekit.config import parse_assignments, read_recipe
 from erasekit.errors import ConfigError, ErasekitError
@@ -271,12 +271,15 @@ def _finish(
     as_json: bool,
 ) -> None:
     """Measure, write the card and the picture, and print."""
-    from erasekit.files import atomic_write_text
+    from erasekit.files import atomic_write_json, atomic_write_text
     from erasekit.reporting.adversaries import adversary_uses, top_uses
     from erasekit.reporting.card import run_card
+    from erasekit.training.runs import MEASURES
 
     result = _measure(edit, model, erasure, registry, folder) if measure else None
     measures = result.as_dict() if result else None
+    if measures:
+        atomic_write_json(folder / MEASURES, {"schema": SCHEMA, **measures})
     uses = top_uses(adversary_uses(edit.history), 6)
     atomic_write_text(folder / "README.md", run_card(edit.info, measures, uses))
     if as_json:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from erasekit.files import atomic_path
+from erasekit.reporting.drawing import COLOURS, dressed, new_figure, save_figure
 from erasekit.reporting.history import Record
 
 LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
 STYLES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}
 """The sum of two losses would hide the larger one under it, so it is drawn broad and pale."""
 SEARCH = {"entropy": "entropy of the search (nats)", "shift": "c_a moved (share of its norm)"}
+DASHES = ("-", "--", ":", "-.")
+
+Lines = Mapping[str, tuple[list[int], list[float]]]
+"""Steps and values by name."""
 
 
 def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool:
@@ -27,31 +30,51 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
     Raises:
         OutputError: the file can't be written.
     """
-    panels: list[tuple[str, dict[str, tuple[list[int], list[float]]]]] = []
-    losses = {name: _series(history, _loss(key)) for key, name in LOSSES.items()}
-    panels.append(("loss", {name: line for name, line in losses.items() if line[0]}))
-    for key, label in SEARCH.items():
-        lines = {erased: _series(history, _adversary(key, erased)) for erased in _erased(history)}
-        panels.append((label, {name: line for name, line in lines.items() if line[0]}))
-    panels = [(label, lines) for label, lines in panels if lines]
+    panels = _panels(history)
     if not panels:
         return False
-    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5 * len(panels), 3.6)
     figure.suptitle(title)
-    for column, (label, lines) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), column + 1)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        for index, (name, (steps, values)) in enumerate(lines.items()):
-            colour = f"C{index}"
-            axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-            axes.plot(steps, _smoothed(values), color=colour, label=name, **STYLES.get(name, {}))
-        axes.legend(fontsize="small")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    for column, (label, lines) in enumerate(panels.items()):
+        _draw(figure.add_subplot(1, len(panels), column + 1), label, lines)
+    save_figure(figure, path)
     return True
+
+
+def history_figures(history: Sequence[Record]) -> dict[str, Figure]:
+    """Each panel of `plot_history` as a figure of its own, by what it shows."""
+    figures = {}
+    for label, lines in _panels(history).items():
+        figures[label] = new_figure(4.4, 3.2)
+        _draw(figures[label].add_subplot(), label, lines)
+    return figures
+
+
+def _panels(history: Sequence[Record]) -> dict[str, Lines]:
+    losses = {name: _series(history, _loss(key)) for key, name in LOSSES.items()}
+    panels = {"loss": losses}
+    for key, label in SEARCH.items():
+        panels[label] = {e: _series(history, _adversary(key, e)) for e in _erased(history)}
+    there = {
+        label: {name: line for name, line in lines.items() if line[0]}
+        for label, lines in panels.items()
+    }
+    return {label: lines for label, lines in there.items() if lines}
+
+
+def _draw(axes: Any, label: str, lines: Lines) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    for index, (name, (steps, values)) in enumerate(lines.items()):
+        look = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": DASHES[index % len(DASHES)],
+            **STYLES.get(name, {}),
+        }
+        axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=1)
+        axes.plot(steps, _smoothed(values), label=name, **look)
+    dressed(axes)
+    axes.legend(fontsize="small", frameon=False, labelcolor=axes.yaxis.label.get_color())
 
 
 def _erased(history: Sequence[Record]) -> list[str]:

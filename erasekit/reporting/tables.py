@@ -1,20 +1,37 @@
-"""Measurements as rich tables, within 80 columns."""
+"""Measurements as rich tables: whole within 80 columns, with more to see where there is room."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from erasekit.records import Estimate, QuickResult, Row, Summary
+from erasekit.records import Comparison, Matched, QuickResult, Row, Summary
+from erasekit.reporting.columns import COLUMNS, LAYOUTS, harmed_share
+from erasekit.reporting.drawing import BASE
+from erasekit.reporting.wording import (
+    BEST,
+    DOWN,
+    MISSING,
+    TIED,
+    UP,
+    interval,
+    number,
+    percent,
+    signed,
+    with_interval,
+)
 
-UP, DOWN = "↑", "↓"
-WORDS = ("concept", "family", "method", "worst")
+WORDS = ("concept", "erased", "family", "method", "worst")
 """Columns that hold words, to the left; numbers stand to the right."""
+UNBOUNDED = 10_000
+"""Of a console in which every table has the width it wants."""
 
 
 def quick_table(result: QuickResult) -> RenderableType:
@@ -23,8 +40,8 @@ def quick_table(result: QuickResult) -> RenderableType:
     for concept in result.erased:
         erased.add_row(
             Text(concept.paired.concept),
-            f"{_number(concept.alignment_before)} → {_number(concept.alignment_after)}",
-            _percent(concept.esr1.value),
+            f"{number(concept.alignment_before)} → {number(concept.alignment_after)}",
+            percent(concept.esr1.value),
             str(concept.esr1.n),
         )
     kept = _table("What it cost", ("concept", "family", f"delta {DOWN}", "95 % interval", "n"))
@@ -32,13 +49,13 @@ def quick_table(result: QuickResult) -> RenderableType:
         kept.add_row(
             Text(concept.paired.concept),
             Text(concept.paired.family),
-            _signed(concept.delta.value),
-            _interval(concept.delta),
+            signed(concept.delta.value),
+            interval(concept.delta),
             str(concept.delta.n),
         )
     kept.add_section()
     kept.add_row(
-        "mean", "", _signed(result.delta.value), _interval(result.delta), str(result.delta.n)
+        "mean", "", signed(result.delta.value), interval(result.delta), str(result.delta.n)
     )
     note = Text(
         f"Alignment: 100 x cosine by {result.scorer}. delta: its loss at the same noise, best 0.",
@@ -47,61 +64,131 @@ def quick_table(result: QuickResult) -> RenderableType:
     return Group(erased, kept, note)
 
 
-def bench_table(summary: Summary, scorer: str = "") -> RenderableType:
-    """A table per erased set, the un-erased model first, and one over all sets."""
-    parts: list[RenderableType] = []
-    groups: dict[str, list[Row]] = {}
-    for row in summary.rows:
-        groups.setdefault(row.erased, []).append(row)
-    for erased, rows in groups.items():
-        parts.append(_bench_group(f"Erased: {erased}", rows))
-    if summary.overall:
-        parts.append(_bench_group(f"All {len(groups)} erased sets", summary.overall))
-    parts.append(Text(_legend(scorer), style="dim"))
-    return Group(*parts)
+def bench_table(summary: Summary, scorer: str = "", classifier: str = "") -> RenderableType:
+    """Tables of a sweep, the un-erased model first: per erased set, then over all sets.
+
+    All have the columns of the richest layout that fits the console. Below them methods at
+    matched erasure, and how the best method compares with the others.
+
+    Args:
+        summary: the rows.
+        scorer: what gave the alignment.
+        classifier: what told the classes apart, where that is not the scorer.
+    """
+    return _BenchTables(summary, scorer, classifier)
 
 
-def _bench_group(title: str, rows: Sequence[Row]) -> Table:
-    table = _table(
-        title,
-        (
-            "method",
-            f"align\n{DOWN}",
-            f"ESR-1\n{UP}",
-            f"delta, 95 % interval\nheld-out {DOWN}",
-            f"pool\n{DOWN}",
-            f"worst\n{DOWN}",
-            f"PSR-1\n{UP}",
-            "UNet\npasses",
-            "s",
-        ),
-    )
+def leading(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> list[Comparison]:
+    """The comparisons with the best method of `rows`; none where no method is the best."""
+    best = {(row.erased, row.method) for row in rows if row.best}
+    return [c for c in comparisons if {(c.erased, c.method), (c.erased, c.other)} & best]
+
+
+@dataclass(frozen=True)
+class _BenchTables:
+    summary: Summary
+    scorer: str
+    classifier: str
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        layout = self._layout(console, options)
+        matched = [_matched_table(self.summary.matched)] if self.summary.matched else []
+        for table in (*self._groups(layout), *matched):
+            yield table
+            yield Text()
+        headline = self.summary.overall or self.summary.rows
+        for comparison in leading(self.summary.comparisons, headline):
+            yield Text(f"{comparison.erased}: {comparison.verdict}")
+        for note in (*_notes_on_matched(self.summary.matched), *self.summary.notes):
+            yield Text(note, style="yellow")
+        legend = _legend(self.scorer, self.classifier, layout, headline)
+        yield Text(legend, style="dim")
+
+    def _layout(self, console: Console, options: ConsoleOptions) -> list[str]:
+        """The first of `LAYOUTS` that fits, less what no row has."""
+        unbounded = options.update(max_width=UNBOUNDED)
+        untested = all(math.isnan(harmed_share(row)) for row in self.summary.rows)
+        layouts = [[key for key in one if key != "harmed" or not untested] for one in LAYOUTS]
+        for layout in layouts:
+            tables = self._groups(layout)
+            widths = (Measurement.get(console, unbounded, table).maximum for table in tables)
+            if max(widths, default=0) <= options.max_width:
+                return layout
+        return layouts[-1]
+
+    def _groups(self, layout: Sequence[str]) -> list[Table]:
+        groups: dict[str, list[Row]] = {}
+        for row in self.summary.rows:
+            groups.setdefault(row.erased, []).append(row)
+        tables = [_group(f"Erased: {erased}", rows, layout) for erased, rows in groups.items()]
+        if self.summary.overall:
+            tables.append(_group(f"All {len(groups)} erased sets", self.summary.overall, layout))
+        return tables
+
+
+def _group(title: str, rows: Sequence[Row], layout: Sequence[str]) -> Table:
+    columns = [COLUMNS[key] for key in layout]
+    table = _table(title, [column.head for column in columns])
     for row in rows:
-        base = row.method == "base"
-        failed = f" ({row.failed} failed)" if row.failed else ""
+        base = row.method == BASE
+        style = "bold green" if row.best else "green" if row.tied else ""
         table.add_row(
-            Text(row.method + failed),
-            _number(row.alignment_after.value),
-            _percent(row.esr1.value),
-            "" if base else f"{_number(row.delta.value, 2)} {_interval(row.delta)}",
-            "" if base else _number(row.delta_pool.value, 2),
-            Text(f"{row.worst[0][:10]} {_number(row.worst[1])}" if row.worst else ""),
-            _percent(row.psr1.value),
-            "" if base else _thousands(row.unet_passes),
-            "" if base else _number(row.seconds, 0),
+            *(
+                Text(column.text(row), style=style if key in ("method", "delta") else "")
+                for key, column in zip(layout, columns, strict=True)
+            ),
             end_section=base,
         )
     return table
 
 
-def _legend(scorer: str) -> str:
+def _matched_table(matched: Sequence[Matched]) -> Table:
+    """A row per method and erased set, a column of delta per strength of erasure."""
+    strengths = sorted({one.esr1 for one in matched})
+    heads = [f"delta {DOWN} at ESR-1 {percent(strength)}" for strength in strengths]
+    table = _table("At matched erasure", ("method", "erased", *heads))
+    cells = {(one.method, one.erased, one.esr1): one for one in matched}
+    for method, erased in dict.fromkeys((one.method, one.erased) for one in matched):
+        found = [cells.get((method, erased, strength)) for strength in strengths]
+        table.add_row(
+            Text(method),
+            Text(erased),
+            *(with_interval(one.delta) if one else MISSING for one in found),
+        )
+    return table
+
+
+def _notes_on_matched(matched: Sequence[Matched]) -> list[str]:
+    return [
+        f"{one.method}, {one.erased}, at ESR-1 {percent(one.esr1)}: {one.delta.note}."
+        for one in matched
+        if one.delta.note
+    ]
+
+
+def _legend(scorer: str, classifier: str, layout: Sequence[str], rows: Sequence[Row]) -> str:
     by = f" by {scorer}" if scorer else ""
-    return (
-        f"align: of the erased concepts' images with their prompt, 100 x cosine{by}.\n"
-        "delta: loss of alignment at the same noise. Methods may keep pool concepts on\n"
-        "purpose, held-out ones never. PSR-1 and worst: held-out. UNet passes: forward +\n"
-        "2 backward; passes and seconds are those of one erasure. base: not erased."
-    )
+    parts = [
+        f"{UP} higher is better, {DOWN} lower.",
+        f"align: of the erased concepts' images with their prompt, 100 x cosine{by}.",
+        "delta: loss of alignment at the same noise. Methods may keep pool concepts on purpose, "
+        "held-out ones never. PSR-1 and worst: held-out.",
+    ]
+    if classifier and classifier != scorer:
+        parts.append(f"ESR and PSR: classes by {classifier}.")
+    if any(row.best for row in rows):
+        parts.append(
+            f"{BEST} the smallest delta of its set, {TIED} can't be told from it: a win only "
+            "where ESR-1 is not lower."
+        )
+    if "harmed" in layout:
+        parts.append("harmed: share of held-out concepts with a delta significantly above 0.")
+    if "passes" in layout:
+        parts.append("UNet passes: forward + 2 backward; they and seconds are of one erasure.")
+    parts.append("base: not erased.")
+    return " ".join(parts)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -123,31 +210,3 @@ def _table(title: str, columns: Sequence[str]) -> Table:
             no_wrap=True,
         )
     return table
-
-
-def _number(value: float, digits: int = 1) -> str:
-    return "-" if math.isnan(value) else f"{_off_zero(value, digits):.{digits}f}"
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{_off_zero(value):+.2f}"
-
-
-def _off_zero(value: float, digits: int = 2) -> float:
-    """The value rounded, without the sign of a zero."""
-    return round(value, digits) + 0.0
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
-
-
-def _interval(estimate: Estimate) -> str:
-    limits = estimate.interval
-    return f"[{_number(limits[0], 2)}, {_number(limits[1], 2)}]" if limits else "[-]"
-
-
-def _thousands(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value / 1000:.1f}k" if value < 100_000 else f"{value / 1000:.0f}k"

@@ -17,9 +17,12 @@ from erasekit.files import atomic_write_json
 from erasekit.training.checkpoints import CHECKPOINT, REQUEST, UNPROVEN, Checkpoint
 from erasekit.training.erase import ADVERSARIES
 
+MEASURES = "measures.json"
+"""What was measured at the end of a run, as `QuickResult.as_dict` gives it."""
+
 RUN_FILES = (
     *(REQUEST, CHECKPOINT, UNPROVEN, WEIGHTS, INFO, ADVERSARIES),
-    *(HISTORY, "README.md", "before-after.png"),
+    *(HISTORY, MEASURES, "README.md", "before-after.png"),
 )
 
 
