@@ -12,7 +12,6 @@ from erasekit.cli.loading import chosen_model
 from erasekit.cli.observing import checked_place, counting, opened_bench
 from erasekit.cli.output import progress
 from erasekit.config import parse_assignments
-from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
@@ -103,15 +102,11 @@ def impact(
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
     from erasekit.bench.cases import parse_case
+    from erasekit.bench.observe.impact import check_sets, related_names
     from erasekit.bench.observe.impact import impact as compare
-    from erasekit.bench.observe.impact import related_names
     from erasekit.bench.observe.paired import common_suite, measured
 
-    if len(erase) < 2:
-        raise ConfigError(
-            "One erasure can be compared with nothing; give --erase twice or more, as in "
-            '--erase "garbage truck" --erase nudity.'
-        )
+    check_sets(erase)
     settings = parse_assignments(assignments or [])
     place = checked_place("impact", "-".join(erase), output, store)
     with opened_bench(

@@ -14,7 +14,7 @@ from erasekit.bench.observe.paired import (
     strength_of,
 )
 from erasekit.bench.suite import Suite
-from erasekit.concepts import Erasure
+from erasekit.concepts import Erasure, normalised
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.observations import (
     Impact,
@@ -25,6 +25,23 @@ from erasekit.observations import (
     verdict_of,
 )
 from erasekit.records import Paired, Record
+
+
+def check_sets(texts: Sequence[str]) -> None:
+    """Refuse erased sets, each a text with concepts joined by "+", that can't be compared.
+
+    Raises:
+        ConfigError: fewer than two, or one twice.
+    """
+    if len(texts) < 2:
+        raise ConfigError(
+            "One erasure can be compared with nothing; give --erase twice or more, as in "
+            '--erase "garbage truck" --erase nudity.'
+        )
+    sets = [frozenset(map(normalised, text.split("+"))) for text in texts]
+    for text, erased in zip(texts, sets, strict=True):
+        if sets.count(erased) > 1:
+            raise ConfigError(f"--erase {text!r} stands twice; name each erasure once.")
 
 
 def related_names(
