@@ -85,7 +85,7 @@ def impact_figure(result: ImpactResult) -> Figure:
         y += 1
         for concept in concepts:
             for position, delta in enumerate(concept.deltas):
-                offset = 0.2 * (position - (len(concept.deltas) - 1) / 2)
+                offset = 0.3 * (position - (len(concept.deltas) - 1) / 2)
                 _point(axes, delta, y + offset, position)
                 values.append(delta.value)
             places.append(y)
@@ -137,7 +137,7 @@ def spectrum_figure(result: SpectrumResult) -> Figure:
             )
     upper.set_ylabel("words")
     upper.set_title(f"erased: {result.erased}; {size} words", fontsize="medium")
-    upper.legend(fontsize="small", loc="upper left")
+    figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     for drawn in result.sample:
         _point(lower, drawn.delta, drawn.sensitivity, 0, upright=True)
         if not math.isnan(drawn.delta.value):

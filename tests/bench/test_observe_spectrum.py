@@ -20,6 +20,7 @@ from erasekit.bench.observe.spectrum import (
     marked_words,
     quantile_of,
     reliability,
+    reliability_sentence,
     sample_places,
     spectrum,
     spectrum_sentence,
@@ -98,6 +99,8 @@ def test_the_sentences_quote_the_numbers() -> None:
     )
     assert spectrum_sentence("not held", [word(0.9)], 9).startswith("Did not hold, not all")
     assert spectrum_sentence("undecided", [word(0.9, NAN)], 9).endswith('"a photo" 90 %.')
+    assert "over 4 probes is 0.91 (1" in reliability_sentence(0.912, 4)
+    assert "unknown" in reliability_sentence(NAN, 1)
     assert "+0.50 [0.10, 0.80] over 24 words" in agreement_sentence(Estimate(0.5, 24, 0, 0.1, 0.8))
 
 

@@ -216,7 +216,7 @@ def spectrum(
     )
     marked = marked_words(words.all[size:], values[:, size:], space)
     neutral, targets = marked[: len(words.neutral)], marked[len(words.neutral) :]
-    verdict = spectrum_verdict(neutral)
+    verdict, agreement = spectrum_verdict(neutral), reliability(space)
     order = np.argsort(means, kind="stable")
     correlation = spearman([w.sensitivity for w in sampled], [w.delta.value for w in sampled])
     return SpectrumResult(
@@ -228,10 +228,10 @@ def spectrum(
         sampled,
         correlation,
         probes,
-        reliability(space),
+        agreement,
         verdict,
         spectrum_sentence(verdict, neutral, size),
-        (agreement_sentence(correlation),),
+        (agreement_sentence(correlation), reliability_sentence(agreement, probes)),
     )
 
 
@@ -323,6 +323,12 @@ def agreement_sentence(correlation: Estimate) -> str:
         f"Spearman's rank correlation of sensitivity and delta is {signed(correlation)} over "
         f"{correlation.n} words."
     )
+
+
+def reliability_sentence(value: float, probes: int) -> str:
+    """How far the ranks would be the same at other noises and timesteps."""
+    known = "unknown" if np.isnan(value) else f"{value:.2f}"
+    return f"The reliability of the words' ranks over {probes} probes is {known} (1 is best)."
 
 
 def _place(word: MarkedWord) -> str:
