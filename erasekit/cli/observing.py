@@ -170,9 +170,8 @@ def checked_place(observation: str, what: str, output: Path | None, store: Path 
     own = {RESULTS, PAGE, STORE, *FIGURES}
     holds = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     check_output_folder(folder, overwrite=holds <= own)
-    if (folder / RESULTS).is_file() and f'"{observation}"' not in (folder / RESULTS).read_text(
-        encoding="utf-8"
-    ):
+    earlier = folder / RESULTS
+    if earlier.is_file() and f'"observation": "{observation}"' not in earlier.read_text("utf-8"):
         raise OutputError(
             f"The folder {str(folder)!r} holds another observation; name another with --output."
         )

@@ -88,10 +88,14 @@ def impact(
     shown = _fair_concepts(records)
     names = [concept.concept for concept in shown]
     tables = {label: delta_table(group, names) for label, group in groups.items()}
+    families = {e.label: {suite.family_of(c.names) for c in e.erased} - {""} for e in erasures}
     own = {
-        e.label: tuple(n for n in related.get(e.label, ()) if n in names)
-        or tuple(c.concept for c in shown if c.family and c.family in _families(e, suite))
-        for e in erasures
+        label: tuple(
+            c.concept
+            for c in shown
+            if (c.concept in related[label] if label in related else c.family in families[label])
+        )
+        for label in tables
     }
     concepts = tuple(
         ImpactedConcept(
@@ -169,10 +173,6 @@ def _known(name: str, suite: Suite) -> str:
             "its concepts."
         )
     return known.name
-
-
-def _families(erasure: Erasure, suite: Suite) -> set[str]:
-    return {suite.family_of(concept.names) for concept in erasure.erased}
 
 
 def _fair_concepts(records: Sequence[Record]) -> list[Paired]:
