@@ -118,7 +118,7 @@ class MarkedWord:
         word: the prompt.
         sensitivity: mean squared change of its noise prediction.
         quantile: share of the words of the space that are less sensitive; a tie counts half.
-        low, high: 95 % limits of the quantile, by resampling the probes.
+        low, high: 95 % limits of the quantile, over other noises at the same timesteps.
     """
 
     word: str

@@ -32,7 +32,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Probes:
-    """Where predictions are compared.
+    """Where predictions are compared: probes 2 i and 2 i + 1 share a timestep, not a noise.
 
     Attributes:
         latents: z_k, [K, C, h, w].
@@ -47,7 +47,8 @@ class Probes:
 def draw_probes(model: LoadedModel, count: int, seed: int = 0) -> Probes:
     """`count` points of un-prompted DDIM trajectories, each on a trajectory of its own.
 
-    Timesteps are spread evenly over the solver's, the noisiest first.
+    Two share a timestep, so that what the choice of noises does can be told from what the choice
+    of timesteps does; these are spread evenly over the solver's, the noisiest first.
 
     Args:
         model: the frozen model; its registered number of steps is the solver's.
@@ -55,24 +56,23 @@ def draw_probes(model: LoadedModel, count: int, seed: int = 0) -> Probes:
         seed: of the starting noises.
 
     Raises:
-        ConfigError: more points than the solver has steps, or none.
+        ConfigError: more than two points per step of the solver, or none.
     """
-    steps = model.descriptor.num_inference_steps
-    if not 1 <= count <= steps:
-        raise ConfigError(f"{count} probes are not possible; use 1 to {steps}.")
+    steps, strata = model.descriptor.num_inference_steps, (count + 1) // 2
+    if not 1 <= strata <= steps:
+        raise ConfigError(f"{count} probes are not possible; use 1 to {2 * steps}.")
     family, scheduler = model.family, ddim_scheduler(model.pipeline, steps)
-    places = [int((k + 0.5) * steps / count) for k in range(count)]
+    places = torch.tensor([int((k // 2 + 0.5) * steps / strata) for k in range(count)])
     noise = initial_noise(family, [trajectory_seed(seed, k) for k in range(count)])
     latents = noise * scheduler.init_noise_sigma
     empty = family.unconditional_embeds().expand(count, -1, -1)
     kept = torch.empty_like(latents)
     with held_still(model.pipeline):
         for step, t in enumerate(scheduler.timesteps):
-            if step in places:
-                kept[places.index(step)] = latents[places.index(step)]
+            kept[places == step] = latents[places == step]
             output = family.predict_output(latents, t.expand(count), empty)
             latents = scheduler.step(output, t, latents, return_dict=False)[0]
-    return Probes(kept, scheduler.timesteps[torch.tensor(places)].to(family.device))
+    return Probes(kept, scheduler.timesteps[places].to(family.device))
 
 
 @torch.no_grad()

@@ -210,8 +210,11 @@ def spectrum(
         ),
     ] = None,
     probes: Annotated[
-        int, typer.Option(min=1, help="Noises and timesteps that a sensitivity is the mean of.")
-    ] = 8,
+        int,
+        typer.Option(
+            min=1, help="Points that a sensitivity is the mean of, two noises per timestep."
+        ),
+    ] = 16,
     sample: Annotated[
         int, typer.Option(min=1, help="Words along the spectrum whose images are drawn.")
     ] = 24,

@@ -229,12 +229,14 @@ def _point(
     low, high = estimate.interval or (estimate.value, estimate.value)
     reach = [[estimate.value - low], [high - estimate.value]]
     x, y = (place, estimate.value) if upright else (estimate.value, place)
+    colour = colour or COLOURS[position % len(COLOURS)]
     axes.errorbar(
         x,
         y,
         **{"yerr" if upright else "xerr": reach},
         fmt=marker or MARKERS[position % len(MARKERS)],
-        color=colour or COLOURS[position % len(COLOURS)],
+        color=colour,
+        ecolor=(colour, 0.5),
         markersize=5,
         elinewidth=0.8,
         capsize=1.5,

@@ -16,6 +16,7 @@ from erasekit.bench.observe.spectrum import (
     SpectrumWords,
     agreement_sentence,
     edit_key,
+    half_samples,
     kept_sensitivities,
     marked_words,
     quantile_of,
@@ -42,24 +43,40 @@ def test_quantiles_are_mean_percentile_ranks(values: list[int], value: int) -> N
     assert found == pytest.approx(stats.percentileofscore(values, value, kind="mean") / 100)
 
 
-def test_marked_words_stand_where_they_are_with_limits_from_the_probes() -> None:
+def test_half_samples_give_the_standard_error_of_paired_means() -> None:
     rng = np.random.default_rng(0)
-    space = np.arange(1.0, 101.0) * rng.uniform(0.5, 1.5, (8, 1)) + rng.normal(0, 3, (8, 100))
-    own = np.stack([space.mean(axis=1) * 0 + 50.5 * space.mean() / 50.5, space[:, 0] * 0], axis=1)
-    middle, lowest = marked_words(["a photo", "x"], own, space)
-    assert middle.quantile == pytest.approx(0.5, abs=0.05)
-    assert middle.low < middle.quantile < middle.high
-    assert lowest.quantile <= 0.01
-    (again,) = marked_words(["a photo"], own[:, :1], space)
-    assert again == middle
-    (single,) = marked_words(["a photo"], own[:1, :1], space[:1])
-    assert math.isnan(single.low)
+    values = rng.normal(size=12)
+    halved = half_samples(12) @ values / 12
+    one, other = values[::2], values[1::2]
+    expected = math.sqrt(((one - other) ** 2 / 4).sum()) / 6
+    assert len(halved) == 64
+    assert halved.mean() == pytest.approx(values.mean())
+    assert halved.std() == pytest.approx(expected)
+    many = half_samples(30) @ rng.normal(size=30)
+    assert len(many) == 1024
+    assert (half_samples(5)[:, 4] == 1).all()
+    assert half_samples(1).tolist() == [[1.0]]
 
 
-def test_limits_narrow_to_the_value_where_all_probes_agree() -> None:
+def test_the_limits_cover_the_true_quantile() -> None:
+    """Words rank otherwise at every timestep; the truth is over all noises at these timesteps."""
+    rng, worlds, inside = np.random.default_rng(0), 300, 0
+    for _ in range(worlds):
+        timesteps = np.repeat(rng.normal(3, 1, (8, 61)), 2, axis=0)
+        probes = timesteps + rng.normal(0, 1, (16, 61))
+        true = quantile_of(timesteps[:, 60].mean(), timesteps[:, :60].mean(axis=0))
+        (word,) = marked_words(["x"], probes[:, 60:], probes[:, :60])
+        inside += word.low <= true <= word.high
+    assert 0.9 <= inside / worlds <= 0.995
+
+
+def test_limits_narrow_to_the_value_where_all_noises_agree() -> None:
     space = np.tile(np.arange(10.0), (4, 1))
     (word,) = marked_words(["x"], np.full((4, 1), 6.5), space)
     assert (word.quantile, word.low, word.high) == (0.7, 0.7, 0.7)
+    (single,) = marked_words(["x"], np.full((1, 1), 6.5), space[:1])
+    assert single.quantile == 0.7
+    assert math.isnan(single.low)
 
 
 def test_samples_are_spread_over_the_ranks() -> None:

@@ -96,18 +96,20 @@ def test_the_model_is_left_as_it_was_and_the_passes_are_counted(model, probes: P
 
 
 def test_probes_lie_on_trajectories_from_noise_to_image(model) -> None:
-    probes = draw_probes(model, 4)
+    probes = draw_probes(model, 7)
     timesteps = probes.timesteps.tolist()
     assert timesteps == sorted(timesteps, reverse=True)
+    assert timesteps[0:6:2] == timesteps[1:6:2]
     assert len(set(timesteps)) == 4
-    again = draw_probes(model, 4)
+    assert len({z.sum().item() for z in probes.latents}) == 7
+    again = draw_probes(model, 7)
     assert torch.equal(again.latents, probes.latents)
-    assert not torch.equal(draw_probes(model, 4, seed=1).latents, probes.latents)
-    first = draw_probes(model, 1).latents
-    assert not torch.equal(first[0], probes.latents[0])  # it lies further down its trajectory
+    assert not torch.equal(draw_probes(model, 7, seed=1).latents, probes.latents)
+    further_down = draw_probes(model, 1).latents
+    assert not torch.equal(further_down[0], probes.latents[0])
 
 
-@pytest.mark.parametrize("count", [0, 5])
+@pytest.mark.parametrize("count", [0, 9])
 def test_impossible_numbers_of_probes_are_refused(model, count: int) -> None:
     with pytest.raises(ConfigError, match=f"{count} probes"):
         draw_probes(model, count)

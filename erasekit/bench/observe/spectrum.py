@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +28,14 @@ from erasekit.files import atomic_write_json
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.labels import LabelSet
 from erasekit.metrics.ranks import spearman
-from erasekit.metrics.statistics import RESAMPLES, crossed_interval
+from erasekit.metrics.statistics import crossed_interval
+from erasekit.metrics.student import t_quantile
 from erasekit.observations import MarkedWord, SampledWord, SpectrumResult, Verdict
 from erasekit.plugin.registry import Registry
 from erasekit.records import NAN, Estimate, Paired, content_key
 
+HALVES = 10
+"""Pairs of probes up to which all half-samples are taken."""
 MIDDLE = (0.25, 0.75)
 """The middle of the spectrum: the central half of the words."""
 
@@ -240,49 +244,58 @@ def quantile_of(value: float, space: NDArray[np.float64]) -> float:
     return float((space < value).mean() + (space == value).mean() / 2)
 
 
+def half_samples(probes: int) -> NDArray[np.float64]:
+    """Weights [R, K] of means over half of the probes: of each pair one, with twice its weight.
+
+    All 2^pairs of them, or 1,024 drawn ones. The spread of a linear statistic over them is its
+    standard error over pairs (McCarthy, Review of the International Statistical Institute 37,
+    1969). An odd last probe stays in all.
+    """
+    pairs = probes // 2
+    if pairs <= HALVES:
+        chosen = (np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1
+    else:
+        chosen = np.random.default_rng(0).integers(0, 2, size=(2**HALVES, pairs))
+    weights = np.ones((len(chosen), probes))
+    weights[:, 0 : 2 * pairs : 2] = 2 * chosen
+    weights[:, 1 : 2 * pairs : 2] = 2 - 2 * chosen
+    return weights
+
+
 def marked_words(
-    words: Sequence[str],
-    values: NDArray[np.float64],
-    space: NDArray[np.float64],
-    seed: int = 0,
+    words: Sequence[str], values: NDArray[np.float64], space: NDArray[np.float64]
 ) -> tuple[MarkedWord, ...]:
-    """Where words lie among those of the space, with limits by resampling the probes.
+    """Where words lie among those of the space.
+
+    Limits are over other noises at the same timesteps, from half-samples of the probes.
 
     Args:
         words: M words.
         values: their s_k(c), [K, M].
         space: of the space's words at the same probes, [K, W].
-        seed: of the resampling.
     """
-    probes = len(space)
-    weights = np.random.default_rng(seed).multinomial(
-        probes, np.full(probes, 1 / probes), size=RESAMPLES
-    )
-    resampled = weights @ space / probes
-    means = space.mean(axis=0)
+    probes, pairs = len(space), len(space) // 2
+    weights, means = half_samples(probes), space.mean(axis=0)
+    halved = weights @ space / probes
     marked = []
     for word, own in zip(words, values.T, strict=True):
-        places = weights @ own / probes
-        below = (resampled < places[:, None]).mean(axis=1)
-        quantiles = below + (resampled == places[:, None]).mean(axis=1) / 2
-        low, high = np.percentile(quantiles, [2.5, 97.5]) if probes > 1 else (NAN, NAN)
-        marked.append(
-            MarkedWord(
-                word,
-                float(own.mean()),
-                quantile_of(own.mean(), means),
-                float(low),
-                float(high),
-            )
-        )
+        quantile = quantile_of(own.mean(), means)
+        low = high = NAN
+        if pairs:
+            places = weights @ own / probes
+            others = np.array([quantile_of(*both) for both in zip(places, halved, strict=True)])
+            error = math.sqrt(((others - quantile) ** 2).mean())
+            reach = t_quantile(0.975, pairs) * error
+            low, high = max(quantile - reach, 0.0), min(quantile + reach, 1.0)
+        marked.append(MarkedWord(word, float(own.mean()), quantile, low, high))
     return tuple(marked)
 
 
 def reliability(space: NDArray[np.float64]) -> float:
     """Rank correlation of two halves of the probes over the words, stepped up to all of them.
 
-    Halves are every other probe, so that both reach from noise to image; 2 r / (1 + r) is the
-    formula of Spearman and Brown (1910). NaN with one probe.
+    Halves are every other probe, so that both have all timesteps; 2 r / (1 + r) is the formula
+    of Spearman and Brown (1910). NaN with one probe.
 
     Args:
         space: s_k(c), [K, W].
@@ -326,7 +339,7 @@ def agreement_sentence(correlation: Estimate) -> str:
 
 
 def reliability_sentence(value: float, probes: int) -> str:
-    """How far the ranks would be the same at other noises and timesteps."""
+    """How far the ranks would be the same at other noises."""
     known = "unknown" if np.isnan(value) else f"{value:.2f}"
     return f"The reliability of the words' ranks over {probes} probes is {known} (1 is best)."
 
