@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import erasekit
 from erasekit.bench.observe.neutral import NEUTRAL
 from erasekit.bench.observe.paired import signed
+from erasekit.bench.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
 from erasekit.bench.prompts import EvaluatedConcept, pages
-from erasekit.bench.sensitivity import draw_probes, fitting_words, word_sensitivities
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite

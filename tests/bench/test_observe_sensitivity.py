@@ -10,7 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from erasekit.bench.sensitivity import Probes, draw_probes, fitting_words, word_sensitivities
+from erasekit.bench.observe.sensitivity import (
+    Probes,
+    draw_probes,
+    fitting_words,
+    word_sensitivities,
+)
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, ConfigError, EditError
 from erasekit.testing import tiny_model as build_tiny_model
