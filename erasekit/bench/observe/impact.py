@@ -182,6 +182,6 @@ def _fair_concepts(records: Sequence[Record]) -> list[Paired]:
     return [
         paired
         for paired in records[0].concepts
-        if paired.role != "erased"
-        and not (keeps and (paired.role == "pool" or paired.concept in exposed))
+        if (paired.role == "held-out" and not (keeps and paired.concept in exposed))
+        or (paired.role == "pool" and not keeps)
     ]
