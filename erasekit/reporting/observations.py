@@ -51,7 +51,11 @@ def _impact(result: ImpactResult) -> list[PlainTable]:
     erasures = PlainTable(
         "What was erased",
         ("erased", f"alignment {DOWN}", f"ESR-1 {UP}", "mean delta"),
-        tuple((e.erased, *_strength(e.strength), with_interval(e.delta)) for e in result.erasures),
+        tuple(
+            (e.erased, f"{before} → {after}", rate, with_interval(e.delta))
+            for e in result.erasures
+            for before, after, rate in [_strength(e.strength)]
+        ),
     )
     rows = []
     for c in result.contrasts:
@@ -115,13 +119,13 @@ def _spectrum(result: SpectrumResult) -> list[PlainTable]:
 def _preserve(result: PreserveResult) -> list[PlainTable]:
     runs = PlainTable(
         f"Erased: {result.erased}; mean delta over {len(result.concepts)} held-out concepts",
-        ("kept", "", "cosine", f"alignment {DOWN}", f"ESR-1 {UP}", f"mean delta {DOWN}", "saved"),
+        ("kept", "", "cosine", f"align {DOWN}", f"ESR-1 {UP}", f"mean delta {DOWN}", "saved"),
         tuple(
             (
                 run.label,
                 "" if run.nature == "none" else run.nature,
                 number(run.similarity),
-                *_strength(run.strength),
+                *_strength(run.strength)[1:],
                 with_interval(run.delta),
                 "" if run.nature == "none" else with_interval(run.saved),
             )
@@ -137,9 +141,10 @@ def _preserve(result: PreserveResult) -> list[PlainTable]:
     return [runs, contrasts]
 
 
-def _strength(strength: Strength) -> tuple[str, str]:
+def _strength(strength: Strength) -> tuple[str, str, str]:
+    """Alignment before and after, and ESR-1."""
     before, after = strength.alignment_before.value, strength.alignment_after.value
-    return f"{number(before, 1)} → {number(after, 1)}", percent(strength.esr1.value)
+    return number(before, 1), number(after, 1), percent(strength.esr1.value)
 
 
 def _marked(word: MarkedWord, nature: str) -> tuple[str, ...]:

@@ -111,6 +111,17 @@ def test_tables_fit_80_columns_with_nothing_cut(result) -> None:
         assert "…" not in text
 
 
+def test_erasure_stands_beside_what_it_costs() -> None:
+    (first, *_), (second, *_) = map(observation_tables, (impact_result(), preserve_result()))
+    assert first.rows[0] == ("garbage truck", "61.2 → 12.3", "88 %", "3.00 [2.00, 4.25]")
+    assert first.rows[1][3] == "- [-]"
+    assert second.rows[0][:5] == ("nothing", "", "-", "12.3", "88 %")
+    assert second.rows[1] == (
+        *("road", "related", "0.50", "12.3", "88 %"),
+        *("3.00 [2.00, 4.25]", "1.00 [0.00, 2.25]"),
+    )
+
+
 @pytest.mark.parametrize("result", RESULTS, ids=NAMES)
 def test_pages_hold_sentence_figure_tables_and_command(result) -> None:
     page = observation_page("A title", result, "erasekit observe it")
