@@ -16,7 +16,7 @@ import erasekit
 PACKAGE = Path(erasekit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "concepts", "config", "files", "scores", "summaries", "records"}
+LEAVES = {"errors", "concepts", "config", "files", "scores", "summaries", "records", "observations"}
 BELOW: dict[str, set[str]] = {
     **{leaf: LEAVES - {leaf} for leaf in LEAVES},
     "plugin": LEAVES,

@@ -21,7 +21,7 @@ from erasekit.errors import ErasekitError
 from erasekit.plugin.registry import Registry
 
 COMMANDS = (
-    *("erase", "generate", "trace", "bench", "compare", "report"),
+    *("erase", "generate", "trace", "bench", "compare", "report", "observe"),
     *("export", "apply", "push"),
     *("methods", "models", "plugins"),
 )

@@ -83,10 +83,10 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Comma-separated, quoted where needed, "\\n" at line ends; floats as Python writes them."""
+    """Comma-separated as in RFC 4180, quoted where needed; floats as Python writes them."""
     flattened = [flat(row) for row in rows]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, _fields(flattened), lineterminator="\n")
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, _fields(flattened))
     writer.writeheader()
     writer.writerows(flattened)
     return file.getvalue()
