@@ -166,14 +166,11 @@ class BenchmarkRunner:
         self.store.put_manifest(manifest)
         sheets = self._sheets(sweep)
         missing = {cell.cell.key for cell in plan.missing}
-        to_do = {
-            case.erasure.label: [cell for cell in case.cells if cell.cell.key in missing]
-            for case in plan.cases
-        }
+        to_do = [[cell for cell in case.cells if cell.cell.key in missing] for case in plan.cases]
         try:
             self._share(sheets, plan, to_do)
         except (KeyboardInterrupt, Interrupted) as stop:
-            done = len(missing) - sum(len(cells) for cells in to_do.values())
+            done = len(missing) - sum(len(cells) for cells in to_do)
             raise Interrupted(
                 f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
                 "The same command goes on from there."
@@ -202,20 +199,22 @@ class BenchmarkRunner:
         )
         return Manifest(about, cases, datetime.now(UTC).isoformat())
 
-    def _share(self, sheets: SheetScorer, plan: Plan, to_do: dict[str, list[PlannedCell]]) -> None:
-        """Take free cells out of `to_do` until none is left; every case's base comes first."""
-        bases: dict[str, list[tuple[ConceptScores, ...]]] = {}
+    def _share(self, sheets: SheetScorer, plan: Plan, to_do: list[list[PlannedCell]]) -> None:
+        """Take free cells out of `to_do` until none is left; every case's base comes first.
+
+        Cases may erase the same and keep different words, so they go by their place.
+        """
+        bases: dict[int, list[tuple[ConceptScores, ...]]] = {}
         while True:
-            before = sum(len(cells) for cells in to_do.values())
-            for case in plan.cases:
-                label = case.erasure.label
-                if label not in bases:
-                    self.observer.on_base(label)
-                    bases[label] = self._base(sheets, case)
-                for planned in list(to_do[label]):
-                    if self._settle(sheets, case, planned, bases[label], plan.replaces):
-                        to_do[label].remove(planned)
-            left = [cell for cells in to_do.values() for cell in cells]
+            before = sum(len(cells) for cells in to_do)
+            for place, case in enumerate(plan.cases):
+                if place not in bases:
+                    self.observer.on_base(case.erasure.label)
+                    bases[place] = self._base(sheets, case)
+                for planned in list(to_do[place]):
+                    if self._settle(sheets, case, planned, bases[place], plan.replaces):
+                        to_do[place].remove(planned)
+            left = [cell for cells in to_do for cell in cells]
             if not left:
                 return
             if len(left) == before:
