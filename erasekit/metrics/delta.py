@@ -17,7 +17,8 @@ class Delta(Metric):
     """Mean loss of alignment at the same starting noise, with a 95 % confidence interval.
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
-    mean over concepts weighs each the same. Noises are crossed with erasure seeds, see
+    mean over concepts weighs each the same; over several erased sets, each concept of each set, so
+    that with as many concepts in every set it is the mean of the sets' means. Noises are crossed with erasure seeds, see
     `crossed_effect`.
 
     Args:
@@ -39,8 +40,8 @@ class Delta(Metric):
             stratum: the erased set, where several are averaged; their seeds are not the same.
         """
         if self.role in (None, concept.role):
-            runs = self._deltas.setdefault((concept.concept, concept.before.noises), {})
-            runs[stratum, seed] = concept.deltas
+            key = (stratum, concept.concept, concept.before.noises)
+            self._deltas.setdefault(key, {})[stratum, seed] = concept.deltas
 
     def compute(self) -> Estimate:
         return self.effect().estimate()
@@ -48,7 +49,7 @@ class Delta(Metric):
     def effect(self) -> CrossedEffect:
         """The mean with what its interval and tests are made of."""
         deltas, strata = self.table()
-        shared = len({noises for _, noises in self._deltas}) == 1
+        shared = len({noises for *_, noises in self._deltas}) == 1
         effect = crossed_effect(deltas, strata=strata, shared_noise=shared)
         came_in = sum(len(d) for by_run in self._deltas.values() for d in by_run.values())
         return replace(effect, missing=came_in - effect.n)
@@ -56,7 +57,7 @@ class Delta(Metric):
     def table(self) -> tuple[NDArray[np.float64], list[str]]:
         """The deltas, [concepts, noises, runs], NaN where missing, and each run's stratum."""
         runs = list(dict.fromkeys(run for by_run in self._deltas.values() for run in by_run))
-        width = max((len(noises) for _, noises in self._deltas), default=0)
+        width = max((len(noises) for *_, noises in self._deltas), default=0)
         table = np.full((len(self._deltas), width, len(runs)), np.nan)
         for row, by_run in enumerate(self._deltas.values()):
             for run, values in by_run.items():
@@ -65,5 +66,5 @@ class Delta(Metric):
 
     def reset(self) -> None:
         self._deltas: dict[
-            tuple[str, tuple[int, ...]], dict[tuple[str, int], tuple[float, ...]]
+            tuple[str, str, tuple[int, ...]], dict[tuple[str, int], tuple[float, ...]]
         ] = {}
