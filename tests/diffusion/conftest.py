@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.exports.single_file import original_state
 from erasekit.plugin.registry import Registry
-from tests.exports.families import build
+from tests.tiny import build_folder
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -20,7 +20,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 @pytest.fixture(scope="session")
 def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A diffusers folder of a tiny random model of each family: 4x8x8 latents."""
-    return {name: build(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
+    return {name: build_folder(tmp_path_factory.mktemp(name), family=name) for name in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)
