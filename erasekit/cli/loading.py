@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from erasekit.edits import Edit
 
 
-def chosen_model(
-    named: str | None, edit: Edit | None = None, revision: str | None = None
-) -> str:
+def chosen_model(named: str | None, edit: Edit | None = None, revision: str | None = None) -> str:
     """The model a command works on.
 
     The one the user named; else the one the edit was made from; else `ERASEKIT_MODEL`; else

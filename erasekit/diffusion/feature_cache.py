@@ -1,4 +1,4 @@
-"""Features of many words, kept on disk, so that a long list of words is read once a text encoder."""
+"""Features of many words, kept on disk: a long list is read once for each text encoder."""
 
 from __future__ import annotations
 

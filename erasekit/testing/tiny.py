@@ -89,34 +89,32 @@ def build_tokenizer(folder: Path) -> Any:
 
 
 @cache
-def tiny_folder() -> Path:
+def tiny_folder(family: str = "sd1") -> Path:
     """The diffusers folder of the tiny model; made once a process, removed at its end."""
     folder = Path(tempfile.mkdtemp(prefix="erasekit-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return build_tiny_folder(folder)
+    return build_tiny_folder(folder, family=family)
 
 
 @cache
-def _tiny_components() -> dict[str, Any]:
-    from diffusers import StableDiffusionPipeline
+def _tiny_pipeline(family: str) -> Any:
+    import diffusers
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        tiny_folder(), safety_checker=None, requires_safety_checker=False, local_files_only=True
-    )
-    return dict(pipeline.components)
+    index = json.loads((tiny_folder(family) / "model_index.json").read_text(encoding="utf-8"))
+    kind = getattr(diffusers, index["_class_name"])
+    return kind.from_pretrained(tiny_folder(family), local_files_only=True)
 
 
-def tiny_model() -> LoadedModel:
+def tiny_model(family: str = "sd1") -> LoadedModel:
     """The tiny model, a fresh copy in memory.
 
     Its concept space is `WORDS`, and its defaults are `TINY_DEFAULTS`, so that a few steps of
     any method take little.
-    """
-    from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline(
-        **copy.deepcopy(_tiny_components()), requires_safety_checker=False
-    )
+    Args:
+        family: sd1, sd2 (predicts v) or sdxl.
+    """
+    pipeline = copy.deepcopy(_tiny_pipeline(family))
     descriptor = ModelDescriptor(
         "tiny",
         "a tiny random model",
