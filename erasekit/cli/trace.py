@@ -107,8 +107,8 @@ def _draw_strip(
     if not snapshots:
         print_note("This method has no adversarial concept, so there is no strip of pictures.")
         return None
-    own = model.family.embed_prompts(erased)
-    embeds = torch.cat([own, torch.stack([s.prompt_embeds.to(own) for s in snapshots])])
+    starts = model.family.embed_prompts(erased)
+    embeds = torch.cat([starts, torch.stack([s.prompt_embeds.to(starts) for s in snapshots])])
     with progress("Drawing c_a", len(embeds)) as bar:
         images = sample(model, embeds, [seed] * len(embeds), on_images=bar.advance)
     rows = []
