@@ -68,6 +68,13 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def eight_bit(session: nox.Session) -> None:
+    """Training with 8-bit Adam, which is an extra that the other sessions do without."""
+    session.install(".[8bit]", *dependency_groups(PROJECT, "test"))
+    session.run("pytest", "tests/training/test_eight_bit.py", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def plugins(session: nox.Session) -> None:
     """Every package in plugins/, installed into a clean environment and used from there."""
     folders = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))

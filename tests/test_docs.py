@@ -43,6 +43,20 @@ def test_every_hook_is_documented() -> None:
             assert name in page
 
 
+def test_every_test_that_the_table_of_families_names_is_there() -> None:
+    named = re.findall(r"`((?:\w+/)*test_\w+\.py)::(\w+)`", text("docs/families.md"))
+    assert len(named) > 30
+    for path, name in named:
+        assert f"def {name}(" in text(f"tests/{path}"), f"{path}::{name}"
+
+
+def test_every_row_of_the_table_of_families_names_a_test() -> None:
+    rows = re.findall(r"^\| (?!-|feature|form|what)(.+) \|$", text("docs/families.md"), re.M)
+    assert len(rows) > 30
+    for row in rows:
+        assert "::test_" in row, row
+
+
 def test_the_set_up_commands_are_word_for_word() -> None:
     page = text("README.md")
     erase = 'erasekit erase --method gumbel --concept "garbage truck"'

@@ -1,1 +1,1 @@
-"""One training step on UNets of the real size, to see what it takes."""
+"""What training takes on UNets of the real size: measured here, and reckoned for GPUs."""

@@ -95,7 +95,7 @@ def erase_as_published(
     generator = torch.Generator("cpu").manual_seed(seed)
     passes = passes or PassCount()
     trained_unet = copy.deepcopy(pipeline.unet).requires_grad_(True)
-    frozen = CountedUNet(copy.deepcopy(pipeline.unet).requires_grad_(False), passes)
+    frozen = CountedUNet(pipeline.unet, passes)
     trained = CountedUNet(trained_unet, passes)
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     scheduler.set_timesteps(config.ddim_steps)

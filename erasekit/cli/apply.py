@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.context import JSON_OPTION, MODEL_HELP, REVISION_OPTION, registry_of
 from erasekit.cli.export import print_result, result_fields
-from erasekit.cli.loading import opened
+from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note
 from erasekit.exports.formats import ExportOptions, Precision, format_named
 from erasekit.files import atomic_write_json, check_output_folder
@@ -27,6 +27,7 @@ def apply(
     edit: Annotated[Path, typer.Argument(help="Run folder of an erasure, or a delta file.")],
     model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Diffusers folder to write.")],
+    revision: Annotated[str | None, REVISION_OPTION] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Apply the edit to a model it was not made from.")
     ] = False,
@@ -57,6 +58,7 @@ def apply(
     loaded_edit = load_edit(edit)
     check_output_folder(output, overwrite=overwrite)
     registry = registry_of(context)
+    model = chosen_model(model, revision=revision)
     with opened(model, registry) as loaded:
         transfer.fits(loaded_edit, loaded)
         if not force:

@@ -10,7 +10,15 @@ import typer
 from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
 from erasekit.cli.bench_runs import export, show, status
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    LoadedAs,
+    registry_of,
+)
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note, stderr, stdout
 from erasekit.concepts import slug
@@ -69,6 +77,9 @@ def bench(
         typer.Option(help="Starting noises per concept, erased or kept [default: the suite's]."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
+    device: Annotated[str, DEVICE_OPTION] = "auto",
+    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     scorer: Annotated[
         str | None,
         typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
@@ -126,7 +137,8 @@ def bench(
         registry.method(name)
     folder = output or RUNS / f"bench-{slug(suite)}"
     store = RecordStore(folder)
-    with opened(chosen_model(model), registry) as loaded:
+    name = chosen_model(model, revision=revision)
+    with opened(name, registry, device=device, dtype=dtype) as loaded:
         scaled = build_suite(described, loaded.descriptor).scaled(
             images_per_concept=images_per_concept,
             images_per_erased=images_per_concept,

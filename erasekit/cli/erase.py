@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import DEFAULT_MODEL, JSON_OPTION, MODEL_OPTION, registry_of
+from erasekit.cli.context import (
+    DEFAULT_MODEL,
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_OPTION,
+    REVISION_OPTION,
+    LoadedAs,
+    registry_of,
+)
+from erasekit.cli.loading import chosen_model, torch_dtype
 from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
 from erasekit.concepts import KINDS, Concept, Erasure, slug
 from erasekit.config import parse_assignments, read_recipe
@@ -43,6 +53,7 @@ def erase(
         str, typer.Option("--method", help="See `erasekit methods`.")
     ] = DEFAULT_METHOD,
     model: Annotated[str, MODEL_OPTION] = DEFAULT_MODEL,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
     neutral: Annotated[
         str, typer.Option(help="Prompt the concept is mapped to; empty by default.")
     ] = "",
@@ -58,9 +69,8 @@ def erase(
         str | None, typer.Option(help="Parameters that may change; follows the kind by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same edit.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or mps; auto is a CUDA GPU where there is one.")
-    ] = "auto",
+    device: Annotated[str, DEVICE_OPTION] = "auto",
+    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     precision: Annotated[
         str | None,
         typer.Option(help="fp32, bf16 or fp16: what is computed in; trained weights stay fp32."),
@@ -100,6 +110,7 @@ def erase(
         if max_memory is not None:
             overrides["max_memory"] = max_memory
         recipe = read_recipe(config) if config else {}
+        model = chosen_model(model, revision=revision)
         wanted = _check(registry, method, concept or [], kind, neutral, keep or [])
         if output is not None:
             check_output_folder(output, overwrite=overwrite)
@@ -115,15 +126,17 @@ def erase(
         if resume is not None:
             request, checkpoint, history = read_interrupted(resume)
             processes.wait()  # until all have read what the main process goes on to write
-            loaded = load_model(request.model, registry, device=place)
+            loaded = load_model(
+                request.model, registry, device=place, dtype=torch_dtype(request.dtype)
+            )
             _check_same_model(request, loaded)
             edit = _train(loaded, request, registry, resume, checkpoint, history, processes)
             if processes.is_main:
                 _finish(edit, loaded, request.erasure, registry, resume, measure, as_json)
             processes.leave()
             return
-        loaded = load_model(model, registry, device=place)
-        request = _request(loaded, method, wanted, registry, seed, recipe, overrides)
+        loaded = load_model(model, registry, device=place, dtype=torch_dtype(dtype))
+        request = _request(loaded, dtype, method, wanted, registry, seed, recipe, overrides)
         if not processes.is_main:
             _train(loaded, request, registry, None, None, [], processes)
             processes.leave()
@@ -164,6 +177,7 @@ def _check(
 
 def _request(
     model: LoadedModel,
+    dtype: LoadedAs,
     method: str,
     wanted: Erasure,
     registry: Registry,
@@ -181,7 +195,7 @@ def _request(
     )
     erasure = Erasure(erased, wanted.neutral, wanted.keep)
     plan = plan_erasure(model, method, erasure, registry, overrides, recipe)
-    return RunRequest(model.id, model.hash, method, erasure, seed, flatten(plan))
+    return RunRequest(model.id, model.hash, method, erasure, seed, flatten(plan), dtype.value)
 
 
 def _check_same_model(request: RunRequest, model: LoadedModel) -> None:

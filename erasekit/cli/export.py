@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    registry_of,
+)
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note, stdout
 from erasekit.exports.formats import FORMATS, ExportOptions, ExportResult, Layout, Precision
@@ -43,6 +49,8 @@ def export(
         typer.Option("--output", "-o", help="Folder or file to write [default: RUN/FORM]."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
+    device: Annotated[str, DEVICE_OPTION] = "cpu",
     dtype: Annotated[
         Precision | None, typer.Option(help="Precision of the weights [default: the model's].")
     ] = None,
@@ -83,8 +91,8 @@ def export(
     edit = load_edit(run)
     wanted = output or (run if run.is_dir() else run.with_suffix("")) / form.name
     path = form.destination(wanted, options, overwrite=overwrite)
-    name = chosen_model(model, edit)
-    with _opened_if(form.needs_model, name, registry_of(context)) as loaded:
+    name = chosen_model(model, edit, revision)
+    with _opened_if(form.needs_model, name, registry_of(context), device) as loaded:
         result = write(edit, loaded, form.name, path, options)
     if as_json:
         print_json({"model": name, "edit": str(run), "to": form.name, **result_fields(result)})
@@ -127,9 +135,11 @@ def _size(count: int) -> str:
 
 
 @contextmanager
-def _opened_if(wanted: bool, name: str, registry: Registry) -> Iterator[LoadedModel | None]:
+def _opened_if(
+    wanted: bool, name: str, registry: Registry, device: str
+) -> Iterator[LoadedModel | None]:
     if not wanted:
         yield None
         return
-    with opened(name, registry) as loaded:
+    with opened(name, registry, device=device) as loaded:
         yield loaded

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    LoadedAs,
+    registry_of,
+)
 from erasekit.cli.loading import chosen_model, opened, read_edit
 from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.concepts import slug
@@ -32,6 +40,7 @@ def generate(
         typer.Option("--edit", "-e", help="Run folder of an erasure; without it, the base model."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first starting noise.")] = 0,
     num: Annotated[
         int, typer.Option("--num", "-n", min=1, help="Images per prompt, of consecutive seeds.")
@@ -43,6 +52,8 @@ def generate(
         float | None, typer.Option(min=0, help="Guidance scale [default: the model's own].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
+    device: Annotated[str, DEVICE_OPTION] = "auto",
+    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     truncate: Annotated[
         bool,
         typer.Option("--truncate", help="Cut prompts that are longer than the model takes."),
@@ -67,9 +78,10 @@ def generate(
         check_output_folder(output, overwrite=overwrite)
     prompts = list(dict.fromkeys(prompt))
     loaded_edit = read_edit(edit)
-    name = chosen_model(model, loaded_edit)
+    name = chosen_model(model, loaded_edit, revision)
     seeds = range(seed, seed + num)
-    with opened(name, registry_of(context), truncate=truncate) as loaded:
+    registry = registry_of(context)
+    with opened(name, registry, device=device, dtype=dtype, truncate=truncate) as loaded:
         for text in prompts if truncate else ():
             excess = loaded.family.token_count(text) - loaded.family.max_tokens
             if excess > 0:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    LoadedAs,
+    registry_of,
+)
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note, progress, stdout, table
 from erasekit.files import writing
@@ -16,8 +24,8 @@ from erasekit.reporting.adversaries import AdversaryUse, adversary_uses, top_use
 from erasekit.reporting.history import history_table, sampled
 
 if TYPE_CHECKING:
+    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
-    from erasekit.plugin.registry import Registry
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
@@ -37,6 +45,9 @@ def trace(
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Starting noise of the pictures.")] = 0,
     model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
+    device: Annotated[str, DEVICE_OPTION] = "auto",
+    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the pictures [default: the run's]."),
@@ -60,8 +71,9 @@ def trace(
     plotted = plot_history(edit.history, plot, title)
     strip = None
     if pictures:
-        name = chosen_model(model, edit)
-        strip = _draw_strip(edit, run, folder / STRIP, name, pictures, seed, registry_of(context))
+        name = chosen_model(model, edit, revision)
+        with opened(name, registry_of(context), device=device, dtype=dtype) as loaded:
+            strip = _draw_strip(edit, run, folder / STRIP, loaded, pictures, seed)
     uses = top_uses(adversary_uses(edit.history), WORDS)
     if as_json:
         print_json(
@@ -81,7 +93,7 @@ def trace(
 
 
 def _draw_strip(
-    edit: Edit, run: Path, path: Path, name: str, count: int, seed: int, registry: Registry
+    edit: Edit, run: Path, path: Path, model: LoadedModel, count: int, seed: int
 ) -> Path | None:
     """Write the strip of pictures; None where the method has no adversarial concept."""
     import torch
@@ -91,14 +103,14 @@ def _draw_strip(
     from erasekit.training.snapshots import adversary_snapshots
 
     erased = edit.info["concepts"]
-    with opened(name, registry) as model:
-        snapshots = adversary_snapshots(edit, run, model, count)
-        if not snapshots:
-            print_note("This method has no adversarial concept, so there is no strip of pictures.")
-            return None
-        embeds = [*model.family.embed_prompts(erased), *(s.prompt_embeds for s in snapshots)]
-        with progress("Drawing c_a", len(embeds)) as bar:
-            images = sample(model, torch.stack(embeds), [seed] * len(embeds), on_images=bar.advance)
+    snapshots = adversary_snapshots(edit, run, model, count)
+    if not snapshots:
+        print_note("This method has no adversarial concept, so there is no strip of pictures.")
+        return None
+    starts = model.family.embed_prompts(erased)
+    embeds = torch.cat([starts, torch.stack([s.prompt_embeds.to(starts) for s in snapshots])])
+    with progress("Drawing c_a", len(embeds)) as bar:
+        images = sample(model, embeds, [seed] * len(embeds), on_images=bar.advance)
     rows = []
     for index, concept in enumerate(erased):
         own = [(len(erased) + i, s) for i, s in enumerate(snapshots) if s.erased == index]

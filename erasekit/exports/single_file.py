@@ -47,7 +47,7 @@ def export_single_file(
     with edit.applied(model, force=options.force):
         tensors = original_state(model.pipeline, model.family.name)
         cast = {name: _cast(value, dtype) for name, value in tensors.items()}
-        save_tensors(path, cast, file_metadata(edit))
+        save_tensors(path, cast, file_metadata(edit, **_prediction(model)))
     source = getattr(model.pipeline, "name_or_path", None)
     local = source is not None and (Path(source) / "model_index.json").is_file()
     config = f', config="{source}"' if local else ""
@@ -87,10 +87,16 @@ def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
+def _prediction(model: LoadedModel) -> dict[str, str]:
+    """What the model predicts, in ModelSpec's words, which erasekit itself reads."""
+    kind = "v" if model.family.prediction_type == "v_prediction" else "epsilon"
+    return {"modelspec.prediction_type": kind}
+
+
 def _notes(model: LoadedModel) -> list[str]:
     if model.family.prediction_type == "epsilon":
         return []
     return [
-        f"The model predicts {model.family.prediction_type!r}, which a single file does not say; "
-        "tell the program that reads it."
+        f"The model predicts {model.family.prediction_type!r}, which no tensor of a single file "
+        "says; tell the program that reads it."
     ]

@@ -1,4 +1,4 @@
-"""A tiny pipeline with Stable Diffusion 1's anatomy and seeded random weights."""
+"""A tiny pipeline with Stable Diffusion's anatomy and seeded random weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TINY_DEFAULTS: Mapping[str, Any] = {
 """What the tiny model's registration says for all methods, where a method has the key."""
 
 
-def build_tiny_folder(folder: Path, seed: int = 0) -> Path:
+def build_tiny_folder(folder: Path, seed: int = 0, family: str = "sd1") -> Path:
     """Write a diffusers folder of a random model (4x8x8 latents, 16x16 pixels); gives its path.
 
     Its cross-attention is stronger than a random start's, so that prompts matter.
@@ -45,72 +45,18 @@ def build_tiny_folder(folder: Path, seed: int = 0) -> Path:
     Args:
         folder: where `model` is made.
         seed: of the weights; the global random state is left as it was.
+        family: sd1, sd2 (predicts v) or sdxl.
     """
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from erasekit.testing.families import build_pipeline
 
     tokenizer = build_tokenizer(folder / "vocabulary")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=MAX_TOKENS,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.eos_token_id,
-            )
-        )
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=8,
-            norm_num_groups=8,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=16,
-        )
+        pipeline = build_pipeline(family, tokenizer)
     with torch.no_grad():
-        for name, parameter in unet.named_parameters():
+        for name, parameter in pipeline.unet.named_parameters():
             if "attn2" in name and name.endswith("weight"):
                 parameter.mul_(2)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
     pipeline.save_pretrained(folder / "model", safe_serialization=True)
     return folder / "model"
 
@@ -143,34 +89,32 @@ def build_tokenizer(folder: Path) -> Any:
 
 
 @cache
-def tiny_folder() -> Path:
+def tiny_folder(family: str = "sd1") -> Path:
     """The diffusers folder of the tiny model; made once a process, removed at its end."""
     folder = Path(tempfile.mkdtemp(prefix="erasekit-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return build_tiny_folder(folder)
+    return build_tiny_folder(folder, family=family)
 
 
 @cache
-def _tiny_components() -> dict[str, Any]:
-    from diffusers import StableDiffusionPipeline
+def _tiny_pipeline(family: str) -> Any:
+    import diffusers
 
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        tiny_folder(), safety_checker=None, requires_safety_checker=False, local_files_only=True
-    )
-    return dict(pipeline.components)
+    index = json.loads((tiny_folder(family) / "model_index.json").read_text(encoding="utf-8"))
+    kind = getattr(diffusers, index["_class_name"])
+    return kind.from_pretrained(tiny_folder(family), local_files_only=True)
 
 
-def tiny_model() -> LoadedModel:
+def tiny_model(family: str = "sd1") -> LoadedModel:
     """The tiny model, a fresh copy in memory.
 
     Its concept space is `WORDS`, and its defaults are `TINY_DEFAULTS`, so that a few steps of
     any method take little.
-    """
-    from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline(
-        **copy.deepcopy(_tiny_components()), requires_safety_checker=False
-    )
+    Args:
+        family: sd1, sd2 (predicts v) or sdxl.
+    """
+    pipeline = copy.deepcopy(_tiny_pipeline(family))
     descriptor = ModelDescriptor(
         "tiny",
         "a tiny random model",

@@ -99,8 +99,14 @@ def load_optimizer_tensors(
     """Put back what `optimizer_tensors` gave."""
     for name, key, value in _split(tensors):
         parameter = parameters[name]
-        moved = value if value.dim() == 0 else value.to(parameter.device)
-        optimizer.state.setdefault(parameter, {})[key] = moved
+        optimizer.state.setdefault(parameter, {})[key] = _restored(value, parameter)
+
+
+def _restored(value: Tensor, parameter: nn.Parameter) -> Any:
+    """A step that was counted in an int is one again: bitsandbytes takes no tensor for it."""
+    if value.dim() == 0:
+        return value if value.is_floating_point() else int(value)
+    return value.to(parameter.device)
 
 
 def _split(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:

@@ -37,6 +37,7 @@ class RunRequest:
         erasure: what goes and what stays.
         seed: of the run.
         settings: every hyperparameter, resolved.
+        dtype: fp32 or fp16, what the weights were loaded in.
     """
 
     model: str
@@ -45,6 +46,7 @@ class RunRequest:
     erasure: Erasure
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "fp32"
 
     def save(self, folder: Path) -> None:
         """Write `request.json`.

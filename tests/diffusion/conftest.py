@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
 
 from erasekit.diffusion.loading import LoadedModel, load_model
-from erasekit.exports.single_file import original_state
 from erasekit.plugin.registry import Registry
-from tests.exports.families import build
+from tests.tiny import build_folder, write_single_file
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -20,7 +17,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 @pytest.fixture(scope="session")
 def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A diffusers folder of a tiny random model of each family: 4x8x8 latents."""
-    return {name: build(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
+    return {name: build_folder(tmp_path_factory.mktemp(name), family=name) for name in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -36,9 +33,7 @@ def loaded(family_folders: dict[str, Path]) -> Callable[[str], LoadedModel]:
 
 
 @pytest.fixture
-def single_file(
-    family_folders: dict[str, Path], loaded: Callable[[str], LoadedModel], tmp_path: Path
-) -> Callable[..., Path]:
+def single_file(family_folders: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
     """Write a family's tiny model as one file in its original layout.
 
     `configured` puts its configuration beside it: the bundled ones are those of the real sizes.
@@ -46,11 +41,6 @@ def single_file(
 
     def write(family: str, *, configured: bool = True, name: str = "model") -> Path:
         path = tmp_path / f"{name}.safetensors"
-        state = original_state(loaded(family).pipeline, family)
-        save_file({key: value.clone().contiguous() for key, value in state.items()}, path)
-        if configured:
-            ignored = shutil.ignore_patterns("*.safetensors")
-            shutil.copytree(family_folders[family], path.with_suffix(""), ignore=ignored)
-        return path
+        return write_single_file(family_folders[family], path, family, configured=configured)
 
     return write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,23 @@ PROMPT, STEPS, GUIDANCE = "a photo of a church", 4, 3.0
 
 READER = """
 import json, sys
-import diffusers, numpy, torch
-job = json.loads(sys.argv[1])
-cls = getattr(diffusers, job["class"])
-pipeline = eval(job["load"], {"cls": cls, "diffusers": diffusers, "torch": torch, "job": job})
-for name in job.get("loras", []):
-    pipeline.load_lora_weights(name)
-pipeline.set_progress_bar_config(disable=True)
-images = [
-    pipeline(job["prompt"], num_inference_steps=job["steps"], guidance_scale=job["guidance"],
-             generator=torch.Generator("cpu").manual_seed(seed), output_type="np").images[0]
-    for seed in (0, 1)
-]
+import diffusers, numpy, safetensors.torch, torch
+for job in json.loads(sys.argv[1]):
+    cls = getattr(diffusers, job["class"])
+    pipeline = eval(job["load"], {"cls": cls, "diffusers": diffusers, "torch": torch, "job": job})
+    if "lora" in job:
+        pipeline.load_lora_weights(job["lora"])
+    if "delta" in job:
+        changed = safetensors.torch.load_file(job["delta"])
+        assert not pipeline.unet.load_state_dict(changed, strict=False).unexpected_keys
+    pipeline.set_progress_bar_config(disable=True)
+    images = [
+        pipeline(job["prompt"], num_inference_steps=job["steps"], guidance_scale=job["guidance"],
+                 generator=torch.Generator("cpu").manual_seed(seed), output_type="np").images[0]
+        for seed in (0, 1)
+    ]
+    numpy.save(job["output"], numpy.stack(images))
 assert not [name for name in sys.modules if name.startswith("erasekit")]
-numpy.save(job["output"], numpy.stack(images))
 """
 
 
@@ -59,19 +62,29 @@ def draw_elsewhere(folder: Path, load: str, kind: str = "StableDiffusionPipeline
 
     `load` is an expression over `cls`, such as 'cls.from_pretrained("...")'.
     """
-    output = folder / "elsewhere.npy"
-    job = {
-        **{"class": kind, "load": load, "prompt": PROMPT, "steps": STEPS, "guidance": GUIDANCE},
-        "output": str(output),
-    }
-    subprocess.run(
-        [sys.executable, "-c", READER, json.dumps(job)],
-        check=True,
+    (images,) = read_elsewhere(folder, [{"class": kind, "load": load}])
+    return images
+
+
+def read_elsewhere(folder: Path, jobs: Sequence[dict[str, str]]) -> list[np.ndarray]:
+    """The two images of each job, all by one process that imports diffusers and no erasekit.
+
+    A job has the pipeline's `class`, `load` as `draw_elsewhere` takes it, and may name a `lora`
+    to load, or a file of tensors (`delta`) that replace those of the UNet.
+    """
+    common = {"prompt": PROMPT, "steps": STEPS, "guidance": GUIDANCE}
+    outputs = [folder / f"elsewhere-{number}.npy" for number in range(len(jobs))]
+    described = [
+        {**common, **job, "output": str(output)} for job, output in zip(jobs, outputs, strict=True)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", READER, json.dumps(described)],
         capture_output=True,
         text=True,
         cwd=folder,
     )
-    return np.load(output)
+    assert done.returncode == 0, done.stderr
+    return [np.load(output) for output in outputs]
 
 
 def perturbed(

@@ -24,7 +24,8 @@ from erasekit.exports.formats import ExportOptions, ExportResult, Layout, Precis
 from erasekit.exports.lora import factorise
 from erasekit.exports.original_keys import unet_module
 from tests.exports.conftest import draw, perturbed
-from tests.exports.families import build, full_unet
+from tests.exports.full_size import full_unet
+from tests.tiny import build_folder
 
 READS_ENDS = Version(diffusers.__version__) >= Version("0.42")
 """Older versions know no kohya names for the UNet's ends, such as its time embedding."""
@@ -76,7 +77,7 @@ def merge_kohya(path: Path, model: LoadedModel) -> None:
 def test_diffusers_draws_what_the_edit_draws_from_every_module(
     family: str, layout: Layout, registry, tmp_path: Path
 ) -> None:
-    model = load_model(str(build(family, tmp_path)), registry)
+    model = load_model(str(build_folder(tmp_path, family=family)), registry)
     only = weights_only if layout is Layout.DIFFUSERS or READS_ENDS else in_blocks
     edit = perturbed(model, "full", scale=0.3, only=only)
     base = draw(model.pipeline)
@@ -95,7 +96,7 @@ def test_diffusers_draws_what_the_edit_draws_from_every_module(
 def test_a_reader_of_kohyas_rule_gets_the_edits_weights(
     family: str, registry, tmp_path: Path
 ) -> None:
-    model = load_model(str(build(family, tmp_path)), registry)
+    model = load_model(str(build_folder(tmp_path, family=family)), registry)
     edit = perturbed(model, "full", rank=3, only=weights_only)
     result = written(edit, model, tmp_path / "out.safetensors", energy=1.0, layout=Layout.KOHYA)
     merge_kohya(result.path, model)

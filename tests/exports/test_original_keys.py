@@ -13,7 +13,7 @@ from diffusers.loaders.single_file_utils import (
 
 from erasekit.errors import EditError
 from erasekit.exports import original_keys as keys
-from tests.exports.families import UNETS, full_text, full_unet, full_vae
+from tests.exports.full_size import UNETS, full_text, full_unet, full_vae
 
 KNOWN = {
     "sd1": {

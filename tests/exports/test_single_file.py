@@ -15,12 +15,12 @@ from erasekit.errors import EditError
 from erasekit.exports.formats import ExportOptions, Precision, export
 from erasekit.exports.single_file import original_state
 from tests.exports.conftest import draw, draw_elsewhere, perturbed
-from tests.exports.families import build
+from tests.tiny import build_folder
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_diffusers_draws_the_same_images_from_it(family: str, registry, tmp_path: Path) -> None:
-    folder = build(family, tmp_path)
+    folder = build_folder(tmp_path, family=family)
     model = load_model(str(folder), registry)
     edit = perturbed(model, "full", scale=0.2)
     with edit.applied(model):

@@ -18,7 +18,7 @@ from erasekit.errors import EditError
 from erasekit.exports import transfer
 from tests.cli.conftest import run
 from tests.exports.conftest import draw
-from tests.exports.families import build
+from tests.tiny import build_folder
 
 __all__ = ["run"]
 
@@ -103,7 +103,7 @@ def test_on_its_own_model_nothing_is_unknown_and_nothing_need_be_forced(
 def test_a_model_of_another_architecture_is_refused_whatever_is_asked(
     run: Run, run_folder: Path, tmp_path: Path
 ) -> None:
-    other = build("sdxl", tmp_path / "sdxl")
+    other = build_folder(tmp_path / "sdxl", family="sdxl")
     result = run("apply", run_folder, "-m", other, "-o", tmp_path / "out", "--force")
     assert "only models of one architecture can share an edit" in result.sentence
     assert not (tmp_path / "out").exists()

@@ -29,17 +29,27 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sampled anew": ("random", {"latents_from": "current"}),
     "l2": ("l2", {"keep_weight": 10}),
     "one row for two processes": ("none", {"batch_size": 1}),
+    "gumbel on sd2": ("gumbel", {}),
+    "gumbel on sdxl": ("gumbel", {}),
 }
 ERASED = Erasure.of("garbage truck", "church")
 
 
-def run(method: str, settings: dict[str, Any], processes: Processes | None) -> Edit:
+def family_of(case: str) -> str:
+    """The family that a case names; Stable Diffusion 1 where it names none."""
+    return case.rpartition(" on ")[2] if " on " in case else "sd1"
+
+
+def run(case: str, processes: Processes | None) -> Edit:
+    method, settings = CASES[case]
     settings = {"steps": 4, "batch_size": 3, **settings}
-    return erase(tiny_model(), method, ERASED, settings=settings, processes=processes)
+    model = tiny_model(family_of(case))
+    return erase(model, method, ERASED, settings=settings, processes=processes)
 
 
-def compare(together: Edit, alone: Edit) -> dict[str, Any]:
-    base = {name: p.detach() for name, p in tiny_model().unet.named_parameters()}
+def compare(case: str, together: Edit, alone: Edit) -> dict[str, Any]:
+    unet = tiny_model(family_of(case)).unet
+    base = {name: p.detach() for name, p in unet.named_parameters()}
     apart = torch.cat([(together.tensors[n] - v).flatten() for n, v in alone.tensors.items()])
     moved = torch.cat([(base[n] - v).flatten() for n, v in alone.tensors.items()])
     return {
@@ -53,17 +63,18 @@ def compare(together: Edit, alone: Edit) -> dict[str, Any]:
 
 
 def main() -> None:
-    tiny_model()  # before the processes join: in a group, transformers writes for the first alone
+    for case in CASES:  # before the processes join: in a group, transformers writes for the first
+        tiny_model(family_of(case))
     processes = Processes.launched("cpu")
     found = {}
-    for name, (method, settings) in CASES.items():
-        together = run(method, settings, None)
+    for name in CASES:
+        together = run(name, None)
         sums = sum(float(v.double().sum()) for v in together.tensors.values())
         assert processes.from_main(sums) == sums, "the processes have different weights"
         assert processes.any(processes.is_main)
         assert not processes.any(False)
         if processes.is_main:
-            found[name] = compare(together, run(method, settings, Processes()))
+            found[name] = compare(name, together, run(name, Processes()))
     if processes.is_main:
         sys.stdout.write(json.dumps(found) + "\n")
     processes.leave()
