@@ -18,8 +18,8 @@ class Delta(Metric):
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
     mean over concepts weighs each the same; over several erased sets, each concept of each set, so
-    that with as many concepts in every set it is the mean of the sets' means. Noises are crossed with erasure seeds, see
-    `crossed_effect`.
+    that with as many concepts in every set it is the mean of the sets' means. Noises are crossed
+    with erasure seeds, see `crossed_effect`.
 
     Args:
         role: which concepts; None takes all that come in.
