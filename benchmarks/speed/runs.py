@@ -30,7 +30,7 @@ from erasekit.training.erase import erase
 LEARNING_RATE = 3e-4
 """Of both schedules; the number of steps is what the tuning rule chooses."""
 PUBLISHED_STEPS = 100
-"""Steps on theta': the fewest at which ESR-1 is 90 % on all tuning concepts (see README.md)."""
+"""Steps on theta'. The tuning rule gives 65, found after these runs; see README.md."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ def observe(run, tmp_path: Path, tiny_folder: Path, tiny_scorer_folder: Path, mo
 
 
 def store_of(folder: Path) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    """When each file was written, less `sweeps`, which say when a sweep was last asked for."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.parent.name != "sweeps"]
+    return {str(p): p.stat().st_mtime_ns for p in files}
 
 
 def check_twice(observe, tmp_path: Path, observation: str, *arguments: str) -> dict:
