@@ -39,8 +39,9 @@ def main() -> None:
         lines = quality.measure(path, options.concepts.split(","), seeds)
         text = quality.report(lines)
     elif options.what == "growth":
-        text = _kept(options.results / "growth.json", growth.measure())
-        growth.plot(json.loads(text), options.results / "growth.png")
+        points = growth.measure(options.results / "growth.json")
+        growth.plot(points, options.results / "growth.png")
+        text = table(points)
     elif options.what == "growth-plot":
         points = json.loads((options.results / "growth.json").read_text(encoding="utf-8"))
         growth.plot(points, options.results / "growth.png")

@@ -36,31 +36,48 @@ class Variant:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
-    callback: Callable[[Bench], Callback] | None = None
+    callback: Callable[[Bench, str], Callback] | None = None
 
     def run(self, bench: Bench, concept: str, seed: int = 0) -> Run:
         """One erasure."""
-        callbacks = [self.callback(bench)] if self.callback else []
+        callbacks = [self.callback(bench, concept)] if self.callback else []
         with self.patched():
             return bench.ours([concept], seed, self.settings, callbacks=callbacks)
 
 
 @contextmanager
 def predictions_computed_anew() -> Iterator[None]:
-    """Both frozen predictions of a row are passes of their own, though sampling made them."""
-    draw = FrozenTrajectories.draw
+    """The frozen predictions that a row needs are passes of their own, though sampling made them.
+
+    An erased row needs both, a kept row that of its own prompt.
+    """
+    draw, erased_batch = FrozenTrajectories.draw, GradientErasure._erased_batch
+    erasing: list[bool] = []
+
+    def told(self: GradientErasure, number: int) -> ErasedBatch:
+        erasing.append(True)
+        try:
+            return erased_batch(self, number)
+        finally:
+            erasing.pop()
 
     def anew(self: FrozenTrajectories, indices: Tensor, *rest: Any, **options: Any) -> LatentBatch:
         kept = draw(self, indices, *rest, **options)
         embeds = self.prompt_embeds[indices]
-        both = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
+        prompts = [embeds]
+        if erasing:
+            prompts.append(self.family.unconditional_embeds().expand_as(embeds))
+        count = len(prompts)
         with torch.no_grad(), self.frozen.swapped():
-            uncond, cond = self.family.predict_noise(
-                kept.latents.repeat(2, 1, 1, 1), kept.timesteps.repeat(2), both
-            ).chunk(2)
-        return LatentBatch(kept.latents, kept.timesteps, cond, uncond)
+            latents, timesteps = kept.latents.repeat(count, 1, 1, 1), kept.timesteps.repeat(count)
+            found = self.family.predict_noise(latents, timesteps, torch.cat(prompts)).chunk(count)
+        uncond = found[1] if erasing else kept.noise_pred_uncond
+        return LatentBatch(kept.latents, kept.timesteps, found[0], uncond)
 
-    with patch.object(FrozenTrajectories, "draw", anew):
+    with (
+        patch.object(FrozenTrajectories, "draw", anew),
+        patch.object(GradientErasure, "_erased_batch", told),
+    ):
         yield
 
 
@@ -107,7 +124,7 @@ def ascent_with_the_erase_branch() -> Iterator[None]:
 class GradientsForAll(Callback):
     """Every parameter gets a gradient; those in scope alone are changed."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, concept: str) -> None:
         self.unet = bench.model.unet
 
     def on_start(self, step: int, total_steps: int) -> None:
@@ -121,9 +138,9 @@ class GradientsForAll(Callback):
 class EmbedsR(Callback):
     """R is embedded in every step."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, concept: str) -> None:
         self.model = bench.model
-        self.words = [c.name for c in bench.model.concepts if c.split == "pool"]
+        self.words = bench.space(concept).words
 
     def on_step(self, record: dict[str, Any]) -> None:
         self.model.family.embed_prompts(self.words)

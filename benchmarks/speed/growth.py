@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.runs import Bench
+from erasekit.files import atomic_write_json
 from erasekit.training.provenance import peak_memory_mb
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -20,23 +22,23 @@ AXES: dict[str, tuple[int, ...]] = {
 METHODS = ("random", "gumbel", "argmax")
 
 
-def measure() -> list[dict[str, Any]]:
-    """Every point in a process of its own, so that its peak memory is its own."""
-    found = []
+def measure(path: Path) -> list[dict[str, Any]]:
+    """Every point in a process of its own, so that its peak memory is its own; kept as they come.
+
+    Steps are the same but on their own axis: 50 concepts share them.
+    """
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    done = {(p["axis"], p["value"], p["method"]) for p in found}
     for axis, values in AXES.items():
-        for value in values:
-            for method in METHODS if axis == "words of R" else ("gumbel",):
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.speed.growth",
-                    axis,
-                    str(value),
-                    method,
-                ]
-                result = subprocess.run(command, capture_output=True, text=True, check=True)
-                found.append(json.loads(result.stdout.splitlines()[-1]))
-                print(found[-1], flush=True)
+        methods = METHODS if axis == "words of R" else ("gumbel",)
+        for value, method in itertools.product(values, methods):
+            if (axis, value, method) in done:
+                continue
+            command = [sys.executable, "-m", "benchmarks.speed.growth", axis, str(value), method]
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found.append(json.loads(result.stdout.splitlines()[-1]))
+            atomic_write_json(path, found)
+            print(found[-1], flush=True)
     return found
 
 
@@ -45,8 +47,8 @@ def point(axis: str, value: int, method: str) -> dict[str, Any]:
     bench = Bench.icons()
     concepts, settings = ["garbage truck"], {}
     if axis == "erased concepts":
-        pool = [c.name for c in bench.model.concepts if c.split == "held-out"]
-        concepts = pool[:value]
+        objects = [c for c in bench.model.concepts if c.kind == "object"]  # one scope for all
+        concepts = [c.name for c in objects if c.split == "held-out"][:value]
     elif axis == "words of R":
         settings = {"concept_space": "english", "num_concepts": value}
     elif axis == "steps":

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks.speed.runs import Bench, Eye, Run
+from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, Bench, Eye, Run
 from erasekit.metrics.statistics import crossed_interval
-from erasekit.records import Estimate
+from erasekit.records import Estimate, content_key
 
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
@@ -25,18 +26,20 @@ def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[d
     bench = Bench.icons()
     eye = Eye(bench)
     lines = read(path)
-    done = {(line["schedule"], line["concept"], line["seed"]) for line in lines}
+    done, wanted = {line["key"] for line in lines}, set()
     for concept in concepts:
         for seed in seeds:
             for schedule in ("published", "erasekit"):
-                if (schedule, concept, seed) in done:
+                key = _key(bench, schedule, concept, seed)
+                wanted.add(key)
+                if key in done:
                     continue
                 run = (
                     bench.published(concept, seed)
                     if schedule == "published"
                     else bench.ours([concept], seed)
                 )
-                line = _line(schedule, concept, seed, run, eye)
+                line = {"key": key, **_line(schedule, concept, seed, run, eye)}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 lines.append(line)
@@ -45,8 +48,16 @@ def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[d
                     f"{line['passes']} passes, {line['seconds']:.1f} s",
                     flush=True,
                 )
-    wanted = {(concept, seed) for concept in concepts for seed in seeds}
-    return [line for line in lines if (line["concept"], line["seed"]) in wanted]
+    return [line for line in lines if line["key"] in wanted]
+
+
+def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
+    """Of what a line depends on, so that one of other defaults is never taken for it."""
+    defaults = bench.model.descriptor.defaults
+    how: Any = (PUBLISHED_STEPS, LEARNING_RATE, defaults["*"]["num_concepts"])
+    if schedule == "erasekit":
+        how = {**defaults["*"], **defaults.get("gumbel", {})}
+    return content_key([bench.model.hash, schedule, how, concept, seed])
 
 
 def _line(schedule: str, concept: str, seed: int, run: Run, eye: Eye) -> dict[str, Any]:
@@ -55,6 +66,8 @@ def _line(schedule: str, concept: str, seed: int, run: Run, eye: Eye) -> dict[st
         "schedule": schedule,
         "concept": concept,
         "seed": seed,
+        "settings": dict(run.settings),
+        "threads": torch.get_num_threads(),
         "passes": run.cost,
         "seconds": run.seconds,
         "esr1": after["esr1"],

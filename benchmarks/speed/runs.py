@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from erasekit.bench.icons import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure
-from erasekit.diffusion.concept_space import concept_space
+from erasekit.diffusion.concept_space import ConceptSpace, concept_space
 from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.sampling import generate
@@ -29,8 +29,8 @@ from erasekit.training.erase import erase
 
 LEARNING_RATE = 3e-4
 """Of both schedules; the number of steps is what the tuning rule chooses."""
-PUBLISHED_STEPS = 100
-"""Steps on theta'. The tuning rule gives 65, found after these runs; see README.md."""
+PUBLISHED_STEPS = 65
+"""Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Run:
         tensors: trained values by name.
         forward, backward: batch-weighted UNet passes.
         seconds: from the loaded model to the trained tensors.
+        settings: all hyperparameters.
     """
 
     tensors: Mapping[str, Tensor]
     forward: int
     backward: int
     seconds: float
+    settings: Mapping[str, Any]
 
     @property
     def cost(self) -> int:
@@ -89,27 +91,34 @@ class Bench:
         )
         passes = edit.info["unet_passes"]
         seconds = time.perf_counter() - began
-        return Run(edit.tensors, passes["forward"], passes["backward"], seconds)
+        config = edit.info["config"]
+        return Run(edit.tensors, passes["forward"], passes["backward"], seconds, config)
+
+    def space(self, concept: str) -> ConceptSpace:
+        """R of erasekit's default."""
+        erasure = Erasure((self.model.concept(concept),))
+        features = self.model.family.word_features([concept])
+        size = self.model.descriptor.defaults["*"]["num_concepts"]
+        return concept_space(self.model, erasure, self.registry).nearest(features, size)
 
     def published(self, concept: str, seed: int, steps: int = PUBLISHED_STEPS) -> Run:
         """The published schedule, with the same R as erasekit's default."""
         began = time.perf_counter()
         family, passes = self.model.family, PassCount()
-        erasure = Erasure((self.model.concept(concept),))
-        size = self.model.descriptor.defaults["*"]["num_concepts"]
-        space = concept_space(self.model, erasure, self.registry)
-        space = space.nearest(family.word_features([concept]), size)
+        config = PublishedConfig(loops=2 * steps, learning_rate=LEARNING_RATE)
+        space = self.space(concept)
         tensors, _ = erase_as_published(
             self.model.pipeline,
             family.embed_prompts([concept]),
             space.prompt_embeds,
             family.unconditional_embeds(),
-            PublishedConfig(loops=2 * steps, learning_rate=LEARNING_RATE),
+            config,
             seed,
             passes=passes,
         )
         seconds = time.perf_counter() - began
-        return Run(tensors, passes.forward, passes.backward, seconds)
+        settings = {**asdict(config), "num_concepts": len(space)}
+        return Run(tensors, passes.forward, passes.backward, seconds, settings)
 
 
 @dataclass

@@ -6,8 +6,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from benchmarks.speed.ablation import VARIANTS
 from benchmarks.speed.runs import Bench, Run
@@ -16,7 +18,7 @@ from erasekit.training.callbacks import Callback
 
 
 def in_turn(runs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
-    """Every run once a round, after one round that warms up and does not count."""
+    """Every run once a round, in turn."""
     found: dict[str, list[Run]] = {name: [] for name in runs}
     for number in range(rounds):
         for name, run in runs.items():
@@ -69,55 +71,60 @@ def overhead(rounds: int, concept: str = "garbage truck") -> dict[str, Any]:
     """The default's training loop by the bare passes that it makes.
 
     The bare passes have the loop's own batch shapes: the loop's inputs are written down once and
-    the UNet is called with them again, forward and, where the loop did, backward into the
-    parameters (or the embeddings).
+    the UNet is called with them again, forward and, where the loop did, backward: into the
+    parameters in scope, or into the embeddings where an ascent asked for these alone.
     """
     bench = Bench.icons()
     family = bench.model.family
-    calls: list[tuple[Any, ...]] = []
     plain = family._run_unet
+    scope = [p for name, p in bench.model.unet.named_parameters() if "attn2" in name]
+    bench.ours([concept], 0, {"steps": 2})  # warm up
+    calls: list[tuple[Tensor, Tensor, Tensor, bool, bool]] = []
+    shares = []
 
-    class Clock(Callback):
-        """Writes down the passes of the loop, and how long it took."""
-
-        def on_start(self, step: int, total_steps: int) -> None:
-            calls.clear()
-            self.began = time.perf_counter()
-
-        def on_end(self) -> None:
-            self.seconds = time.perf_counter() - self.began
-
-    def written(latents: Any, timesteps: Any, embeds: Any) -> Any:
-        calls.append((latents.detach(), timesteps, embeds.detach(), torch.is_grad_enabled()))
+    def written(latents: Tensor, timesteps: Tensor, embeds: Tensor) -> Tensor:
+        wanted = torch.is_grad_enabled()
+        kept = latents.detach(), timesteps, embeds.detach()
+        calls.append((*kept, wanted, wanted and embeds.requires_grad))
         return plain(latents, timesteps, embeds)
 
-    scope = [p for name, p in bench.model.unet.named_parameters() if "attn2" in name]
-    bench.ours([concept], 0, {"steps": 2})
-    shares = []
     for _ in range(rounds):
-        family._run_unet = written  # type: ignore[method-assign]
-        bench.ours([concept], 0, callbacks=[Clock()])
-        family._run_unet = plain  # type: ignore[method-assign]
-        clock = Clock()
-        recorded = list(calls)
-        bench.ours([concept], 0, callbacks=[clock])
+        with patch.object(family, "_run_unet", written):
+            bench.ours([concept], 0, callbacks=[_Loop(on_start=calls.clear)])
+        loop = _Loop()
+        bench.ours([concept], 0, callbacks=[loop])
+        bench.model.unet.requires_grad_(False)
+        for parameter in scope:
+            parameter.requires_grad_(True)
         began = time.perf_counter()
-        for latents, timesteps, embeds, wanted in recorded:
+        for latents, timesteps, embeds, wanted, ascent in calls:
+            embeds.requires_grad_(ascent)
             with torch.set_grad_enabled(wanted):
-                if wanted:
-                    for parameter in scope:
-                        parameter.requires_grad_(True)
                 output = plain(latents, timesteps, embeds)
-                if wanted:
-                    torch.autograd.grad(output.square().mean(), scope)
-                    bench.model.unet.requires_grad_(False)
-        shares.append(clock.seconds / (time.perf_counter() - began))
+            if wanted:
+                torch.autograd.grad(output.square().mean(), [embeds] if ascent else scope)
+        shares.append(loop.seconds / (time.perf_counter() - began))
+        bench.model.unet.requires_grad_(False)
     return {
-        "passes": len(calls),
+        "forward_passes": sum(len(call[0]) for call in calls),
         "min": min(shares),
         "median": statistics.median(shares),
         "max": max(shares),
     }
+
+
+class _Loop(Callback):
+    """How long the training steps took."""
+
+    def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
+        self.begin, self.seconds = on_start, 0.0
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        self.begin()
+        self.began = time.perf_counter()
+
+    def on_end(self) -> None:
+        self.seconds = time.perf_counter() - self.began
 
 
 def drawing(rounds: int, images: int = 64) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 A grid has `[[runs]]` tables: `method` (or a list), `settings` (a value may be a list: all
 combinations are run), `concepts`, `seeds` and `at` (the steps that are scored). Keys at the top
-are defaults for all. The method "published" is the schedule of benchmarks/speed. `--show` prints
-the results instead.
+are defaults for all; "published", the schedule of benchmarks/speed, has settings of its own alone.
+`--show` prints the results instead.
 """
 
 from __future__ import annotations
@@ -42,11 +42,9 @@ def jobs_of(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every run of a grid: method, settings, concept, seed, at."""
     top = {key: value for key, value in grid.items() if key != "runs"}
     for entry in grid["runs"]:
-        merged = {
-            **top,
-            **entry,
-            "settings": {**top.get("settings", {}), **entry.get("settings", {})},
-        }
+        merged = {**top, **entry}
+        shared = {} if merged["method"] == NAME else top.get("settings", {})
+        merged["settings"] = {**shared, **entry.get("settings", {})}
         keys = list(merged["settings"])
         values = [_listed(merged["settings"][key]) for key in keys]
         for method, combination in itertools.product(
@@ -127,7 +125,8 @@ def first_gone(line: dict[str, Any]) -> dict[str, Any] | None:
 
 def _headline(line: dict[str, Any]) -> str:
     points = " ".join(
-        f"{p['step']}:{100 * p['esr1']:.0f}%" + (f"/{p['delta']:+.2f}" if "delta" in p else "")
+        f"{p['step']}:{100 * p['esr1']:.0f}%,{p['drift_near']:.1f},{p['drift_far']:.1f}"
+        + (f",{p['delta_near']:+.1f},{p['delta_far']:+.1f}" if "delta_near" in p else "")
         for p in line["points"]
     )
     return (
