@@ -66,7 +66,9 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         words = min(len(words_for(model, source, registry)), settings["num_concepts"])
         words = min(words, settings["centres"] or words)
     branches = 2 if keeps else 1
-    per_step = 3 * rows * (branches + settings.get("ascent_steps", 0))
+    per_step = 3.0 * rows * (branches + settings.get("ascent_steps", 0))
+    if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
+        per_step += 2 * min(settings["candidates"], words) / refresh
     trajectories = 0
     if settings["latents_from"] == "frozen":
         erased = len(made_by["erasure"]["erased"])

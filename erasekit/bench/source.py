@@ -12,6 +12,8 @@ SAMPLING = ("diffusion", "edits.py")
 """What images depend on."""
 TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
 """What an edit depends on."""
+RESOLVED = frozenset({"diffusion/defaults.py"})
+"""Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
 
 
 @cache
@@ -21,6 +23,8 @@ def source_hash(parts: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for part in sorted(parts):
         for path in sorted([root / part] if part.endswith(".py") else (root / part).rglob("*.py")):
-            text = path.read_bytes().replace(b"\r\n", b"\n")
-            digest.update(f"{path.relative_to(root).as_posix()} {len(text)}\n".encode() + text)
+            name = path.relative_to(root).as_posix()
+            if name not in RESOLVED:
+                text = path.read_bytes().replace(b"\r\n", b"\n")
+                digest.update(f"{name} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:16]

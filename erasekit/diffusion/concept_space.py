@@ -84,7 +84,7 @@ class ConceptSpace:
         return self.subset(order[:k].tolist())
 
     def centres(self, n: int, iterations: int = 20) -> ConceptSpace:
-        """n words that stand for all: each is nearest to a centre of k-means on the embeddings.
+        """n words that stand for all: each is nearest to a centre of k-means on their features.
 
         Spherical k-means, started farthest-first from the word nearest the mean, so the same
         words give the same centres. May give fewer than n where centres share a word.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ def read_pipeline(name: str, source: str, registry: Registry, dtype: torch.dtype
         if path.is_file():
             return read_single_file(name, path, registry, dtype)
         folder = path if path.is_dir() else fetch_folder(name, source, registry, dtype)
-        return _read_folder(name, folder, registry, dtype)
+        with _damage_named(name, folder):
+            return _read_folder(name, folder, registry, dtype)
 
 
 def _read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype) -> Any:
@@ -71,8 +73,41 @@ def _reading_errors(name: str) -> Iterator[None]:
     except Exception as error:  # readers fail in any way on a damaged configuration
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line})."
+            f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line}); "
+            "fetch it again, or name a model of a known family."
         ) from error
+
+
+@contextmanager
+def _damage_named(name: str, folder: Path) -> Iterator[None]:
+    """Where reading fails on a damaged file of `folder`, say which: libraries often don't."""
+    try:
+        yield
+    except ErasekitError:
+        raise
+    except Exception as error:  # see `_reading_errors`
+        for file in local_files(folder):
+            if fault := _fault(folder / file):
+                raise ModelError(
+                    f"The file {file!r} of the model {name!r} is damaged ({fault}); fetch it again."
+                ) from error
+        raise
+
+
+def _fault(path: Path) -> str | None:
+    """Why a configuration or weights file can't be read, going by its JSON or its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.name in ("config.json", "scheduler_config.json", INDEX):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return None if isinstance(content, dict) else "not a JSON object"
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                return None
+    except (OSError, ValueError, SafetensorError) as error:
+        return str(error)
+    return None
 
 
 @contextmanager

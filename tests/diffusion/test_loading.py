@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,20 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 
 
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 @pytest.fixture
 def copied(tiny_folder: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model's folder, to be damaged."""
-    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    return Path(shutil.copytree(tiny_folder, tmp_path / "dam4ged"))
 
 
 def refusal(name: str | Path, registry) -> str:
@@ -153,25 +164,30 @@ def test_a_registered_model_and_its_folder_are_one(tiny_folder, monkeypatch) -> 
 def test_truncated_weights_are_refused(copied, registry, file: str, size: int) -> None:
     path = copied / file
     path.write_bytes(path.read_bytes()[:size])
-    refusal(copied, registry)
+    said = refusal(copied, registry)
+    assert f"The file {file!r}" in said
+    assert said.endswith("fetch it again.")
 
 
 @pytest.mark.parametrize("file", [UNET, TEXT, "vae/diffusion_pytorch_model.safetensors"])
 def test_missing_weights_are_refused(copied, registry, file: str) -> None:
     (copied / file).unlink()
-    refusal(copied, registry)
+    assert f"has no weights for its {file.split('/')[0]!r}" in refusal(copied, registry)
 
 
 @pytest.mark.parametrize("file", [UNET, TEXT])
 def test_pickled_weights_are_refused(copied, registry, file: str) -> None:
-    """They can run code; nothing of them is read."""
-    from safetensors.torch import load_file
-
-    path = copied / file
+    """They can run code, as this one would; nothing of them is read."""
+    path, flag = copied / file, copied / "was-run"
     ending = "diffusion_pytorch_model.bin" if file == UNET else "pytorch_model.bin"
-    torch.save(load_file(path), path.parent / ending)
+    (path.parent / ending).write_bytes(pickle.dumps(Touches(flag)))
     path.unlink()
-    refusal(copied, registry)
+    said = refusal(copied, registry)
+    assert ending in said
+    assert "save_pretrained" in said
+    assert not flag.exists()
+    pickle.loads((path.parent / ending).read_bytes())
+    assert flag.exists()  # so that the line before means something
 
 
 @pytest.mark.parametrize(
@@ -184,13 +200,17 @@ def test_pickled_weights_are_refused(copied, registry, file: str) -> None:
 @pytest.mark.parametrize("text", ["", '{"a": ', "[]", "null"])
 def test_damaged_configurations_are_refused(copied, registry, file: str, text: str) -> None:
     (copied / file).write_text(text)
-    refusal(copied, registry)
+    said = refusal(copied, registry)
+    assert file in said
+    assert said.endswith("fetch it again.")
 
 
 def test_weights_of_another_shape_are_refused(copied, registry) -> None:
     config = json.loads((copied / "unet/config.json").read_text())
     (copied / "unet/config.json").write_text(json.dumps({**config, "cross_attention_dim": 24}))
-    refusal(copied, registry)
+    said = refusal(copied, registry)
+    assert "expected shape" in said
+    assert "fetch it again" in said
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "scheduler", "vae", "unet"])

@@ -39,7 +39,7 @@ def test_parts_checkpointing_and_lower_precision_give_nearly_the_edit(family: st
     for precision, tolerance in HALF_TOLERANCE.items():
         half = edit(family, precision=precision)
         assert {value.dtype for value in half.values()} == {torch.float32}
-        assert distance(family, half, plain) < tolerance, precision
+        assert 0 < distance(family, half, plain) < tolerance, precision
 
 
 @pytest.mark.parametrize("family", FAMILIES)
