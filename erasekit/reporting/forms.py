@@ -118,9 +118,15 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
 
 def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's Markdown; columns of numbers to the right."""
-    rule = ["--:" if right else ":--" for right in _right(header)]
+    return markdown_table(header, body, _right(header))
+
+
+def markdown_table(
+    header: Sequence[str], body: Sequence[Sequence[str]], right: Sequence[bool]
+) -> str:
+    """A table in GitHub's Markdown; `right` says which columns stand to the right."""
     lines = [[_escaped(cell, _PLAIN) for cell in row] for row in (header, *body)]
-    lines.insert(1, rule)
+    lines.insert(1, ["--:" if to_the_right else ":--" for to_the_right in right])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

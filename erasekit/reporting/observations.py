@@ -11,7 +11,8 @@ from erasekit.observations import (
     SpectrumResult,
     Strength,
 )
-from erasekit.reporting.plain import PlainTable, number, percent, with_interval
+from erasekit.reporting.plain import PlainTable
+from erasekit.reporting.wording import number, percent, with_interval
 
 UP, DOWN = "↑", "↓"
 ENDS = 15
@@ -124,7 +125,7 @@ def _preserve(result: PreserveResult) -> list[PlainTable]:
             (
                 run.label,
                 "" if run.nature == "none" else run.nature,
-                number(run.similarity),
+                number(run.similarity, 2),
                 *_strength(run.strength)[1:],
                 with_interval(run.delta),
                 "" if run.nature == "none" else with_interval(run.saved),

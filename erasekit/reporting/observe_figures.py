@@ -20,7 +20,7 @@ from erasekit.observations import (
 )
 from erasekit.records import Estimate
 from erasekit.reporting.drawing import COLOURS, MARKERS
-from erasekit.reporting.plain import percent
+from erasekit.reporting.wording import percent
 
 FORMS = ("png", "svg")
 ROWS = 60

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from erasekit.records import Estimate
+from erasekit.reporting.forms import markdown_table
 
 
 @dataclass(frozen=True)
@@ -54,27 +52,5 @@ class PlainTable:
 
     def markdown(self) -> str:
         """As GitHub reads it, with the title as a heading."""
-        rule = [":---" if i < self.words else "---:" for i in range(len(self.columns))]
-        lines = [self.columns, rule, *self.rows]
-        return f"## {self.title}\n\n" + "\n".join(map(_line, lines)) + "\n"
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A rounded number, without the sign of a zero; "-" where there is none."""
-    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def percent(share: float) -> str:
-    """A share of 1 as a whole percentage."""
-    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A value and its 95 % interval."""
-    limits = estimate.interval
-    interval = f" [{number(limits[0])}, {number(limits[1])}]" if limits else " [-]"
-    return number(estimate.value) + interval
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        right = [position >= self.words for position in range(len(self.columns))]
+        return f"## {self.title}\n\n" + markdown_table(self.columns, self.rows, right)
