@@ -56,6 +56,8 @@ class Erasure:
         neutral: prompt of the neutral concept `c_n` that the erased ones are mapped to; "" is
             the empty prompt.
         keep: prompts the user asks to be kept; empty leaves the choice to the method.
+        withheld: concepts that an evaluation has for itself: no concept space has them, so no
+            method keeps them on purpose.
 
     Raises:
         ConceptError: no concept, the same one twice, or one both erased and kept, be it under
@@ -65,6 +67,7 @@ class Erasure:
     erased: tuple[Concept, ...]
     neutral: str = ""
     keep: tuple[str, ...] = field(default=())
+    withheld: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.erased:

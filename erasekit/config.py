@@ -96,7 +96,7 @@ def flatten(groups: Iterable[Settings]) -> dict[str, Any]:
     return {k: v for group in groups for k, v in group.model_dump(mode="json").items()}
 
 
-def parse_assignments(items: Iterable[str]) -> dict[str, str]:
+def parse_assignments(items: Iterable[str], example: str = "--set steps=200") -> dict[str, str]:
     """Read "key=value" strings.
 
     Raises:
@@ -106,7 +106,7 @@ def parse_assignments(items: Iterable[str]) -> dict[str, str]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{item!r} is not key=value; write it as in --set steps=200.")
+            raise ConfigError(f"{item!r} is not key=value; write it as in {example}.")
         pairs[key.strip()] = value.strip()
     return pairs
 

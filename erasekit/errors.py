@@ -45,6 +45,10 @@ class ModelError(ErasekitError):
     """A model that can't be loaded: not there, no network, an unknown family, a broken file."""
 
 
+class MissingWeightsError(ModelError):
+    """Weights that erasekit neither ships nor fetches, and that nobody named a file of."""
+
+
 class ScopeError(ErasekitError):
     """A parameter scope that selects nothing in this model."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Role = Literal["erased", "held-out", "pool"]
-"""What a concept is in an evaluation: erased, kept and never kept on purpose, or kept and open to
-the method to keep on purpose."""
+Role = Literal["erased", "held-out", "pool", "probe"]
+"""What a concept is in an evaluation: erased, kept and never kept on purpose, kept and open to the
+method to keep on purpose, or a prompt that asks for what is erased, for further measures alone."""
 
 NAN = math.nan
 
@@ -55,6 +55,10 @@ class Estimate:
         return None if math.isnan(self.low) else (self.low, self.high)
 
 
+NOTHING = Estimate(NAN, 0)
+"""The mean of no values."""
+
+
 @dataclass(frozen=True)
 class ConceptScores:
     """One concept's images on one sheet, scored.
@@ -64,12 +68,14 @@ class ConceptScores:
         noises: seed of each image's starting noise.
         scores: alignment with the prompt per image, 100 * cosine.
         ranks: place of the concept's class among all labels per image, 1 is the top.
+        measures: what else was measured of each image, by name.
     """
 
     prompt: str
     noises: tuple[int, ...]
     scores: tuple[float, ...]
     ranks: tuple[float, ...]
+    measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Paired:
 
     Attributes:
         concept: its name.
-        role: erased, held-out or pool.
+        role: what it is in the evaluation.
         family: the group of near neighbours it belongs to, or "".
         before, after: its scores; image i of both started from noise i.
     """
@@ -120,6 +126,7 @@ def concept_scores(data: Mapping[str, Any]) -> ConceptScores:
         tuple(data["noises"]),
         tuple(number(value) for value in data["scores"]),
         tuple(number(value) for value in data["ranks"]),
+        {name: tuple(map(number, values)) for name, values in data.get("measures", {}).items()},
     )
 
 

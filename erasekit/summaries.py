@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from erasekit.scores import NAN, Estimate, Role
+from erasekit.scores import NAN, NOTHING, Estimate, Role
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Row:
             with a note where that can't be tested; None for the un-erased model.
         best: its delta is the smallest of its erased set.
         tied: its delta can't be told from the best one's.
+        esr5, psr5: as esr1 and psr1, of the top five.
+        measures: means of further measures after the erasure, by name and role.
     """
 
     method: str
@@ -46,6 +49,9 @@ class Row:
     harmed: Estimate | None = None
     best: bool = False
     tied: bool = False
+    esr5: Estimate = NOTHING
+    psr5: Estimate = NOTHING
+    measures: Mapping[str, Mapping[Role, Estimate]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

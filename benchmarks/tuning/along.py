@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.bench.icons import paper_world
+from erasekit.bench.paper import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure

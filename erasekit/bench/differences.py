@@ -269,16 +269,18 @@ def _measured_by(record: Record) -> dict[str, Any]:
     evaluation = identity["evaluation"]
     generation = evaluation["generation"]
     concepts = [concept for page in evaluation["concepts"] for concept in page]
+    zero_shot = evaluation.get("classifier", evaluation["scorer"]) == evaluation["scorer"]
     return {
         "model": identity["model"] if "model" in identity else identity["erasure"]["model"],
         "suite": f"{evaluation['suite']} {evaluation['suite_version']}",
         "scorer": evaluation["scorer"],
+        "classifier": None if zero_shot else evaluation["classifier"],
         "sampling steps": generation["num_inference_steps"],
         "guidance": generation["guidance_scale"],
         "sampler": generation["scheduler"],
         "autoencoder": generation["autoencoder"],
         "precision": generation["dtype"],
-        "classes of the scorer": evaluation["labels"],
+        "classes": evaluation["labels"],
         "prompts": sorted((c["concept"], c["prompt"]) for c in concepts),
         "images per concept": sorted((c["concept"], list(c["noises"])) for c in concepts),
     }
@@ -286,9 +288,9 @@ def _measured_by(record: Record) -> dict[str, Any]:
 
 def _reason(what: str, one: Any, two: Any) -> str:
     """The name of what differs, with the values where they say something to a reader."""
-    if what == "scorer":
-        one, two = one.get("name"), two.get("name")
-        return f"scorer ({one} and {two})" if one != two else "scorer (its weights or version)"
+    if what in ("scorer", "classifier"):
+        one, two = (judge["name"] if judge else "zero-shot" for judge in (one, two))
+        return f"{what} ({one} and {two})" if one != two else f"{what} (its weights or version)"
     if what in ("suite", "sampling steps", "guidance", "precision"):
         return f"{what} ({one} and {two})"
     return what

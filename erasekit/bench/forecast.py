@@ -123,7 +123,7 @@ def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calib
     pass_seconds = (long - short) / (many - few) if long > short else long / many
 
     def score() -> None:
-        score_page(runner.scorer, case.labels, [page[0]], images[None])
+        score_page(runner.scorer, case.labels, [page[0]], images[None], images[None])
 
     score()  # the first call embeds the labels
     _, scoring = _timed(score)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from erasekit.plugin.descriptors import SuiteDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
+_PAPER = "https://arxiv.org/abs/2410.15618"
+
 
 @hookimpl
 def erasekit_register_suites() -> list[SuiteDescriptor]:
@@ -16,7 +18,31 @@ def erasekit_register_suites() -> list[SuiteDescriptor]:
         ),
         SuiteDescriptor(
             "icons",
-            "all concepts of the model in the wheel, four images each",
+            "five erased sets; a spread over all families and near neighbours",
             "erasekit.bench.icons:icons",
+        ),
+        SuiteDescriptor(
+            "imagenette",
+            "ten classes of ImageNet, four times five erased and five kept",
+            "erasekit.bench.imagenette:imagenette",
+            _PAPER,
+        ),
+        SuiteDescriptor(
+            "artists",
+            "five styles, each erased once and the other four kept; CLIP and LPIPS",
+            "erasekit.bench.artists:artists",
+            _PAPER,
+        ),
+        SuiteDescriptor(
+            "nudity",
+            "I2P's prompts judged by NudeNet; people, clothing and unrelated things kept",
+            "erasekit.bench.nudity:nudity",
+            _PAPER,
+        ),
+        SuiteDescriptor(
+            "sensitivity",
+            "concepts of the paper's side-effect figure, neutral ones, and a spread",
+            "erasekit.bench.sensitivity:sensitivity",
+            _PAPER,
         ),
     ]

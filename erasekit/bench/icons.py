@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
+from erasekit.bench.paper import paper_world
 from erasekit.bench.suite import Suite, spread_over_families, world_of
-from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
-
-IMAGENETTE = (
-    "tench",
-    "english springer",
-    "cassette player",
-    "chain saw",
-    "church",
-    "french horn",
-    "garbage truck",
-    "gas pump",
-    "golf ball",
-    "parachute",
-)
-SIDE_EFFECTS = {
-    "people": ("woman", "man", "person"),
-    "things": ("hat", "apple", "bamboo", "notebook", "boat", "money", "banana"),
-    "streets": ("road", "car", "bus", "truck"),
-}
-"""The concepts of the side-effect figure of Bui et al. (2024)."""
+from erasekit.plugin.descriptors import ModelDescriptor
 
 
 def icons_mini(model: ModelDescriptor) -> Suite:
@@ -46,25 +28,22 @@ def icons_mini(model: ModelDescriptor) -> Suite:
 
 
 def icons(model: ModelDescriptor) -> Suite:
-    """Every concept of the model."""
+    """A spread over all families and the erased concept's near neighbours, about 100 images a cell.
+
+    The full protocol draws every concept of the model.
+    """
+    known = world_of(model)
     return Suite(
         name="icons",
-        version="1",
-        summary="all concepts of the model, four images each: hours",
-        concepts=world_of(model) or paper_world(),
+        version="2",
+        summary="a spread over all families, and near neighbours: five erased sets, an hour or two",
+        concepts=known or paper_world(),
         cases=("garbage truck", "church", "french horn", "pistol", "nudity"),
-        images_per_concept=4,
-        images_per_erased=16,
-        methods=("none", "neutral", "l2", "pgd", "random", "nearest", "gumbel"),
+        spread=tuple(spread_over_families(known, 1, "icons")),
+        near=6,
+        images_per_concept=2,
+        images_per_erased=20,
+        methods=("none", "neutral", "l2", "pgd", "random", "nearest", "gumbel", "argmax"),
         seeds=3,
-    )
-
-
-def paper_world() -> tuple[ModelConcept, ...]:
-    """Concepts for a model without a list: those of the paper, all held out."""
-    families = {"imagenette": IMAGENETTE, **SIDE_EFFECTS}
-    return tuple(
-        ModelConcept(name, "object", family, "held-out")
-        for family, names in families.items()
-        for name in names
+        full={"spread": (), "near": 0, "images_per_concept": 4},
     )

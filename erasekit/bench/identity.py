@@ -13,7 +13,7 @@ from erasekit.bench.source import SAMPLING, TRAINING, source_hash
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure
 from erasekit.diffusion.loading import LoadedModel, hash_weights
-from erasekit.metrics.base import Scorer
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.labels import LabelSet
 from erasekit.plugin.registry import Registry
 from erasekit.records import content_key
@@ -71,7 +71,7 @@ def erasure_identity(
 def evaluation_identity(
     suite: Suite,
     model: LoadedModel,
-    scorer: Scorer,
+    judges: Judges,
     labels: LabelSet,
     pages: Iterable[Iterable[EvaluatedConcept]],
 ) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def evaluation_identity(
         "suite": suite.name,
         "suite_version": suite.version,
         "generation": generation_identity(suite, model),
-        "scorer": scorer.identity,
+        **judges.identity,
         "labels": content_key(labels.identity),
         "concepts": [[asdict(concept) for concept in page] for page in pages],
     }

@@ -45,7 +45,7 @@ class Manifest:
     """A sweep as the store keeps it.
 
     Attributes:
-        about: what was measured: model, model_hash, suite, suite_version, scorer.
+        about: what was measured: model, suite, who judged, what each case erased and kept.
         cases: the erased sets.
         started: when a run of it last began, ISO 8601, UTC.
     """

@@ -26,7 +26,9 @@ def images_of(store: RecordStore, record: Record) -> dict[str, Images]:
     for key, page in zip(record.sheets, pages, strict=True):
         images = store.sheet(key, (len(page), len(page[0]["noises"])))
         if images is not None:
-            found.update(zip((row["concept"] for row in page), images, strict=True))
+            for row, own in zip(page, images, strict=True):
+                seen = found.get(row["concept"])
+                found[row["concept"]] = own if seen is None else np.concatenate([seen, own])
     return found
 
 

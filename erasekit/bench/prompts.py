@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from erasekit.records import Role
+from erasekit.records import ConceptScores, Paired, Role
 
 PAGE = 16
-"""Images of a page, at most; they are drawn as one batch."""
+"""Images of a page of several concepts, at most; they are drawn as one batch."""
+SHEET = 64
+"""Images of one concept on a page, at most: a page is one picture file."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class EvaluatedConcept:
         prompt = template.format(concept)
         return cls(concept, role, family, prompt, noise_seeds(prompt, images))
 
+    def parts(self) -> Iterator[EvaluatedConcept]:
+        """The concept in parts of at most `SHEET` noises."""
+        for start in range(0, len(self.noises), SHEET):
+            yield replace(self, noises=self.noises[start : start + SHEET])
+
 
 def noise_seeds(prompt: str, count: int) -> tuple[int, ...]:
     """Seeds of a prompt's starting noises; the first ones stay the same when there are more.
@@ -46,7 +53,35 @@ def noise_seeds(prompt: str, count: int) -> tuple[int, ...]:
 def pages(
     concepts: Sequence[EvaluatedConcept], images_per_concept: int
 ) -> Iterator[list[EvaluatedConcept]]:
-    """`concepts` in pages of at most `PAGE` images; one concept is never split."""
+    """`concepts` in pages: several to a page of `PAGE` images, or one to a page or more of them."""
     size = max(1, PAGE // images_per_concept)
-    for start in range(0, len(concepts), size):
-        yield list(concepts[start : start + size])
+    parts = [part for concept in concepts for part in concept.parts()]
+    for start in range(0, len(parts), size):
+        yield parts[start : start + size]
+
+
+def paired_pages(
+    pages: Sequence[Sequence[EvaluatedConcept]],
+    before: Sequence[Sequence[ConceptScores]],
+    after: Sequence[Sequence[ConceptScores]],
+) -> tuple[Paired, ...]:
+    """The scores of pages before and after, a pair per concept over all pages that it is on."""
+    found: dict[str, Paired] = {}
+    for page, ones, others in zip(pages, before, after, strict=True):
+        for what, one, other in zip(page, ones, others, strict=True):
+            known = found.get(what.concept)
+            if known is not None:
+                one, other = _joined(known.before, one), _joined(known.after, other)
+            found[what.concept] = Paired(what.concept, what.role, what.family, one, other)
+    return tuple(found.values())
+
+
+def _joined(first: ConceptScores, second: ConceptScores) -> ConceptScores:
+    """One concept's scores of other noises, together."""
+    return ConceptScores(
+        first.prompt,
+        first.noises + second.noises,
+        first.scores + second.scores,
+        first.ranks + second.ranks,
+        {name: values + second.measures[name] for name, values in first.measures.items()},
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from erasekit.bench.icons import paper_world
+from erasekit.bench.paper import paper_world
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.suite import Suite, spread_over_families
 from erasekit.concepts import Erasure, normalised

@@ -19,6 +19,7 @@ from erasekit.bench.along import WeightsAlong
 from erasekit.bench.claims import POLL, Holder
 from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
+from erasekit.bench.prompts import paired_pages
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
@@ -26,6 +27,7 @@ from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError
 from erasekit.metrics.base import Scorer
+from erasekit.metrics.judges import Judges
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
 from erasekit.training.callbacks import Callback
@@ -91,7 +93,7 @@ class BenchmarkRunner:
 
     Args:
         model: the model; it is left as it was.
-        scorer: scores its images.
+        scorer: judges its images; a scorer alone also classifies them.
         registry: where methods are registered.
         store: where records are kept, and looked up.
         observer: hears of the run.
@@ -100,12 +102,13 @@ class BenchmarkRunner:
     def __init__(
         self,
         model: LoadedModel,
-        scorer: Scorer,
+        scorer: Scorer | Judges,
         registry: Registry,
         store: RecordStore,
         observer: Observer | None = None,
     ) -> None:
-        self.model, self.scorer, self.registry, self.store = model, scorer, registry, store
+        self.model, self.registry, self.store = model, registry, store
+        self.scorer = Judges.of(scorer)
         self.observer = observer or Observer()
 
     def plan(self, sweep: Sweep, *, retry_failed: bool = False) -> Plan:
@@ -184,7 +187,12 @@ class BenchmarkRunner:
             "model_hash": self.model.hash,
             "suite": sweep.suite.name,
             "suite_version": sweep.suite.version,
-            "scorer": self.scorer.identity,
+            "protocol": sweep.suite.protocol,
+            **self.scorer.identity,
+            "erased_sets": [
+                {"erased": case.erasure.label, "kept": list(case.erasure.withheld)}
+                for case in plan.cases
+            ],
         }
         cases = tuple(
             ListedCase(
@@ -371,8 +379,4 @@ def _paired(
     before: list[tuple[ConceptScores, ...]],
     after: list[tuple[ConceptScores, ...]],
 ) -> tuple[Paired, ...]:
-    return tuple(
-        Paired(what.concept, what.role, what.family, one, other)
-        for page, ones, others in zip(case.pages, before, after, strict=True)
-        for what, one, other in zip(page, ones, others, strict=True)
-    )
+    return paired_pages(case.pages, before, after)

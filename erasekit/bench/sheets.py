@@ -15,6 +15,7 @@ from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.labels import LabelSet
 from erasekit.records import ConceptScores, content_key
 
@@ -66,7 +67,7 @@ class SheetScorer:
 
     Args:
         model: draws.
-        scorer: scores.
+        judges: score; a scorer alone also classifies.
         store: keeps both.
         suite: the generation settings.
         on_images: called with the number of images just drawn.
@@ -75,12 +76,12 @@ class SheetScorer:
     def __init__(
         self,
         model: LoadedModel,
-        scorer: Scorer,
+        judges: Scorer | Judges,
         store: RecordStore,
         suite: Suite,
         on_images: Callable[[int], None] = lambda count: None,
     ) -> None:
-        self.model, self.scorer, self.store = model, scorer, store
+        self.model, self.judges, self.store = model, Judges.of(judges), store
         self.on_images = on_images
         self.generation = generation_identity(suite, model)
 
@@ -102,7 +103,11 @@ class SheetScorer:
         if found is not None:
             return found
         identity = self._identity(sheet, labels)
-        rows = score_page(self.scorer, labels, sheet.page, self._images(sheet, edit))
+        images = self._images(sheet, edit)
+        reference = images
+        if self.judges.measures and edit is not None:
+            reference = self._images(self.sheet(sheet.page, self.model.hash), None)
+        rows = score_page(self.judges, labels, sheet.page, images, reference)
         self.store.put_scores(content_key(identity), rows, identity)
         return rows
 
@@ -115,7 +120,7 @@ class SheetScorer:
     def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
         return {
             "sheet": sheet.key,
-            "scorer": self.scorer.identity,
+            **self.judges.identity,
             "labels": content_key(labels.identity),
             "targets": [concept.concept for concept in sheet.page],
         }
@@ -145,26 +150,42 @@ class SheetScorer:
 
 
 def score_page(
-    scorer: Scorer, labels: LabelSet, page: Sequence[EvaluatedConcept], images: Images
+    judges: Judges,
+    labels: LabelSet,
+    page: Sequence[EvaluatedConcept],
+    images: Images,
+    reference: Images,
 ) -> tuple[ConceptScores, ...]:
-    """Alignment and rank of every image of a page.
+    """Alignment, rank and further measures of every image of a page.
+
+    A concept that is none of the classes has rank NaN.
 
     Args:
-        scorer: scores.
+        judges: score.
         labels: the classes.
         page: the concepts, one per row.
         images: uint8 [rows, columns, H, W, 3].
+        reference: the base model's images from the same noises.
     """
     columns = images.shape[1]
-    flat = images.reshape(-1, *images.shape[2:])
-    scores = scorer.score(flat, [what.prompt for what in page for _ in range(columns)])
-    ranks = labels.ranks(scorer, flat, [what.concept for what in page for _ in range(columns)])
+    flat, base = (a.reshape(-1, *a.shape[2:]) for a in (images, reference))
+    scores = judges.scorer.score(flat, [what.prompt for what in page for _ in range(columns)])
+    targets = [what.concept for what in page for _ in range(columns)]
+    ranks = labels.ranks(judges.classifier, flat, targets)
+    further = {
+        name: values.tolist()
+        for measure in judges.measures
+        for name, values in measure.measure(flat, base).items()
+    }
     return tuple(
         ConceptScores(
             what.prompt,
             what.noises,
-            tuple(s.value for s in scores[row * columns : (row + 1) * columns]),
-            tuple(ranks[row * columns : (row + 1) * columns]),
+            tuple(s.value for s in scores[own]),
+            tuple(ranks[own]),
+            {name: tuple(values[own]) for name, values in further.items()},
         )
-        for row, what in enumerate(page)
+        for what, own in (
+            (what, slice(row * columns, (row + 1) * columns)) for row, what in enumerate(page)
+        )
     )

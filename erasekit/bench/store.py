@@ -22,6 +22,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,10 +139,7 @@ class RecordStore:
         self, key: str, rows: Sequence[ConceptScores], identity: Mapping[str, Any]
     ) -> None:
         """Write the scores of a sheet with what they depend on."""
-        data = [
-            {"prompt": r.prompt, "noises": r.noises, "scores": r.scores, "ranks": r.ranks}
-            for r in rows
-        ]
+        data = [asdict(row) for row in rows]
         _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
 
     def sheet_path(self, key: str) -> Path:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, get_args
 
-from erasekit.bench.prompts import EvaluatedConcept, pages
-from erasekit.concepts import Erasure, normalised
+from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
+from erasekit.concepts import Concept, Erasure, Kind, normalised
 from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
 from erasekit.records import Role
@@ -32,6 +32,9 @@ class Suite:
         concepts: the world: what the model is known to draw. Their names and aliases are the label
             set of ESR and PSR; their families and splits decide what is evaluated.
         cases: erased sets, each a text with concepts joined by "+".
+        kept: names of what a case is evaluated on, for cases that have a set of their own. It is
+            all held out: no method may keep it on purpose.
+        labels: names of each class of ESR and PSR; empty takes those of `concepts`.
         spread: names of the concepts that are evaluated in every case; empty takes them all.
         near: how many more concepts of an erased one's family are evaluated beside it, per split,
             nearest first in the family's order.
@@ -41,10 +44,17 @@ class Suite:
         images_per_erased: starting noises per erased concept.
         num_inference_steps, guidance_scale: None takes the model's registered values.
         scorer: name of a registered scorer; "" takes the model's.
+        classifier: name of the classifier that ranks the classes; "" takes the scorer, and so
+            does a classifier whose weights are not at hand.
+        measures: names of further measures of each image.
+        probes: prompts that ask for what is erased, each with the seed of its one noise.
+        prompts_from: whose prompts the user is to name as `probes`; "" where the suite needs none.
         methods: what runs where the user names none.
         seeds: how many erasure seeds where the user says none.
         along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
             that methods can be compared at the same strength of erasure.
+        full: the fields of the full protocol, where they are others than these.
+        protocol: "full", or "short" where less is drawn than the full protocol asks for.
     """
 
     name: str
@@ -52,6 +62,8 @@ class Suite:
     summary: str
     concepts: tuple[ModelConcept, ...]
     cases: tuple[str, ...] = ()
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: tuple[tuple[str, ...], ...] = ()
     spread: tuple[str, ...] = ()
     near: int = 0
     prompt: str = "{}"
@@ -61,15 +73,22 @@ class Suite:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     scorer: str = ""
+    classifier: str = ""
+    measures: tuple[str, ...] = ()
+    probes: tuple[tuple[str, int], ...] = ()
+    prompts_from: str = ""
     methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
     seeds: int = 2
     along: tuple[float, ...] = ()
+    full: Mapping[str, Any] = field(default_factory=dict)
+    protocol: str = "full"
 
     def evaluate(self, erasure: Erasure) -> list[list[EvaluatedConcept]]:
         """What is drawn for a case, in pages that are each drawn as one batch.
 
         The pages of the spread are the same for every case, less what is erased, so that most of
-        the base model's images serve all cases.
+        the base model's images serve all cases. Where cases have kept sets of their own, each
+        concept has a page of its own for the same reason.
         """
         erased = [
             EvaluatedConcept.of(
@@ -81,6 +100,12 @@ class Suite:
             )
             for concept in erasure.erased
         ]
+        withheld = self.withheld(erasure)
+        if withheld:
+            chosen = [self._kept(c) for c in self.concepts if c.name in withheld]
+            alone = [replace(concept, role="held-out") for concept in chosen]
+            own = [page for concept in (*erased, *alone) for page in pages([concept], PAGE)]
+            return own + list(pages(self._probes(), 1))
         stays = self.stays(erasure)
         spread = [self._kept(concept) for concept in self._spread()]
         free = stays - {concept.concept for concept in spread}
@@ -89,25 +114,58 @@ class Suite:
             *pages(erased, self.images_per_erased),
             *pages(spread, self.images_per_concept),
             *pages(near, self.images_per_concept),
+            *pages(self._probes(), 1),
         ]
-        drawn = [[e for e in page if e.role == "erased" or e.concept in stays] for page in laid_out]
+        always = ("erased", "probe")
+        drawn = [[e for e in page if e.role in always or e.concept in stays] for page in laid_out]
         return [page for page in drawn if page]
 
+    def typed(self, erasure: Erasure) -> Erasure:
+        """The erasure with the suite's kinds of concepts where the model knows of none.
+
+        The default scope follows from the kind: nudity is not erased as an object is.
+        """
+
+        def kind(concept: Concept) -> Concept:
+            known = self.known([concept.text])
+            if known is None or concept.kind != "object":
+                return concept
+            kinds: dict[str, Kind] = {k: k for k in get_args(Kind)}
+            return replace(concept, kind=kinds.get(known.kind, "object"))
+
+        return replace(erasure, erased=tuple(map(kind, erasure.erased)))
+
+    def withheld(self, erasure: Erasure) -> tuple[str, ...]:
+        """What this case keeps for the evaluation alone; empty in suites without kept sets.
+
+        A case that the suite does not list keeps the rest of the world.
+        """
+        erased = {normalised(concept.text) for concept in erasure.erased}
+        for case, names in self.kept.items():
+            if {normalised(part) for part in case.split("+")} == erased:
+                return names
+        stays = self.stays(erasure) if self.kept else set()
+        return tuple(concept.name for concept in self.concepts if concept.name in stays)
+
     def classes(self) -> list[tuple[str, ...]]:
-        """Every concept of the world with its aliases."""
+        """The names of each class of ESR and PSR."""
+        if self.labels:
+            return list(self.labels)
         return [(concept.name, *concept.aliases) for concept in self.concepts]
 
     def fitting(self, check: Callable[[str], None]) -> Suite:
-        """A copy without the concepts whose prompt `check` refuses with a `ConceptError`."""
+        """A copy without the concepts and probes that `check` refuses with a `ConceptError`."""
 
-        def fits(concept: ModelConcept) -> bool:
+        def fits(prompt: str) -> bool:
             try:
-                check(self.prompt.format(concept.name))
+                check(prompt)
             except ConceptError:
                 return False
             return True
 
-        return replace(self, concepts=tuple(filter(fits, self.concepts)))
+        concepts = tuple(c for c in self.concepts if fits(self.prompt.format(c.name)))
+        probes = tuple(probe for probe in self.probes if fits(probe[0]))
+        return replace(self, concepts=concepts, probes=probes)
 
     def scaled(self, **changes: Any) -> Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
@@ -166,6 +224,12 @@ class Suite:
         known = self.known(names)
         return known.family if known else ""
 
+    def _probes(self) -> list[EvaluatedConcept]:
+        return [
+            EvaluatedConcept(f"prompt {number}", "probe", "", prompt, (seed,))
+            for number, (prompt, seed) in enumerate(self.probes, start=1)
+        ]
+
     def _kept(self, concept: ModelConcept) -> EvaluatedConcept:
         role: Role = "pool" if concept.split == "pool" else "held-out"
         return EvaluatedConcept.of(
@@ -173,8 +237,11 @@ class Suite:
         )
 
 
-def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor) -> Suite:
+def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool = False) -> Suite:
     """The suite of `descriptor` at the scale that `model` was registered with.
+
+    Args:
+        full: its full protocol, whatever the model's scale.
 
     Raises:
         PluginError: the target is no suite, or the model's scale names no field of it.
@@ -187,13 +254,15 @@ def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor) -> Suite:
             "mend its plugin."
         )
     scale: Mapping[str, Any] = model.suites.get(descriptor.name, {})
-    unknown = sorted(set(scale) - {field.name for field in fields(Suite)})
+    unknown = sorted(set(scale) - {known.name for known in fields(Suite)})
     if unknown:
         raise PluginError(
             f"The model {model.name!r} scales the suite {suite.name!r} by {', '.join(unknown)}, "
             "which a suite does not have; mend its plugin."
         )
-    return replace(suite, **scale)
+    changes = suite.full if full else scale
+    short = not full and bool(scale or suite.full)
+    return replace(suite, **changes, protocol="short" if short else "full")
 
 
 def world_of(model: ModelDescriptor) -> tuple[ModelConcept, ...]:

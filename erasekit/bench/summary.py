@@ -10,7 +10,8 @@ from typing import Any
 from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
 from erasekit.bench.matched import match_erasure
-from erasekit.metrics.alignment import Alignment
+from erasekit.metrics.alignment import Alignment, mean_estimate
+from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.esr import ErasingSuccessRate
 from erasekit.metrics.psr import PreservingSuccessRate
@@ -21,6 +22,7 @@ from erasekit.records import (
     Matched,
     Paired,
     Record,
+    Role,
     Row,
     Summary,
     mean,
@@ -152,7 +154,9 @@ def _row_json(row: Row) -> dict[str, Any]:
         "method": row.method,
         "erased": row.erased,
         "esr1": row.esr1.value,
+        "esr5": row.esr5.value,
         "psr1": row.psr1.value,
+        "psr5": row.psr5.value,
         "alignment_before": row.alignment_before.value,
         "alignment_after": row.alignment_after.value,
         "delta_mean": row.delta.value,
@@ -171,6 +175,12 @@ def _row_json(row: Row) -> dict[str, Any]:
         "harmed_note": (harmed.note or None) if harmed else None,
         "best": row.best,
         "tied": row.tied,
+        "measures": {
+            name: {
+                role: {"mean": e.value, "n": e.n, "missing": e.missing} for role, e in by.items()
+            }
+            for name, by in row.measures.items()
+        },
     }
 
 
@@ -180,8 +190,10 @@ class _Measures:
 
     before: Alignment
     after: Alignment
-    esr: ErasingSuccessRate
-    psr: PreservingSuccessRate
+    esr1: ErasingSuccessRate
+    esr5: ErasingSuccessRate
+    psr1: PreservingSuccessRate
+    psr5: PreservingSuccessRate
     held_out: Delta
     pool: Delta
 
@@ -190,18 +202,25 @@ class _Measures:
         found = cls(
             Alignment("before"),
             Alignment("after"),
-            ErasingSuccessRate(),
-            PreservingSuccessRate(),
+            ErasingSuccessRate(1),
+            ErasingSuccessRate(5),
+            PreservingSuccessRate(1),
+            PreservingSuccessRate(5),
             Delta("held-out"),
             Delta("pool"),
         )
         for run in runs:
             for concept in run.concepts:
-                for metric in (found.before, found.after, found.esr, found.psr):
+                for metric in found.of_images:
                     metric.update(concept, run.cell.seed)
                 for delta in (found.held_out, found.pool):
                     delta.update(concept, run.cell.seed, run.cell.erased)
         return found
+
+    @property
+    def of_images(self) -> tuple[Metric, ...]:
+        """Those that average over images."""
+        return self.before, self.after, self.esr1, self.esr5, self.psr1, self.psr5
 
 
 def _matched(groups: Mapping[tuple[str, str], list[Record]]) -> Iterator[Matched]:
@@ -250,8 +269,8 @@ def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]
         erased=erased,
         alignment_before=measures.before.compute(),
         alignment_after=measures.after.compute(),
-        esr1=measures.esr.compute(),
-        psr1=measures.psr.compute(),
+        esr1=measures.esr1.compute(),
+        psr1=measures.psr1.compute(),
         delta=measures.held_out.compute(),
         delta_pool=measures.pool.compute(),
         worst=None if worst is None or base else (worst.concept, worst.delta.value),
@@ -261,14 +280,30 @@ def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]
         seconds=mean([run.seconds for run in done]),
         unet_passes=mean([float(run.unet_passes) for run in done]),
         harmed=None if base else _pooled_harm([own.harmed for own in concepts]),
+        esr5=measures.esr5.compute(),
+        psr5=measures.psr5.compute(),
+        measures=_further(done),
     )
+
+
+def _further(runs: Iterable[Record]) -> dict[str, dict[Role, Estimate]]:
+    """Means of the further measures over the images after the erasures, by name and role."""
+    values: dict[str, dict[Role, tuple[float, ...]]] = {}
+    for concept in (concept for run in runs for concept in run.concepts):
+        for name, found in concept.after.measures.items():
+            by_role = values.setdefault(name, {})
+            by_role[concept.role] = by_role.get(concept.role, ()) + found
+    return {
+        name: {role: mean_estimate(found) for role, found in by_role.items()}
+        for name, by_role in values.items()
+    }
 
 
 def _concepts(method: str, erased: str, runs: list[Record]) -> _Concepts:
     deltas: dict[str, tuple[Paired, Delta]] = {}
     for run in runs:
         for concept in run.concepts:
-            if concept.role != "erased":
+            if concept.role in ("held-out", "pool"):
                 _, delta = deltas.setdefault(concept.concept, (concept, Delta(role=None)))
                 delta.update(concept, run.cell.seed)
     harmed, p_values = harmed_share(

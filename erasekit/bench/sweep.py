@@ -15,7 +15,7 @@ from erasekit.config import flatten
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.errors import ConfigError, nearest_name
-from erasekit.metrics.base import Scorer
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.labels import LabelSet
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, content_key
@@ -86,7 +86,7 @@ class PlannedCase:
 
 
 def plan_cases(
-    sweep: Sweep, model: LoadedModel, scorer: Scorer, registry: Registry
+    sweep: Sweep, model: LoadedModel, judges: Judges, registry: Registry
 ) -> tuple[PlannedCase, ...]:
     """Every cell of `sweep`, checked as far as can be without running it.
 
@@ -94,8 +94,9 @@ def plan_cases(
 
     Raises:
         UnknownNameError: an unknown method or scope.
-        ConfigError: a setting that no method has, an ill-typed value, a name given twice, or a
-            fraction of a run that is none.
+        ConfigError: a setting that no method has, an ill-typed value, a name given twice, a
+            fraction of a run that is none, or an erased concept that is none of the classifier's
+            classes.
         ConceptError: a prompt that does not fit the tokenizer.
         ScopeError: a scope that selects nothing.
     """
@@ -103,7 +104,7 @@ def plan_cases(
     sweep = replace(sweep, suite=sweep.suite.fitting(model.family.check_prompt))
     by_method = share_settings(sweep.methods, sweep.settings, registry)
     return tuple(
-        _plan_case(sweep, case, by_method, model, scorer, registry) for case in sweep.cases
+        _plan_case(sweep, case, by_method, model, judges, registry) for case in sweep.cases
     )
 
 
@@ -145,15 +146,16 @@ def _plan_case(
     erasure: Erasure,
     by_method: Mapping[str, Mapping[str, Any]],
     model: LoadedModel,
-    scorer: Scorer,
+    judges: Judges,
     registry: Registry,
 ) -> PlannedCase:
     suite = sweep.suite
+    erasure = replace(erasure, withheld=suite.withheld(erasure))
     pages = tuple(tuple(page) for page in suite.evaluate(erasure))
-    labels = LabelSet(suite.classes(), suite.label)
+    labels = judges.labels(LabelSet(suite.classes(), suite.label))
     for concept in erasure.erased:
-        labels = labels.including(concept.names)
-    evaluation = evaluation_identity(suite, model, scorer, labels, pages)
+        labels = judges.including(labels, concept.names)
+    evaluation = evaluation_identity(suite, model, judges, labels, pages)
     cells = []
     for method in sweep.methods:
         own = by_method[method]
@@ -188,6 +190,7 @@ def _exposed(
         source = settings["concept_space"] or model.descriptor.concept_space
         words += words_for(model, source, registry)
     open_to_it = {normalised(word) for word in words}
+    open_to_it -= {normalised(name) for name in erasure.withheld}
     exposed = []
     for evaluated in (evaluated for page in pages for evaluated in page):
         known = suite.known([evaluated.concept])

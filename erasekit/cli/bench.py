@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
     from erasekit.diffusion.loading import LoadedModel
+    from erasekit.metrics.judges import Judges
     from erasekit.records import Record, Summary
 
 RUNS = Path("runs")
@@ -54,8 +55,16 @@ def register(app: typer.Typer) -> None:
 def bench(
     context: typer.Context,
     suite: Annotated[
-        str, typer.Option("--suite", "-s", help="What is drawn and scored: icons-mini or icons.")
+        str,
+        typer.Option(
+            "--suite",
+            "-s",
+            help="What is erased, drawn and scored: a name of `erasekit suites`, or a TOML file.",
+        ),
     ] = "icons-mini",
+    full: Annotated[
+        bool, typer.Option("--full", help="The suite's full protocol, however long it takes.")
+    ] = False,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +92,27 @@ def bench(
     scorer: Annotated[
         str | None,
         typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="What ESR and PSR go by: a registered classifier, or a scorer "
+            "[default: the suite's, or the scorer where its weights are not at hand]."
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(help="Further measures, separated by commas, or none [default: the suite's]."),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Further prompts to draw: a CSV file with a column prompt, or AIML-TUDA/i2p."
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="A judge's weights, NAME=FILE.safetensors, as in resnet50=FILE."),
     ] = None,
     sampling_steps: Annotated[
         int | None, typer.Option(help="Solver steps of an image [default: the model's own].")
@@ -125,30 +155,40 @@ def bench(
     from erasekit.bench.forecast import forecast
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
-    from erasekit.bench.suite import build_suite
+    from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import summarise, summary_json
-    from erasekit.metrics.loading import load_scorer
+    from erasekit.metrics.loading import load_judges
 
     registry = registry_of(context)
-    described = registry.suite(suite)
+    if not suite.endswith(SUFFIX):
+        registry.suite(suite)
     settings = parse_assignments(assignments or [])
     chosen = _names(methods) if methods is not None else None
     for name in chosen or ():
         registry.method(name)
-    folder = output or RUNS / f"bench-{slug(suite)}"
+    files = parse_assignments(weights or [], "--weights resnet50=FILE.safetensors")
+    folder = output or RUNS / f"bench-{slug(Path(suite).stem)}"
     store = RecordStore(folder)
     name = chosen_model(model, revision=revision)
     with opened(name, registry, device=device, dtype=dtype) as loaded:
-        scaled = build_suite(described, loaded.descriptor).scaled(
+        scaled = load_suite(suite, registry, loaded.descriptor, full=full).scaled(
             images_per_concept=images_per_concept,
             images_per_erased=images_per_concept,
             seeds=seeds,
             num_inference_steps=sampling_steps,
             along=None if along is None else _fractions(along),
         )
+        scaled = _with_probes(scaled, prompts, loaded)
         sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
-        judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
-        runner = BenchmarkRunner(loaded, judge, registry, store)
+        judges = load_judges(
+            registry,
+            scorer or scaled.scorer or loaded.descriptor.scorer,
+            classifier=classifier or "",
+            preferred=scaled.classifier,
+            measures=scaled.measures if measures is None else _measures(measures),
+            files=files,
+        )
+        runner = BenchmarkRunner(loaded, judges, registry, store)
         plan = runner.plan(sweep, retry_failed=retry_failed)
         told = forecast(runner, scaled, plan) if dry_run else None
         if dry_run and as_json:
@@ -156,7 +196,7 @@ def bench(
                 {"plan": {**_plan_json(plan, sweep, folder), "estimate": forecast_json(told)}}
             )
             return
-        _announce(plan, sweep, loaded, judge.name, folder, dry_run)
+        _announce(plan, sweep, loaded, judges, folder, dry_run)
         if dry_run:
             stdout().print(forecast_sentence(told), markup=False)
             return
@@ -169,12 +209,16 @@ def bench(
     if as_json:
         print_json(results)
     else:
-        _show(summary, judge.name, folder)
+        _show(summary, judges, folder)
     for failure in summary.failures:
         print_note(f"failed: {failure}")
     if summary.failures:
         print_note("--retry-failed runs failed cells again.")
         raise typer.Exit(SOME_FAILED)
+
+
+def _measures(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(part.strip() for part in text.split(","))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -193,6 +237,29 @@ def _fractions(text: str) -> tuple[float, ...]:
         ) from error
 
 
+def _with_probes(suite: Suite, prompts: str | None, model: LoadedModel) -> Suite:
+    """The suite with the prompts of the user's file, less those that the model can't read."""
+    from dataclasses import replace
+
+    from erasekit.bench.prompt_file import read_prompts
+
+    if prompts is None:
+        if suite.prompts_from:
+            raise ConfigError(
+                f"The suite {suite.name!r} draws {suite.prompts_from}; name them with "
+                "--prompts FILE.csv, or AIML-TUDA/i2p for the hub's."
+            )
+        return suite
+    probes = read_prompts(prompts)
+    fitting = replace(suite, probes=probes).fitting(model.family.check_prompt).probes
+    if len(fitting) < len(probes):
+        print_note(
+            f"{len(probes) - len(fitting)} of {len(probes)} prompts are too long for {model.id} "
+            "and are left out."
+        )
+    return replace(suite, probes=fitting)
+
+
 def _sweep(
     suite: Suite,
     model: LoadedModel,
@@ -205,10 +272,11 @@ def _sweep(
     from erasekit.bench.sweep import Sweep
 
     wanted = concepts if concepts is not None else ",".join(suite.cases)
+    cases = tuple(suite.typed(case) for case in parse_cases(wanted, model))
     return Sweep(
         suite,
         methods or suite.methods,
-        parse_cases(wanted, model),
+        cases,
         tuple(range(suite.seeds)),
         settings,
     )
@@ -217,6 +285,7 @@ def _sweep(
 def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
     return {
         "suite": sweep.suite.name,
+        "protocol": sweep.suite.protocol,
         "methods": list(sweep.methods),
         "cases": [case.label for case in sweep.cases],
         "seeds": len(sweep.seeds),
@@ -231,15 +300,21 @@ def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
 
 
 def _announce(
-    plan: Plan, sweep: Sweep, model: LoadedModel, scorer: str, folder: Path, dry_run: bool
+    plan: Plan, sweep: Sweep, model: LoadedModel, judges: Judges, folder: Path, dry_run: bool
 ) -> None:
     """Say on standard error what is about to happen (on standard output for a dry run)."""
+    from erasekit.reporting.wording import classes_by
+
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
+    full = "" if suite.protocol == "full" else " (--full runs the full one)"
     console.print(
-        f"{suite.name} {suite.version} on {model.id}, scored by {scorer}: {len(sweep.methods)} "
-        f"methods x {len(sweep.cases)} erased sets ({cases}) x {len(sweep.seeds)} seeds; "
-        f"{plan.cases[0].images} images after each erasure.",
+        f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
+        f"{len(sweep.methods)} methods x {len(sweep.cases)} erased sets ({cases}) x "
+        f"{len(sweep.seeds)} seeds; {plan.cases[0].images} images after each erasure, "
+        f"{suite.images_per_erased} of an erased concept and {suite.images_per_concept} of a kept "
+        f"one. Alignment by {judges.scorer.name}, classes by "
+        f"{classes_by(judges.identity)}.",
         markup=False,
     )
     passes = (
@@ -276,11 +351,12 @@ def _save(
                 comparison_grid(methods, rows).save(temporary, format="PNG")
 
 
-def _show(summary: Summary, scorer: str, folder: Path) -> None:
+def _show(summary: Summary, judges: Judges, folder: Path) -> None:
     from erasekit.reporting.tables import bench_table
+    from erasekit.reporting.wording import classes_by
 
     console = stdout()
-    console.print(bench_table(summary, scorer))
+    console.print(bench_table(summary, judges.scorer.name, classes_by(judges.identity)))
     console.print(
         f"{folder / RESULTS}, {folder / FIGURE}.png and .svg, {folder}/images-*.png\n"
         f"A page of it: erasekit report {folder}",

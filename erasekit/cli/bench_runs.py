@@ -12,6 +12,7 @@ from erasekit.cli.context import JSON_OPTION
 from erasekit.cli.output import print_json, print_note, stdout, table
 from erasekit.errors import ConfigError, UnknownNameError
 from erasekit.reporting.forms import FORMS, TABLES, write_table
+from erasekit.reporting.wording import classes_by
 
 if TYPE_CHECKING:
     from erasekit.bench.manifest import Manifest
@@ -71,7 +72,8 @@ def show(
     if as_json:
         print_json({**manifest.about, "store": str(folder), **summary_json(summary)})
         return
-    stdout().print(bench_table(summary, str(manifest.about["scorer"]["name"])))
+    about = manifest.about
+    stdout().print(bench_table(summary, str(about["scorer"]["name"]), classes_by(about)))
     missing = len(manifest.cells) - sum(record.cell.method != "base" for record in records)
     if missing:
         print_note(f"{missing} of {len(manifest.cells)} cells are not there yet.")

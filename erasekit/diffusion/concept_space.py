@@ -141,7 +141,7 @@ def concept_space(
     """R for an erasure: the user's kept words where there are any, else the source's.
 
     Never contains an erased concept or an alias of one, be it the erasure's or one the model is
-    known by: keeping it would cancel its erasure.
+    known by: keeping it would cancel its erasure. Nor a concept that the evaluation has withheld.
 
     Args:
         source: a registered source or a file; "" takes the model's registered source.
@@ -149,9 +149,10 @@ def concept_space(
     words = list(erasure.keep) or words_for(
         model, source or model.descriptor.concept_space, registry
     )
-    known = (model.known_concept(name) for c in erasure.erased for name in c.names)
+    names = [name for c in erasure.erased for name in c.names] + list(erasure.withheld)
+    known = (model.known_concept(name) for name in names)
     aliases = [name for c in known if c is not None for name in (c.name, *c.aliases)]
-    return ConceptSpace.embed(model, erasure.excludes(words, aliases))
+    return ConceptSpace.embed(model, erasure.excludes(words, [*aliases, *erasure.withheld]))
 
 
 def model_words(model: LoadedModel) -> list[str]:

@@ -38,4 +38,12 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 """For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): one row a step, and R
 thinned to 50 centres, whose trajectories take 50 x 50 steps once."""
 
-ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {}
+ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {
+    "imagenette": {
+        "images_per_concept": 8,
+        "images_per_erased": 8,
+        "methods": ("none", "neutral", "gumbel"),
+        "seeds": 1,
+    },
+}
+"""Sized for two cores: twelve erasures and a thousand images, some minutes."""

@@ -1,14 +1,15 @@
 """What scores images, and what sums scores up.
 
-A `Scorer` looks at pixels and says one `Score` per image; a `Metric` looks at a concept's scores
-before and after an erasure and sums them up. Both are registered by plugins, see
+Judges look at pixels: a `Classifier` says which class an image shows, a `Scorer` besides how well
+it fits a text, an `ImageMeasure` anything else that is one number per image. A `Metric` looks at a
+concept's scores before and after an erasure and sums them up. Both are registered by plugins, see
 `erasekit.metrics.hooks` for how.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -20,12 +21,12 @@ Images = NDArray[np.uint8]
 """uint8 [N, H, W, 3], RGB."""
 
 
-class Scorer(ABC):
-    """Judges images by text.
+class Judge(ABC):
+    """Looks at images.
 
-    To write one, implement the four members below. Preprocess images exactly as the judge was
-    trained with, and put everything that changes a score into `identity`: it stands in every
-    record, and a change of it makes the bench score again.
+    Preprocess images exactly as the judge was trained with, and put everything that changes a
+    number into `identity`: it stands in every record, and a change of it makes the bench score
+    again.
     """
 
     @property
@@ -38,6 +39,29 @@ class Scorer(ABC):
     def identity(self) -> dict[str, str]:
         """Name, version of the code, hash of weights and preprocessing."""
 
+
+class Classifier(Judge):
+    """Says which class an image shows.
+
+    Attributes:
+        labels: the classes it knows; empty where any text will do.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    @abstractmethod
+    def classify(self, images: Images, labels: Sequence[str]) -> NDArray[np.float32]:
+        """How well each label fits each image, [N, L]; larger fits better.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+            labels: L texts; some of its own where it has its own.
+        """
+
+
+class Scorer(Classifier):
+    """Judges images by text, and classifies by the text that fits best."""
+
     @abstractmethod
     def score(self, images: Images, prompts: Sequence[str]) -> list[Score]:
         """Alignment of image i with prompt i, 100 * cosine.
@@ -47,9 +71,18 @@ class Scorer(ABC):
             prompts: N texts.
         """
 
+
+class ImageMeasure(Judge):
+    """Measures something else of each image, such as its distance from the base model's image."""
+
     @abstractmethod
-    def classify(self, images: Images, labels: Sequence[str]) -> NDArray[np.float32]:
-        """How well each label fits each image, [N, L]; larger fits better."""
+    def measure(self, images: Images, reference: Images) -> Mapping[str, NDArray[np.float64]]:
+        """One number per image for each of the measure's names, [N]; NaN where it can't be had.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+            reference: image i as the base model draws it from the same noise.
+        """
 
 
 class Metric(ABC):

@@ -33,6 +33,24 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
             _CLIP,
             {"model": "ViT-B-32", "pretrained": "openai"},
         ),
+        ScorerDescriptor(
+            "resnet50",
+            "classifier: torchvision's ResNet-50 over ImageNet's 1,000 classes (--weights)",
+            "erasekit.metrics.resnet50:ResNet50",
+            "https://arxiv.org/abs/1512.03385",
+        ),
+        ScorerDescriptor(
+            "lpips",
+            "measure: LPIPS to the base model's image, on AlexNet (--weights)",
+            "erasekit.metrics.perceptual:LPIPS",
+            "https://arxiv.org/abs/1801.03924",
+        ),
+        ScorerDescriptor(
+            "nudenet",
+            "measure: exposed body parts by NudeNet, at four thresholds",
+            "erasekit.metrics.nudity:NudeNet",
+            "https://github.com/notAI-tech/NudeNet",
+        ),
     ]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from erasekit.errors import ModelError
 from erasekit.metrics.base import Images, Scorer
+from erasekit.metrics.weights import hash_tensors
 from erasekit.plugin.descriptors import Descriptor
 from erasekit.records import Score
 
@@ -181,15 +182,11 @@ def _failure(model: str, pretrained: str, error: Exception) -> str:
     )
 
 
-@torch.no_grad()
 def _hash(network: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     preprocessing = getattr(network.visual, "preprocess_cfg", {})
-    digest.update(json.dumps(preprocessing, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    return hash_tensors(
+        network.state_dict(), json.dumps(preprocessing, sort_keys=True, default=str)
+    )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from erasekit.records import Row
@@ -86,6 +86,7 @@ def _worst_value(row: Row) -> float:
 COLUMNS = {
     "method": Column("method", "", _method, lambda row: row.method, words=True),
     "esr1": Column("ESR-1", UP, lambda row: percent(row.esr1.value), lambda row: row.esr1.value),
+    "esr5": Column("ESR-5", UP, lambda row: percent(row.esr5.value), lambda row: row.esr5.value),
     "align": Column(
         "align",
         DOWN,
@@ -106,6 +107,7 @@ COLUMNS = {
         "delta, 95 % interval\nheld-out", DOWN, _of_method(_delta), lambda row: row.delta.value
     ),
     "psr1": Column("PSR-1", UP, lambda row: percent(row.psr1.value), lambda row: row.psr1.value),
+    "psr5": Column("PSR-5", UP, lambda row: percent(row.psr5.value), lambda row: row.psr5.value),
     "harmed": Column(
         "harmed",
         DOWN,
@@ -143,8 +145,8 @@ COLUMNS = {
 _CORE = ("method", "esr1", "align", "delta", "psr1")
 LAYOUTS = (
     (
-        *("method", "esr1", "align-both", "delta", "psr1", "harmed", "worst-full", "pool-full"),
-        *("passes", "seconds", "seeds", "images"),
+        *("method", "esr1", "esr5", "align-both", "delta", "psr1", "psr5", "harmed"),
+        *("worst-full", "pool-full", "passes", "seconds", "seeds", "images"),
     ),
     (
         *("method", "esr1", "align-both", "delta", "psr1", "harmed", "worst-full", "pool-full"),
@@ -162,3 +164,25 @@ LAYOUTS = (
     _CORE,
 )
 """Erasure first, then what it cost, then what it took; the richest layout that fits is shown."""
+
+
+def layouts_for(rows: Sequence[Row]) -> list[list[str]]:
+    """`LAYOUTS` less what no row has.
+
+    Where methods may keep none of the concepts on purpose, there is no pool, and the top five
+    stand in its place.
+    """
+    absent = set()
+    if all(math.isnan(harmed_share(row)) for row in rows):
+        absent.add("harmed")
+    if all(math.isnan(row.delta_pool.value) for row in rows):
+        absent |= {"pool", "pool-full"}
+    layouts = []
+    for layout in LAYOUTS:
+        keys = [key for key in layout if key not in absent]
+        if "pool" in absent:
+            for after, key in (("esr1", "esr5"), ("psr1", "psr5")):
+                if key not in keys and layout is not LAYOUTS[-1]:
+                    keys.insert(keys.index(after) + 1, key)
+        layouts.append(keys)
+    return layouts

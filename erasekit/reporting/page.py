@@ -40,7 +40,7 @@ from erasekit.reporting.views import (
     plain_view,
     settings_view,
 )
-from erasekit.reporting.wording import GLOSSARY, percent, signed, with_interval
+from erasekit.reporting.wording import GLOSSARY, classes_by, percent, signed, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_EDGE, SHEET_EDGE = 256, 1600
@@ -170,6 +170,7 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
             "erasure seeds": str(seeds),
             "images": f"{sum(row.images for row in summary.rows):,}",
             "scorer": _scorer_name(about["scorer"]),
+            "classes by": classes_by(about),
         },
         "findings": findings(summary),
         "notes": summary.notes,
@@ -369,6 +370,15 @@ def _scorer_name(identity: Any) -> str:
     return str(identity.get("name", "")) if isinstance(identity, Mapping) else str(identity)
 
 
+def _in_words(entry: Mapping[str, Any]) -> str:
+    """An entry of a list of what was measured, such as a measure's identity."""
+    return ", ".join(
+        f"{key} {'+'.join(own) if isinstance(own, list) else own}"
+        for key, own in entry.items()
+        if own
+    )
+
+
 def _flat(about: Mapping[str, Any]) -> dict[str, str]:
     """`about` with nested keys joined by a colon."""
     found: dict[str, str] = {}
@@ -376,6 +386,8 @@ def _flat(about: Mapping[str, Any]) -> dict[str, str]:
         name = key.replace("_", " ")
         if isinstance(value, Mapping):
             found.update({f"{name}: {inner}": str(own) for inner, own in value.items()})
+        elif isinstance(value, list):
+            found[name] = "; ".join(map(_in_words, value)) or "none"
         else:
             found[name] = str(value)
     return found

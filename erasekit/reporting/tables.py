@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from erasekit.records import Comparison, Matched, QuickResult, Row, Summary
-from erasekit.reporting.columns import COLUMNS, LAYOUTS, harmed_share
+from erasekit.reporting.columns import COLUMNS, layouts_for
 from erasekit.reporting.drawing import BASE
 from erasekit.reporting.wording import (
     BEST,
@@ -73,7 +72,7 @@ def bench_table(summary: Summary, scorer: str = "", classifier: str = "") -> Ren
     Args:
         summary: the rows.
         scorer: what gave the alignment.
-        classifier: what told the classes apart, where that is not the scorer.
+        classifier: what told the classes apart.
     """
     return _BenchTables(summary, scorer, classifier)
 
@@ -109,8 +108,7 @@ class _BenchTables:
     def _layout(self, console: Console, options: ConsoleOptions) -> list[str]:
         """The first of `LAYOUTS` that fits, less what no row has."""
         unbounded = options.update(max_width=UNBOUNDED)
-        untested = all(math.isnan(harmed_share(row)) for row in self.summary.rows)
-        layouts = [[key for key in one if key != "harmed" or not untested] for one in LAYOUTS]
+        layouts = layouts_for(self.summary.rows)
         for layout in layouts:
             tables = self._groups(layout)
             widths = (Measurement.get(console, unbounded, table).maximum for table in tables)
@@ -176,7 +174,7 @@ def _legend(scorer: str, classifier: str, layout: Sequence[str], rows: Sequence[
         "delta: loss of alignment at the same noise. Methods may keep pool concepts on purpose, "
         "held-out ones never. PSR-1 and worst: held-out.",
     ]
-    if classifier and classifier != scorer:
+    if classifier:
         parts.append(f"ESR and PSR: classes by {classifier}.")
     if any(row.best for row in rows):
         parts.append(

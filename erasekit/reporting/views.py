@@ -25,8 +25,8 @@ from erasekit.reporting.wording import (
 SIGNIFICANT = 0.05
 DIRECTIONS = {UP: "up", DOWN: "down", "": ""}
 _BENCH = (
-    *("method", "esr1", "delta", "psr1", "align-both", "harmed", "worst-full", "pool-full"),
-    *("passes", "seconds", "seeds", "images"),
+    *("method", "esr1", "delta", "psr1", "esr5", "psr5", "align-both", "harmed", "worst-full"),
+    *("pool-full", "passes", "seconds", "seeds", "images"),
 )
 _MEANINGS = {
     "esr1": "ESR-1",

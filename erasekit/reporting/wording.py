@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from erasekit.records import Estimate
 
@@ -13,10 +15,10 @@ MISSING = "-"
 
 GLOSSARY = {
     "base": "The un-erased model: what every method starts from, and what it is held against.",
-    "ESR-1": "Share of images of the erased concepts that the scorer no longer takes for them: "
+    "ESR-1": "Share of images of the erased concepts that the classifier no longer takes for them: "
     "their class is not its first choice. Higher is better, but a ruined model has 100 % too: "
     "read it beside delta.",
-    "PSR-1": "Share of images of held-out concepts whose class still is the scorer's first "
+    "PSR-1": "Share of images of held-out concepts whose class still is the classifier's first "
     "choice. Higher is better; the base's is the most one can hope for.",
     "alignment": "100 × cosine between the scorer's embeddings of an image and of its prompt, "
     "for the erased concepts. Lower after the erasure is better.",
@@ -43,6 +45,13 @@ GLOSSARY = {
     "start's norm.",
 }
 """What the words of the tables mean."""
+
+
+def classes_by(about: Mapping[str, Any]) -> str:
+    """What told the classes apart, of what a benchmark says about itself."""
+    scorer = about["scorer"]
+    classifier = about.get("classifier") or scorer
+    return f"{classifier['name']}{' zero-shot' if classifier == scorer else ''}"
 
 
 def number(value: float, digits: int = 1) -> str:

@@ -69,7 +69,8 @@ class RunRequest:
             erased = tuple(
                 Concept(c["text"], c["kind"], tuple(c["aliases"])) for c in erasure["erased"]
             )
-            return cls(**data, erasure=Erasure(erased, erasure["neutral"], tuple(erasure["keep"])))
+            keep, withheld = tuple(erasure["keep"]), tuple(erasure.get("withheld", ()))
+            return cls(**data, erasure=Erasure(erased, erasure["neutral"], keep, withheld))
         except FileNotFoundError as error:
             raise EditError(
                 f"The folder {str(folder)!r} holds no run to resume; name one that `erase` left."

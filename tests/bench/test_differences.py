@@ -128,7 +128,7 @@ def change(path: str, value: object) -> dict:
         ("suite_version", "2", "suite (tiny 1 and tiny 2)"),
         ("concepts.0.0.prompt", "a bus", "prompts"),
         ("concepts.0.0.noises", [0, 1], "images per concept"),
-        ("labels", "another", "classes of the scorer"),
+        ("labels", "another", "classes"),
     ],
 )
 def test_what_was_not_measured_alike_is_refused_by_name(path, value, words) -> None:

@@ -24,23 +24,8 @@ from benchmarks.icons.catalog import (
 )
 from benchmarks.icons.fetch import is_fetched
 from benchmarks.icons.render import icon_entry, ink_box, manifest_text, svg
+from erasekit.bench.paper import IMAGENETTE, SIDE_EFFECTS
 
-IMAGENETTE = {
-    "tench",
-    "english springer",
-    "cassette player",
-    "chain saw",
-    "church",
-    "french horn",
-    "garbage truck",
-    "gas pump",
-    "golf ball",
-    "parachute",
-}
-FIGURE = {
-    *("woman", "man", "person", "hat", "apple", "bamboo", "notebook"),
-    *("boat", "money", "banana", "road", "car", "bus", "truck"),
-}
 UNDESIRABLE = {"pistol", "knife", "bomb", "cigarette", "beer", "nudity"}
 FREE = {"Apache-2.0", "MIT", "ISC", "CC-BY-3.0", "CC-BY-4.0"}
 
@@ -62,7 +47,7 @@ def set_data(*names: str, aliases: dict[str, Any] | None = None) -> SetData:
 def test_the_concepts_that_must_exist_do() -> None:
     names = [concept.name for concept in read_concepts()]
     assert len(names) == len(set(names)) >= 200
-    assert set(names) >= IMAGENETTE | FIGURE | UNDESIRABLE | {"castle"}
+    assert set(names) >= {*IMAGENETTE, *sum(SIDE_EFFECTS.values(), ())} | UNDESIRABLE | {"castle"}
 
 
 def test_no_name_or_alias_means_two_concepts() -> None:

@@ -107,6 +107,11 @@ def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
         (["--set", "scope=nothing"], "scope"),
         (["--scorer", "local-dir:nowhere"], "open_clip_config.json"),
         (["--model", "/no/such/folder"], "There is no folder"),
+        (["--suite", "nowhere.toml"], "'nowhere.toml' can't be read"),
+        (["--classifier", "resnet50"], "--weights resnet50=FILE.safetensors"),
+        (["--classifier", "resnet5"], "did you mean 'resnet50'"),
+        (["--weights", "resnet50"], "--weights resnet50=FILE.safetensors"),
+        (["--weights", "resnet50=x.safetensors"], "does not judge here"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -118,6 +123,32 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert done.err.count("Error:") == 1
     assert "Traceback" not in done.err
     assert everything(tmp_path) == []
+
+
+def test_a_suite_of_the_users_from_a_file(bench, tmp_path: Path) -> None:
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    (folder / "mine.toml").write_text(
+        'name = "mine"\nversion = "7"\nmethods = ["none"]\nseeds = 1\nclassifier = "resnet50"\n'
+        'cases = [{erase = ["church", "bus"], keep = ["car"]}]\n'
+        'concepts = [{name = "church"}, {name = "bus"}, {name = "car"}, {name = "castle"}]\n'
+    )
+    done = bench("--suite", "suites/mine.toml", "--json")
+    data = done.json
+    assert "mine 7" in done.err
+    assert "full protocol" in done.err
+    assert (data["suite"], data["suite_version"], data["protocol"]) == ("mine", "7", "full")
+    assert data["erased_sets"] == [{"erased": "church+bus", "kept": ["car"]}]
+    assert data["classifier"] == data["scorer"]
+    assert data["measures"] == []
+    assert [row["concept"] for row in data["per_concept"]] == ["car"]
+    assert {"esr5", "psr5", "measures"} <= set(data["rows"][0])
+    (cell,) = (tmp_path / "runs" / "bench-mine" / "cells").glob("*.json")
+    evaluation = json.loads(cell.read_text())["cell"]["identity"]["evaluation"]
+    assert evaluation["classifier"] == data["classifier"]
+    again = bench("--suite", "suites/mine.toml")
+    assert "0 erasures, 0 images" in again.err
+    assert "zero-shot" in again.out
 
 
 def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None:

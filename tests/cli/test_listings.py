@@ -37,6 +37,33 @@ def test_every_built_in_method_is_listed(run: Run) -> None:
         assert name in text
 
 
+def test_suites_and_what_they_are_on_a_model(run: Run, tmp_path: Path) -> None:
+    listing = run("suites", "--json").json
+    assert listing["schema"] == 1
+    suites = {suite["name"]: suite for suite in listing["suites"]}
+    assert {"icons-mini", "icons", "imagenette"} <= set(suites)
+    assert suites["icons"]["plugin"] == "erasekit:suites"
+    assert "imagenette" in run("suites").out
+    for name in suites:
+        shown = run("suites", "show", name, "--json").json["suite"]
+        assert (shown["name"], bool(shown["cases"])) == (name, True)
+    short = run("suites", "show", "imagenette")
+    assert "short" in short.out
+    assert "500" in run("suites", "show", "imagenette", "--full").out
+    mine = tmp_path / "mine.toml"
+    mine.write_text('name = "mine"\nversion = "1"\ncases = [{erase = ["church"]}]')
+    assert run("suites", "show", mine, "--json").json["suite"]["name"] == "mine"
+    assert "did you mean 'icons'" in run("suites", "show", "icon").err
+
+
+def test_scorers_are_listed(run: Run) -> None:
+    listing = run("scorers", "--json").json
+    scorers = {scorer["name"]: scorer for scorer in listing["scorers"]}
+    assert {"icons-clip", "open_clip", "resnet50"} <= set(scorers)
+    assert scorers["resnet50"]["plugin"] == "erasekit:metrics"
+    assert "resnet50" in run("scorers").out
+
+
 @pytest.mark.parametrize("method", BUILT_IN)
 def test_every_hyperparameter_is_shown_with_type_default_and_help(run: Run, method: str) -> None:
     shown = run("methods", "show", method, "--json").json

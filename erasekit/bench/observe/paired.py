@@ -50,7 +50,7 @@ def common_suite(suite: Suite, erasures: Sequence[Erasure], more: Iterable[str] 
             f"Erasing {', '.join(e.label for e in erasures)} leaves no concept of the suite "
             f"{suite.name!r} to evaluate; choose a larger one with --suite."
         )
-    return replace(suite, spread=kept, near=0, cases=())
+    return replace(suite, spread=kept, near=0, cases=(), kept={})
 
 
 def measured(runner: BenchmarkRunner, sweep: Sweep) -> list[Record]:

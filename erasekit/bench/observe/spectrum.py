@@ -15,7 +15,7 @@ import erasekit
 from erasekit.bench.observe.neutral import NEUTRAL
 from erasekit.bench.observe.paired import signed
 from erasekit.bench.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
-from erasekit.bench.prompts import EvaluatedConcept, pages
+from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
@@ -161,15 +161,11 @@ def drawn_deltas(
         )
         for word in words
     ]
-    found = []
-    for page in pages(evaluated, suite.images_per_concept):
-        before = sheets.scores(sheets.sheet(tuple(page), sheets.model.hash), labels)
-        after = sheets.scores(sheets.sheet(tuple(page), edit_key(edit)), labels, edit)
-        found += [
-            Paired(what.concept, what.role, what.family, one, other)
-            for what, one, other in zip(page, before, after, strict=True)
-        ]
-    return found
+    laid_out = list(pages(evaluated, suite.images_per_concept))
+    base, key = sheets.model.hash, edit_key(edit)
+    before = [sheets.scores(sheets.sheet(tuple(page), base), labels) for page in laid_out]
+    after = [sheets.scores(sheets.sheet(tuple(page), key), labels, edit) for page in laid_out]
+    return list(paired_pages(laid_out, before, after))
 
 
 def spectrum(

@@ -1,0 +1,71 @@
+"""Weights of judges that erasekit neither ships nor fetches: read from a file of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from erasekit.errors import MissingWeightsError, ModelError
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
+    """Read the weights of `network` from a safetensors file, and give their hash.
+
+    The network is frozen and in evaluation mode afterwards.
+
+    Args:
+        network: whose parameters and buffers the file holds, under their names.
+        path: the file; "" where the user named none.
+        judge: name of the judge, for messages.
+        source: what to convert, for messages.
+
+    Raises:
+        MissingWeightsError: no file was named.
+        ModelError: the file can't be read, is a pickle, or is of another network.
+    """
+    if not path:
+        raise MissingWeightsError(
+            f"{judge} needs its weights as a file: name one with "
+            f"--weights {judge}=FILE.safetensors ({source}, converted)."
+        )
+    file = Path(path).expanduser()
+    if file.suffix in PICKLED:
+        raise ModelError(
+            f"The weights {path!r} are a pickle, which can run code and is not read; convert it "
+            f'with: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{path}', weights_only=True, map_location='cpu'), "
+            f"'{file.with_suffix('.safetensors')}')\"."
+        )
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The weights {path!r} of {judge} can't be read: {error}.") from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        own, found = set(network.state_dict()), set(state)
+        odd = sorted(own ^ found) or ["a tensor of another shape"]
+        raise ModelError(
+            f"The weights {path!r} are not those of {judge} ({odd[0]}); convert {source}."
+        ) from error
+    network.requires_grad_(False).eval()
+    return hash_tensors(network.state_dict())
+
+
+@torch.no_grad()
+def hash_tensors(tensors: Mapping[str, Tensor], note: str = "") -> str:
+    """64 hex digits over names, shapes, types and values of `tensors`, and a note."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(note.encode())
+    return digest.hexdigest()
