@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
-from erasekit.bench.icons import paper_world
+from erasekit.bench.paper import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure

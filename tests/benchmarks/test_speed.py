@@ -1,0 +1,126 @@
+"""What the measurements of speed rest on: variants of one edit, and paired differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.speed.ablation import VARIANTS
+from benchmarks.speed.quality import deltas, esr_difference, report, verdict
+from benchmarks.speed.runs import Bench, Run
+from benchmarks.speed.timing import ratios
+from erasekit.records import Estimate
+
+STEPS, WORDS = 4, 3
+OTHER_LATENTS = {"z_t sampled anew from the current model", "50 solver steps a trajectory"}
+"""These two change z_t, so they are other runs, not the same one made dearer."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench.icons()
+
+
+@pytest.fixture(scope="module")
+def runs(bench: Bench) -> dict[str, Run]:
+    few = {"steps": STEPS, "num_concepts": WORDS}
+    return {
+        variant.name: replace(variant, settings={**variant.settings, **few}).run(bench, "church")
+        for variant in VARIANTS
+    }
+
+
+@pytest.mark.parametrize("name", [v.name for v in VARIANTS if v.name not in OTHER_LATENTS])
+def test_an_idea_switched_off_gives_the_same_edit(
+    name: str, runs: dict[str, Run], bench: Bench
+) -> None:
+    base = bench.model.unet.state_dict()
+    for key, tensor in runs["default"].tensors.items():
+        moved = (tensor - base[key]).norm()
+        assert (runs[name].tensors[key] - tensor).norm() <= 0.02 * moved, key
+
+
+@pytest.mark.parametrize("name", [v.name for v in VARIANTS if v.name not in OTHER_LATENTS])
+def test_an_idea_switched_off_is_never_cheaper(name: str, runs: dict[str, Run]) -> None:
+    assert runs[name].cost >= runs["default"].cost
+
+
+def test_passes_of_what_is_switched_off(runs: dict[str, Run]) -> None:
+    default = runs["default"]
+    both = runs["ascent with the erase branch"]
+    assert (both.forward - default.forward, both.backward - default.backward) == (STEPS, STEPS)
+    anew = runs["frozen predictions computed anew"]
+    assert (anew.forward - default.forward) % STEPS == 0
+    assert anew.forward > default.forward
+    assert anew.backward == default.backward
+    for name in ("erase and keep branch apart", "gradients for all parameters"):
+        assert runs[name].cost == default.cost
+
+
+def test_the_published_schedule_counts_every_pass(bench: Bench) -> None:
+    """A loop: 2 passes a solver step and trajectory, three frozen ones, two trained both ways."""
+    run = bench.published("church", seed=0, steps=1)
+    assert run.backward == 2 * 2
+    sampled = run.forward - 2 * (3 + 2)
+    assert sampled % 4 == 0
+    assert 0 <= sampled <= 2 * 4 * 49
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    def run(seconds: float, forward: int) -> Run:
+        return Run({}, forward, 0, seconds, {})
+
+    base, other = ratios(
+        {"a": [run(1.0, 10), run(2.0, 10)], "b": [run(3.0, 30), run(8.0, 30)]}, "a"
+    )
+    assert base["ratio_median"] == 1.0
+    assert (other["ratio_min"], other["ratio_median"], other["ratio_max"]) == (3.0, 3.5, 4.0)
+    assert other["passes_ratio"] == 3.0
+
+
+def test_quality_is_the_paired_difference() -> None:
+    lines = [
+        _line(schedule, concept, seed, lost, esr1)
+        for concept in ("church", "pistol")
+        for seed in (0, 1)
+        for schedule, lost, esr1 in (("published", 3.0, 1.0), ("erasekit", 3.2, 0.95))
+    ]
+    ours, of = deltas(lines, "erasekit")
+    theirs, _ = deltas(lines, "published")
+    assert of == ["church", "church", "pistol", "pistol"]
+    apart = ours - theirs
+    assert np.allclose(apart[np.isfinite(apart)], 0.2)
+    assert esr_difference(lines).value == pytest.approx(-5.0)
+    text = report(lines)
+    assert "delta +0.20 [+0.20, +0.20] (equal within 0.5)" in text
+    assert "2.0 times fewer" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "words"),
+    [
+        (-0.4, 0.4, -1, "equal within 0.5"),
+        (-0.9, 0.4, -1, "not worse by more than 0.5"),
+        (-0.4, 0.9, -1, "not shown to be equal within 0.5"),
+        (-0.4, 0.9, 1, "not worse by more than 0.5"),
+        (float("nan"), float("nan"), 1, "no interval"),
+    ],
+)
+def test_a_verdict_in_words(low: float, high: float, better: int, words: str) -> None:
+    assert verdict(Estimate((low + high) / 2, 4, 4, low, high), 0.5, better) == words
+
+
+def _line(schedule: str, concept: str, seed: int, lost: float, esr1: float) -> dict[str, Any]:
+    before = {f"beside {concept}": [70.0 + seed, 71.0, 72.5]}
+    return {
+        "schedule": schedule,
+        "concept": concept,
+        "seed": seed,
+        "passes": 200 if schedule == "published" else 100,
+        "esr1": esr1,
+        "before": before,
+        "after": {name: [value - lost for value in row] for name, row in before.items()},
+    }
