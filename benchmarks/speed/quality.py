@@ -1,4 +1,4 @@
-"""Is it as good? Both schedules on the same concepts, seeds and noises, as paired differences."""
+"""Is it as good? The schedules on the same concepts, seeds and noises, as paired differences."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, Bench, Eye, Run
+from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, TUNED_ALIKE, Bench, Eye, Run
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
 
+PUBLISHED, TUNED, DEFAULT = "published", "tuned alike", "erasekit"
+"""The published schedule; erasekit with steps by the same rule; erasekit as it comes."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
 WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
@@ -22,23 +24,22 @@ WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
 
 
 def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Run what `path` has no line for; both schedules of a concept and seed in turn."""
+    """Run what `path` has no line for; the schedules of a concept and seed in turn."""
     bench = Bench.icons()
     eye = Eye(bench)
     lines = read(path)
     done, wanted = {line["key"] for line in lines}, set()
     for concept in concepts:
         for seed in seeds:
-            for schedule in ("published", "erasekit"):
+            for schedule in (PUBLISHED, TUNED, DEFAULT):
                 key = _key(bench, schedule, concept, seed)
                 wanted.add(key)
                 if key in done:
                     continue
-                run = (
-                    bench.published(concept, seed)
-                    if schedule == "published"
-                    else bench.ours([concept], seed)
-                )
+                if schedule == PUBLISHED:
+                    run = bench.published(concept, seed)
+                else:
+                    run = bench.ours([concept], seed, TUNED_ALIKE if schedule == TUNED else None)
                 line = {"key": key, **_line(schedule, concept, seed, run, eye)}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
@@ -55,13 +56,15 @@ def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
     """Of what a line depends on, so that one of other defaults is never taken for it."""
     defaults = bench.model.descriptor.defaults
     how: Any = (PUBLISHED_STEPS, LEARNING_RATE, defaults["*"]["num_concepts"])
-    if schedule == "erasekit":
+    if schedule != PUBLISHED:
         how = {**defaults["*"], **defaults.get("gumbel", {})}
+    if schedule == TUNED:
+        how |= TUNED_ALIKE
     return content_key([bench.model.hash, schedule, how, concept, seed])
 
 
 def _line(schedule: str, concept: str, seed: int, run: Run, eye: Eye) -> dict[str, Any]:
-    base, after = eye.look(concept), eye.look(concept, run.tensors)
+    base, after = eye.before(concept), eye.look(concept, run.tensors)
     return {
         "schedule": schedule,
         "concept": concept,
@@ -104,40 +107,42 @@ def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, 
 
 
 def report(lines: Sequence[dict[str, Any]]) -> str:
-    """The comparison as markdown."""
-    ours, runs = deltas(lines, "erasekit")
-    theirs, _ = deltas(lines, "published")
-    difference = crossed_interval(ours - theirs, strata=runs)
-    rows = []
-    for name, values in (("published", theirs), ("erasekit", ours)):
+    """The comparison as markdown: each schedule, and how erasekit's differ from the published."""
+    rows, sentences = [], []
+    theirs, runs = deltas(lines, PUBLISHED)
+    for name in (PUBLISHED, TUNED, DEFAULT):
         own = [line for line in lines if line["schedule"] == name]
-        estimate = crossed_interval(values, strata=runs)
-        passes = float(np.mean([line["passes"] for line in own]))
+        if not own:
+            continue
+        values, _ = deltas(lines, name)
         esr1 = 100 * float(np.mean([line["esr1"] for line in own]))
-        rows.append(f"| {name} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} |")
-    esr = esr_difference(lines)
-    ratio = np.mean(
-        [line["passes"] for line in lines if line["schedule"] == "published"]
-    ) / np.mean([line["passes"] for line in lines if line["schedule"] == "erasekit"])
-    return "\n".join(
-        [
-            "| schedule | ESR-1 | mean delta, held-out | UNet passes |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"erasekit - published: delta {_text(difference)} "
+        passes = float(np.mean([line["passes"] for line in own]))
+        seconds = float(np.mean([line["seconds"] for line in own]))
+        estimate = crossed_interval(values, strata=runs)
+        rows.append(
+            f"| {name} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} | {seconds:.0f} |"
+        )
+        if name == PUBLISHED:
+            least, longest = passes, seconds
+            continue
+        difference = crossed_interval(values - theirs, strata=runs)
+        esr = esr_difference(lines, name)
+        sentences.append(
+            f"{name} - published: delta {_text(difference)} "
             f"({verdict(difference, WITHIN_DELTA, -1)}), ESR-1 {_text(esr)} points "
-            f"({verdict(esr, WITHIN_ESR, 1)}). Passes: {ratio:.1f} times fewer.",
-        ]
-    )
+            f"({verdict(esr, WITHIN_ESR, 1)}); {least / passes:.1f} times fewer passes, "
+            f"{longest / seconds:.1f} times less time."
+        )
+    header = "| schedule | ESR-1 | mean delta, held-out | UNet passes | seconds |"
+    return "\n".join([header, "|---|---|---|---|---|", *rows, "", *sentences])
 
 
-def esr_difference(lines: Sequence[dict[str, Any]]) -> Estimate:
-    """Mean difference of ESR-1 in points over concepts and seeds, paired, with a t interval."""
+def esr_difference(lines: Sequence[dict[str, Any]], schedule: str) -> Estimate:
+    """Mean difference of ESR-1 in points to the published schedule, paired, with a t interval."""
     by_run: dict[tuple[str, int], dict[str, float]] = {}
     for line in lines:
         by_run.setdefault((line["concept"], line["seed"]), {})[line["schedule"]] = line["esr1"]
-    apart = np.array([100 * (both["erasekit"] - both["published"]) for both in by_run.values()])
+    apart = np.array([100 * (both[schedule] - both[PUBLISHED]) for both in by_run.values()])
     return crossed_interval(apart[None, :, None])
 
 

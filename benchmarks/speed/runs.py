@@ -31,6 +31,8 @@ LEARNING_RATE = 3e-4
 """Of both schedules; the number of steps is what the tuning rule chooses."""
 PUBLISHED_STEPS = 65
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
+TUNED_ALIKE = {"steps": 65, "keep_weight": 1.0}
+"""erasekit at the published lambda, and the steps that the same rule gives it there."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,13 @@ class Eye:
         self.scorer = load_scorer(model.descriptor.scorer, self.bench.registry)
         self.suite = Suite("speed", "1", "", tuple(model.concepts) or paper_world())
         self.labels = LabelSet(self.suite.classes())
+        self._unerased: dict[str, dict[str, Any]] = {}
+
+    def before(self, concept: str) -> dict[str, Any]:
+        """What the un-erased model draws, looked at once per concept."""
+        if concept not in self._unerased:
+            self._unerased[concept] = self.look(concept)
+        return self._unerased[concept]
 
     def look(self, concept: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         """`esr1` of the concept, and `kept`: alignment per held-out concept and noise."""

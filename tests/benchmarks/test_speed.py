@@ -93,10 +93,10 @@ def test_quality_is_the_paired_difference() -> None:
     assert of == ["church", "church", "pistol", "pistol"]
     apart = ours - theirs
     assert np.allclose(apart[np.isfinite(apart)], 0.2)
-    assert esr_difference(lines).value == pytest.approx(-5.0)
+    assert esr_difference(lines, "erasekit").value == pytest.approx(-5.0)
     text = report(lines)
     assert "delta +0.20 [+0.20, +0.20] (equal within 0.5)" in text
-    assert "2.0 times fewer" in text
+    assert "2.0 times fewer passes, 4.0 times less time" in text
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,7 @@ def _line(schedule: str, concept: str, seed: int, lost: float, esr1: float) -> d
         "concept": concept,
         "seed": seed,
         "passes": 200 if schedule == "published" else 100,
+        "seconds": 8.0 if schedule == "published" else 2.0,
         "esr1": esr1,
         "before": before,
         "after": {name: [value - lost for value in row] for name, row in before.items()},
