@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, TUNED_ALIKE, Bench, Eye, Run
+from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, SAME_STEPS, Bench, Eye, Run
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
 
-PUBLISHED, TUNED, DEFAULT = "published", "tuned alike", "erasekit"
-"""The published schedule; erasekit with steps by the same rule; erasekit as it comes."""
+PUBLISHED, SAME, DEFAULT = "published", "same steps", "erasekit"
+"""The published schedule; erasekit with its lambda and steps; erasekit as it comes."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
 WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
@@ -31,7 +31,7 @@ def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[d
     done, wanted = {line["key"] for line in lines}, set()
     for concept in concepts:
         for seed in seeds:
-            for schedule in (PUBLISHED, TUNED, DEFAULT):
+            for schedule in (PUBLISHED, SAME, DEFAULT):
                 key = _key(bench, schedule, concept, seed)
                 wanted.add(key)
                 if key in done:
@@ -39,7 +39,7 @@ def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[d
                 if schedule == PUBLISHED:
                     run = bench.published(concept, seed)
                 else:
-                    run = bench.ours([concept], seed, TUNED_ALIKE if schedule == TUNED else None)
+                    run = bench.ours([concept], seed, SAME_STEPS if schedule == SAME else None)
                 line = {"key": key, **_line(schedule, concept, seed, run, eye)}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
@@ -58,8 +58,8 @@ def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
     how: Any = (PUBLISHED_STEPS, LEARNING_RATE, defaults["*"]["num_concepts"])
     if schedule != PUBLISHED:
         how = {**defaults["*"], **defaults.get("gumbel", {})}
-    if schedule == TUNED:
-        how |= TUNED_ALIKE
+    if schedule == SAME:
+        how |= SAME_STEPS
     return content_key([bench.model.hash, schedule, how, concept, seed])
 
 
@@ -110,7 +110,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
     """The comparison as markdown: each schedule, and how erasekit's differ from the published."""
     rows, sentences = [], []
     theirs, runs = deltas(lines, PUBLISHED)
-    for name in (PUBLISHED, TUNED, DEFAULT):
+    for name in (PUBLISHED, SAME, DEFAULT):
         own = [line for line in lines if line["schedule"] == name]
         if not own:
             continue
