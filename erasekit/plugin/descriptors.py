@@ -55,9 +55,15 @@ class MethodDescriptor(Descriptor):
 
     For a method of the one-erase-term family, `options={"strategy": NAME}` names the
     preservation strategy, and the target is `erasekit.methods.gradient:GradientErasure`.
+
+    Attributes:
+        defaults: hyperparameters that suit this method on known models, by model name. They give
+            way to what the model's own registration says of this method by name.
     """
 
     kind = "method"
+
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
