@@ -62,8 +62,9 @@ class SampledErasure(ErasureMethod):
         count = len(prompt_embeds)
         each = -(-self.config.trajectories // count)
         source = self.latent_source(prompt_embeds, each)
-        self.context.on_status(f"sampling {each * count} trajectories of the erased concepts")
-        source.sample_groups(torch.zeros(count, dtype=torch.int64))
+        if self.config.latents_from == "frozen":
+            self.context.on_status(f"sampling {each * count} trajectories of the erased concepts")
+            source.sample_groups(torch.zeros(count, dtype=torch.int64))
         return source
 
     def latent_source(self, prompt_embeds: Tensor, per_prompt: int) -> LatentSource:

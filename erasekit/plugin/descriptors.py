@@ -57,8 +57,8 @@ class MethodDescriptor(Descriptor):
     preservation strategy, and the target is `erasekit.methods.gradient:GradientErasure`.
 
     Attributes:
-        defaults: hyperparameters that suit this method on known models, by model name. They give
-            way to what the model's own registration says of this method by name.
+        defaults: hyperparameters that suit this method, by model name, "*" for all models. Those
+            of a model give way to what its own registration says of this method by name.
     """
 
     kind = "method"

@@ -90,20 +90,17 @@ def default_layers(
 ) -> list[Mapping[str, Any]]:
     """Defaults that override those of the classes.
 
-    The method's, the model's for all methods, the method's for this model, the model's for this
-    method.
+    The method's class's, its registration's for all models, the model's for all methods, the
+    method's for this model, the model's for this method. The model's general ones leave alone
+    what the first two set.
     """
-    method = method_class(descriptor)
-    layers: list[Mapping[str, Any]] = [method.training_defaults]
-    if model is not None:
-        own = model.defaults.get(descriptor.name, {})
-        general = {
-            k: v
-            for k, v in model.defaults.get("*", {}).items()
-            if k not in method.training_defaults
-        }
-        layers += [general, descriptor.defaults.get(model.name, {}), own]
-    return layers
+    everywhere = descriptor.defaults.get("*", {})
+    first = {**method_class(descriptor).training_defaults, **everywhere}
+    if model is None:
+        return [first]
+    general = {k: v for k, v in model.defaults.get("*", {}).items() if k not in first}
+    own = model.defaults.get(descriptor.name, {})
+    return [first, general, descriptor.defaults.get(model.name, {}), own]
 
 
 def resolve_settings(
