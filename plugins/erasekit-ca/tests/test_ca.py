@@ -25,10 +25,16 @@ class TestModelBased(MethodTester):
 
 
 class TestNoiseBased(MethodTester):
+    """On all parameters and faster: keys and values alone teach a random model little noise."""
+
     method = "ca"
     plugins = (hooks,)
-    settings = {**TRAINED, "objective": "noise", "keep_weight": 1, "batch_size": 8}  # noqa: RUF012
-    steps_to_fall = 60
+    settings = {  # noqa: RUF012
+        **TRAINED,
+        "objective": "noise",
+        "scope": "full",
+        "learning_rate": 3e-3,
+    }
 
 
 def ca(*concepts: str, **options) -> Prepared:
