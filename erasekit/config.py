@@ -111,6 +111,26 @@ def parse_assignments(items: Iterable[str], example: str = "--set steps=200") ->
     return pairs
 
 
+def one_each(text: str, count: int, setting: str) -> list[str]:
+    """The values in `text`, separated by commas: one for all of `count` things, or one for each.
+
+    Args:
+        text: as the user wrote it.
+        count: of what the values are for.
+        setting: its name, for the message.
+
+    Raises:
+        ConfigError: another number of values, or an empty one.
+    """
+    values = [value.strip() for value in text.split(",")]
+    if len(values) not in (1, count) or not all(values):
+        raise ConfigError(
+            f"Setting {setting}={text!r} should be one value, or {count} separated by commas, one "
+            "for each concept in the order of --concept."
+        )
+    return values * (count // len(values))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a TOML recipe: flat hyperparameters at the top level.
 

@@ -12,6 +12,7 @@ from erasekit.config import (
     Settings,
     describe,
     flatten,
+    one_each,
     parse_assignments,
     read_recipe,
     resolve,
@@ -177,3 +178,17 @@ def test_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:
 def test_a_table_in_a_recipe_is_an_unknown_setting() -> None:
     with pytest.raises(ConfigError, match="Unknown setting 'gumbel'"):
         resolve(GROUPS, [{"gumbel": {"steps": 3}}], OWNER)
+
+
+def test_one_value_is_for_all_and_several_are_one_for_each() -> None:
+    assert one_each("road", 3, "anchor") == ["road"] * 3
+    assert one_each("road, red car", 2, "anchor") == ["road", "red car"]
+    assert one_each("road", 1, "anchor") == ["road"]
+
+
+@pytest.mark.parametrize(("text", "count"), [("a,b", 3), ("a,b", 1), ("", 1), ("a,", 2)])
+def test_another_number_of_values_is_one_sentence(text: str, count: int) -> None:
+    with pytest.raises(ConfigError, match="separated by commas") as caught:
+        one_each(text, count, "anchor")
+    assert f"anchor={text!r}" in str(caught.value)
+    assert str(count) in str(caught.value)

@@ -12,6 +12,7 @@ from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.methods.gradient import PreservationStrategy
 from erasekit.plugin.registry import Registry
+from erasekit.training.settings import method_class
 
 
 class ErasureCosts:
@@ -44,9 +45,10 @@ class ErasureCosts:
 def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry: Registry) -> float:
     """What an erasure comes to by its method's settings, roughly.
 
-    Trajectories: every solver step is two passes, with and without the prompt. A step: each row
-    of the erase branch, and of the keep branch where there is one, forward and backward; each
-    ascent the same. A method without `batch_size`, such as a closed form, counts as nothing.
+    What the method itself says (`ErasureMethod.expected_passes`), else: Trajectories: every solver
+    step is two passes, with and without the prompt. A step: each row of the erase branch, and of
+    the keep branch where there is one, forward and backward; each ascent the same. A method
+    without `batch_size`, such as a closed form, counts as nothing.
 
     Args:
         made_by: the erasure's part of a cell's identity.
@@ -54,10 +56,15 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         registry: where method and strategy are registered.
     """
     settings = made_by["settings"]
+    descriptor = registry.method(made_by["method"])
+    erased = len(made_by["erasure"]["erased"])
+    told = method_class(descriptor).expected_passes(settings, erased)
+    if told is not None:
+        return told
     rows = settings.get("batch_size")
     if rows is None:
         return 0.0
-    name = registry.method(made_by["method"]).options.get("strategy")
+    name = descriptor.options.get("strategy")
     strategy = registry.strategy(name).load() if name else None
     keeps = strategy is not None and strategy.keep is not PreservationStrategy.keep
     words = 0
@@ -69,14 +76,13 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     per_step = 3.0 * rows * (branches + settings.get("ascent_steps", 0))
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
         per_step += 2 * min(settings["candidates"], words) / refresh
-    trajectories = 0
-    if settings["latents_from"] == "frozen":
-        erased = len(made_by["erasure"]["erased"])
+    trajectories, solver_steps = 0, settings.get("trajectory_steps", 0)
+    if settings.get("latents_from") == "current":  # half of one on average, anew in each step
+        per_step += branches * rows * solver_steps
+    elif "trajectories" in settings:
         trajectories = erased * math.ceil(settings["trajectories"] / erased)
-        trajectories += words * settings["keep_trajectories"]
-    else:  # half a trajectory on average, anew in each step
-        per_step += branches * rows * settings["trajectory_steps"]
-    return float(settings["steps"] * per_step + 2 * trajectories * settings["trajectory_steps"])
+        trajectories += words * settings.get("keep_trajectories", 0)
+    return float(settings["steps"] * per_step + 2 * trajectories * solver_steps)
 
 
 def _like(identity: Mapping[str, Any]) -> str:

@@ -195,7 +195,7 @@ class FrozenTrajectories(LatentSource):
             output = self.family.predict_output(inputs, timesteps, both)
             uncond, cond = self.family.to_noise(output, inputs, timesteps).chunk(2)
             steps.append((latents, cond, uncond))
-            latents = _guided_step(self.scheduler, output, t, latents, self.scale)
+            latents = guided_step(self.scheduler, output, t, latents, self.scale)
         stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
         return [(latents, cond, uncond) for latents, cond, uncond in zip(*stacked, strict=True)]
 
@@ -234,7 +234,7 @@ class CurrentTrajectories(LatentSource):
         for t in self.scheduler.timesteps[:stop]:
             inputs = torch.cat([latents, latents])
             output = self.family.predict_output(inputs, t.expand(2 * rows), both)
-            latents = _guided_step(self.scheduler, output, t, latents, self.scale)
+            latents = guided_step(self.scheduler, output, t, latents, self.scale)
         timesteps = self.scheduler.timesteps[stop].expand(rows)
         with self.frozen.swapped():
             predicted = self.family.predict_noise(
@@ -269,7 +269,7 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
     return scheduler
 
 
-def _guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
+def guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
     """z_{t-1} from the UNet's outputs [2B, C, h, w] without and with the prompt."""
     uncond, cond = output.chunk(2)
     return scheduler.step(guided(uncond, cond, scale), t, latents, return_dict=False)[0]

@@ -118,6 +118,19 @@ class ErasureMethod(ABC):
     def __init__(self, config: Settings) -> None:
         self.config = config
 
+    @classmethod
+    def expected_passes(cls, settings: Mapping[str, Any], erased: int) -> float | None:
+        """What a run will come to, in forward passes; a backward pass counts as two.
+
+        For forecasts of a benchmark. None leaves it to a guess by the settings that the method
+        shares with the built-in ones.
+
+        Args:
+            settings: all hyperparameters of the run.
+            erased: number of erased concepts.
+        """
+        return None
+
     @abstractmethod
     def prepare(self, context: ErasureContext) -> None:
         """Called once before the first step, with the UNet still being theta."""

@@ -11,52 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.trajectories import (
-    CurrentTrajectories,
-    FrozenTrajectories,
-    LatentSource,
-    trajectory_bytes,
-)
 from erasekit.errors import ConfigError
-from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
+from erasekit.methods.base import ErasureContext, StepOutput
+from erasekit.methods.sampled import SampledConfig, SampledErasure
 
 
-class GradientConfig(Settings):
+class GradientConfig(SampledConfig):
     """Hyperparameters that every method of this family shares."""
 
-    batch_size: int = Field(8, gt=0, description="rows of the erase term per step")
     keep_weight: float = Field(1.0, ge=0, description="lambda, the weight of preservation")
     negative_guidance: float = Field(
         1.0,
         ge=0,
         description="g: how far the target lies beyond the neutral concept, away from the erased",
     )
-    loss_space: Literal["epsilon", "z0"] = Field(
-        "epsilon", description="losses on predicted noise, or on predicted clean latents"
-    )
-    latents_from: Literal["frozen", "current"] = Field(
-        "frozen",
-        description="z_t from kept trajectories of the frozen model, or sampled anew each step "
-        "from the model being trained, as published",
-    )
-    trajectory_steps: int = Field(25, gt=0, description="solver steps of a trajectory")
-    trajectories: int = Field(
-        8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
-    )
     keep_trajectories: int = Field(2, gt=0, description="trajectories kept per word of R")
-    trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
-    trajectory_memory: float = Field(
-        4.0,
-        ge=0,
-        description="GiB of trajectories kept where the model is; more go to a temporary file",
-    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +133,7 @@ class PreservationStrategy:
         """Take back what `state_dict` gave; called after `prepare`."""
 
 
-class GradientErasure(ErasureMethod):
+class GradientErasure(SampledErasure):
     """The erase term, with a preservation strategy by name.
 
     Args:
@@ -178,49 +154,14 @@ class GradientErasure(ErasureMethod):
         Raises:
             ConfigError: concepts to keep were named, and the strategy has no use for them.
         """
-        self.context, self.family = context, context.family
+        super().prepare(context)
         if context.erasure.keep and not self.strategy.uses_concept_space:
             raise ConfigError(
                 f"The strategy {type(self.strategy).__name__!r} chooses nothing from a list; drop "
                 "--keep, or use --method random, nearest or gumbel."
             )
-        alphas = self.family.alphas_cumprod.clamp_min(1e-8)
-        self._z0_weights = (1 - alphas) / alphas
-        self._room = self.config.trajectory_memory * 2**30
-        each = -(-self.config.trajectories // len(context.erasure.erased))
-        self.erased_source = self.latent_source(context.erased_embeds, each)
-        count = len(context.erased_embeds)
-        context.on_status(f"sampling {each * count} trajectories of the erased concepts")
-        self.erased_source.sample_groups(torch.zeros(count, dtype=torch.int64))
+        self.erased_source = self.concept_source(context.erased_embeds)
         self.strategy.prepare(self)
-
-    def latent_source(self, prompt_embeds: Tensor, per_prompt: int) -> LatentSource:
-        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says.
-
-        Trajectories are sampled when a prompt is first drawn.
-        """
-        if self.config.latents_from == "current":
-            return CurrentTrajectories(
-                self.family,
-                prompt_embeds,
-                num_inference_steps=self.config.trajectory_steps,
-                guidance_scale=self.config.trajectory_guidance,
-                frozen=self.context.frozen,
-            )
-        count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
-        needed = trajectory_bytes(self.family, count, steps)
-        mapped = needed > self._room
-        self._room -= 0 if mapped else needed
-        return FrozenTrajectories(
-            self.family,
-            prompt_embeds,
-            num_inference_steps=steps,
-            guidance_scale=self.config.trajectory_guidance,
-            per_prompt=per_prompt,
-            seed=self.context.seed,
-            frozen=self.context.frozen,
-            mapped=mapped,
-        )
 
     def training_step(self, step: int) -> StepOutput:
         batch = self._erased_batch(step)
@@ -239,7 +180,7 @@ class GradientErasure(ErasureMethod):
                 torch.cat([batch.prompt_embeds, keep.prompt_embeds]),
             )
             noise_pred, kept_pred = both[:rows], both[rows:]
-        erase_loss = self.mse(noise_pred, self._target(batch), batch.timesteps)
+        erase_loss = self.mse(noise_pred, self.target(batch), batch.timesteps)
         preserve_loss = self.strategy.loss(kept_pred, keep)
         loss = erase_loss + self.config.keep_weight * preserve_loss
         return StepOutput(
@@ -252,21 +193,6 @@ class GradientErasure(ErasureMethod):
             },
         )
 
-    def mse(self, noise_pred: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
-        """Mean squared error over elements, in the configured loss space.
-
-        In "z0" each row is weighted by (1 - abar_t) / abar_t, which makes it the error of the
-        predicted clean latents.
-
-        Args:
-            noise_pred, target: [B, C, h, w].
-            timesteps: [B].
-        """
-        errors = (noise_pred - target).square().flatten(1).mean(dim=1)
-        if self.config.loss_space == "z0":
-            errors = errors * self._z0_weights[timesteps]
-        return errors.mean()
-
     def adversaries(self) -> Tensor | None:
         return self.strategy.adversaries()
 
@@ -278,13 +204,11 @@ class GradientErasure(ErasureMethod):
 
     def _erased_batch(self, step: int) -> ErasedBatch:
         generator = self.context.generator(step, "erase")
-        count, rows = len(self.context.erasure.erased), self.config.batch_size
-        turns = (torch.arange(rows) + step * rows) % count
-        concepts = turns[torch.randperm(rows, generator=generator)]
+        concepts = self.rows(step, generator)
         drawn = self.erased_source.draw(concepts, generator)
         neutral = drawn.noise_pred_uncond
         if self.context.erasure.neutral:
-            embeds = self.context.neutral_embeds.expand(rows, -1, -1)
+            embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)
             neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)
         return ErasedBatch(
             step,
@@ -296,12 +220,11 @@ class GradientErasure(ErasureMethod):
             neutral,
         )
 
-    @torch.no_grad()
-    def frozen_noise(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """eps_theta of the frozen model: one more pass."""
-        with self.context.frozen.swapped():
-            return self.family.predict_noise(latents, timesteps, prompt_embeds)
+    def target(self, batch: ErasedBatch) -> Tensor:
+        """What eps_theta'(z_t, c_e) is to become, [B, C, h, w], without gradient.
 
-    def _target(self, batch: ErasedBatch) -> Tensor:
+        Asked for after the strategy's `ascend` and `keep`. A method that maps the erased concepts
+        to something else than the neutral one overrides this.
+        """
         away = batch.noise_pred - batch.neutral_noise_pred
         return batch.neutral_noise_pred - self.config.negative_guidance * away

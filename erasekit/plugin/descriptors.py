@@ -55,9 +55,15 @@ class MethodDescriptor(Descriptor):
 
     For a method of the one-erase-term family, `options={"strategy": NAME}` names the
     preservation strategy, and the target is `erasekit.methods.gradient:GradientErasure`.
+
+    Attributes:
+        defaults: hyperparameters that suit this method, by model name, "*" for all models. Those
+            of a model give way to what its own registration says of this method by name.
     """
 
     kind = "method"
+
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

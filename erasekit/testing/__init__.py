@@ -10,10 +10,14 @@ Subclass one in a test file; pytest collects what it inherits:
     class TestMyStrategy(StrategyTester):
         strategy = "my-strategy"
 
+Beside them, `prepared` gives a method whose weights have moved, with the frozen ones, so that
+loss and gradient of a step can be computed once more in plain torch.
+
 Every test trains for real, on a random model with Stable Diffusion 1's anatomy that is so small
 that a step takes about 0.02 s on one core. This package itself needs no pytest.
 """
 
+from erasekit.testing.prepared import Prepared, UNetPass, prepared
 from erasekit.testing.testers import (
     MethodTester,
     StrategyTester,
@@ -25,9 +29,12 @@ from erasekit.testing.tiny import WORDS, build_tiny_folder, tiny_folder, tiny_mo
 __all__ = [
     "WORDS",
     "MethodTester",
+    "Prepared",
     "StrategyTester",
+    "UNetPass",
     "assert_same_tensors",
     "build_tiny_folder",
+    "prepared",
     "tiny_folder",
     "tiny_model",
     "weights",

@@ -88,18 +88,19 @@ def method_class(descriptor: MethodDescriptor) -> type[ErasureMethod]:
 def default_layers(
     descriptor: MethodDescriptor, model: ModelDescriptor | None
 ) -> list[Mapping[str, Any]]:
-    """Defaults that override those of the classes: the method's, then the model's for it."""
-    method = method_class(descriptor)
-    layers: list[Mapping[str, Any]] = [method.training_defaults]
-    if model is not None:
-        own = model.defaults.get(descriptor.name, {})
-        general = {
-            k: v
-            for k, v in model.defaults.get("*", {}).items()
-            if k not in method.training_defaults
-        }
-        layers += [general, own]
-    return layers
+    """Defaults that override those of the classes.
+
+    The method's class's, its registration's for all models, the model's for all methods, the
+    method's for this model, the model's for this method. The model's general ones leave alone
+    what the first two set.
+    """
+    everywhere = descriptor.defaults.get("*", {})
+    first = {**method_class(descriptor).training_defaults, **everywhere}
+    if model is None:
+        return [first]
+    general = {k: v for k, v in model.defaults.get("*", {}).items() if k not in first}
+    own = model.defaults.get(descriptor.name, {})
+    return [first, general, descriptor.defaults.get(model.name, {}), own]
 
 
 def resolve_settings(
@@ -111,8 +112,9 @@ def resolve_settings(
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
 
-    Later wins: class defaults, the method's, the model's, the recipe, the overrides. The model's
-    general defaults ("*") apply where a method has the key and sets no default of its own.
+    Later wins: class defaults, the method's, the model's (`default_layers`), the recipe, the
+    overrides. The model's general defaults ("*") apply where a method has the key and sets no
+    default of its own.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.

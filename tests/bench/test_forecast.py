@@ -9,6 +9,7 @@ import pytest
 from erasekit.bench.costs import ErasureCosts, passes_by_settings
 from erasekit.bench.forecast import calibrate, forecast
 from erasekit.bench.store import RecordStore
+from erasekit.methods.gradient import GradientErasure
 
 METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")
 
@@ -42,6 +43,22 @@ def test_sampling_from_the_current_model_is_counted(runner, make_small, registry
     for record in runner.run(sweep, runner.plan(sweep))[1:]:
         guess = passes_by_settings(record.cell.identity["erasure"], runner.model, registry)
         assert record.unet_passes / 1.5 <= guess <= record.unet_passes * 1.5, record.cell.method
+
+
+def test_a_method_may_say_what_it_will_come_to(runner, make_small, registry, monkeypatch) -> None:
+    sweep = make_small("none", cases="church+banana", steps=9)
+    (made_by,) = {
+        planned.cell.method: planned.cell.identity["erasure"]
+        for planned in runner.plan(sweep).missing
+        if planned.cell.method == "none"
+    }.values()
+    assert passes_by_settings(made_by, runner.model, registry) > 0
+    monkeypatch.setattr(
+        GradientErasure,
+        "expected_passes",
+        classmethod(lambda cls, settings, erased: 100.0 * settings["steps"] + erased),
+    )
+    assert passes_by_settings(made_by, runner.model, registry) == 902.0
 
 
 def test_a_forecast_writes_nothing_and_foresees_the_bytes(

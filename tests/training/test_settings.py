@@ -52,6 +52,10 @@ class Hooks:
             MethodDescriptor("own", "", f"{home}:Own"),
             MethodDescriptor("wrong", "", f"{home}:NoMethod"),
             MethodDescriptor("odd", "", f"{home}:Own", "", {"colour": "red"}),
+            MethodDescriptor("tuned", "", f"{home}:Own", defaults={"m": {"strength": 7.0}}),
+            MethodDescriptor(
+                "variant", "", f"{home}:Own", defaults={"*": {"scope": "full", "steps": 5}}
+            ),
         ]
 
 
@@ -88,6 +92,26 @@ def test_each_layer_wins_over_those_before(own_registry) -> None:
     found = values(own_registry, model=own, recipe={"strength": 4}, overrides={"strength": "5"})
     assert (found["strength"], found["steps"]) == (5.0, 33)
     assert found["checkpoint_every"] == TrainingSettings().checkpoint_every
+
+
+def test_a_method_s_defaults_for_a_model_lie_between_the_model_s_general_and_own(
+    own_registry,
+) -> None:
+    general = {"*": {"strength": 2.0, "words": "all"}}
+    found = values(own_registry, "tuned", model_with(**general))
+    assert (found["strength"], found["words"]) == (7.0, "all")
+    own = model_with(**general, tuned={"strength": 3.0})
+    assert values(own_registry, "tuned", own)["strength"] == 3.0
+    other = ModelDescriptor("other", "", "", defaults=general)
+    assert values(own_registry, "tuned", other)["strength"] == 2.0
+    assert values(own_registry, "own", model_with(**general))["strength"] == 2.0
+
+
+def test_a_registration_may_vary_a_method_on_all_models(own_registry) -> None:
+    for model in (None, model_with(**{"*": {"steps": 22, "strength": 2.0}})):
+        found = values(own_registry, "variant", model)
+        assert (found["scope"], found["steps"]) == ("full", 5)
+        assert found["strength"] == (2.0 if model else 1.0)
 
 
 def test_general_defaults_reach_only_methods_that_have_the_key(registry) -> None:

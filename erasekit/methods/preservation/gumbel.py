@@ -51,13 +51,16 @@ class GumbelPreservation(SpacePreservation):
         for ascent in range(self.config.ascent_steps):
             generator = self.task.context.generator(batch.step, f"ascend {ascent}")
             y = self.draw(batch.concepts, generator)
-            keep = self.rows(y, generator)
-            noise_pred = self.task.family.predict_noise(
-                keep.latents, keep.timesteps, keep.prompt_embeds
-            )
-            gain = self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
-            (self.pi.grad,) = torch.autograd.grad(gain, self.pi)
+            (self.pi.grad,) = torch.autograd.grad(self.gain(batch, y, generator), self.pi)
             self.optimizer.step()
+
+    def gain(self, batch: ErasedBatch, y: Tensor, generator: torch.Generator) -> Tensor:
+        """What pi ascends on, a scalar: L2 of the mixtures y [B, K]."""
+        keep = self.rows(y, generator)
+        noise_pred = self.task.family.predict_noise(
+            keep.latents, keep.timesteps, keep.prompt_embeds
+        )
+        return self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
 
     def keep(self, batch: ErasedBatch) -> KeepBatch:
         generator = self.task.context.generator(batch.step, "keep")

@@ -1,0 +1,96 @@
+"""Clean latents that the frozen model draws, noised to any timestep as in its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.diffusion.trajectories import ddim_scheduler, guided_step, trajectory_seed
+
+
+@dataclass(frozen=True)
+class NoisedBatch:
+    """Clean latents with noise added to them.
+
+    Attributes:
+        latents: z_t, [B, C, h, w].
+        timesteps: t, [B], int64.
+        noise: the noise in z_t, [B, C, h, w].
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+
+class GeneratedLatents:
+    """z_0 of the frozen model, drawn once and kept; what a data set is to diffusion training.
+
+    Args:
+        family: the adapter.
+        prompt_embeds: the prompts, [P, L, D]; image n is of prompt n mod P.
+        count: images N.
+        num_inference_steps: solver steps (DDIM).
+        guidance_scale: guidance against the unconditional prompt.
+        seed: decides the starting noises; image n has the one of `trajectory_seed(seed, n)`.
+        frozen: the original weights, swapped in while sampling.
+        batch_size: images drawn at once.
+
+    Attributes:
+        latents: z_0, [N, C, h, w].
+        prompts: which prompt each image is of, [N], int64.
+
+    Raises:
+        ConfigError: no solver steps, or more than the model has timesteps.
+    """
+
+    def __init__(
+        self,
+        family: FamilyAdapter,
+        prompt_embeds: Tensor,
+        count: int,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        seed: int,
+        frozen: FrozenWeights,
+        batch_size: int = 32,
+    ) -> None:
+        self.family = family
+        self.prompts = torch.arange(count) % len(prompt_embeds)
+        scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        drawn = []
+        with torch.no_grad(), frozen.swapped():
+            for numbers in torch.split(torch.arange(count), batch_size):
+                embeds = prompt_embeds[self.prompts[numbers].to(prompt_embeds.device)]
+                both = torch.cat([family.unconditional_embeds().expand_as(embeds), embeds])
+                seeds = [trajectory_seed(seed, int(n)) for n in numbers]
+                latents = initial_noise(family, seeds) * scheduler.init_noise_sigma
+                for t in scheduler.timesteps:
+                    inputs = torch.cat([latents, latents])
+                    output = family.predict_output(inputs, t.expand(len(inputs)), both)
+                    latents = guided_step(scheduler, output, t, latents, guidance_scale)
+                drawn.append(latents)
+        self.latents = torch.cat(drawn)
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> NoisedBatch:
+        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps at t uniform over all of the model's.
+
+        Ho et al., NeurIPS 2020, eq. 4.
+
+        Args:
+            images: which image each row is of, [B], int64.
+            generator: draws timesteps and noise.
+        """
+        alphas = self.family.alphas_cumprod
+        timesteps = torch.randint(len(alphas), (len(images),), generator=generator)
+        clean = self.latents[images.to(self.latents.device)]
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        kept = alphas[timesteps.to(alphas.device)][:, None, None, None]
+        latents = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(clean.dtype)
+        return NoisedBatch(latents, timesteps.to(clean.device), noise)

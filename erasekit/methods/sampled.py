@@ -1,0 +1,123 @@
+"""What methods share that train on latents z_t sampled from prompts, whatever their objective."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from erasekit.config import Settings
+from erasekit.diffusion.trajectories import (
+    CurrentTrajectories,
+    FrozenTrajectories,
+    LatentSource,
+    trajectory_bytes,
+)
+from erasekit.methods.base import ErasureContext, ErasureMethod
+
+
+class SampledConfig(Settings):
+    """How many rows a step has, where their z_t come from, and what the loss is measured on."""
+
+    batch_size: int = Field(8, gt=0, description="rows of the erase term per step")
+    loss_space: Literal["epsilon", "z0"] = Field(
+        "epsilon", description="losses on predicted noise, or on predicted clean latents"
+    )
+    latents_from: Literal["frozen", "current"] = Field(
+        "frozen",
+        description="z_t from kept trajectories of the frozen model, or sampled anew each step "
+        "from the model being trained, as published",
+    )
+    trajectory_steps: int = Field(25, gt=0, description="solver steps of a trajectory")
+    trajectories: int = Field(
+        8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
+    )
+    trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
+    trajectory_memory: float = Field(
+        4.0,
+        ge=0,
+        description="GiB of trajectories kept where the model is; more go to a temporary file",
+    )
+
+
+class SampledErasure(ErasureMethod):
+    """An erasure method whose rows are z_t of prompts; subclasses say what is learnt there.
+
+    A subclass calls `super().prepare(context)` first, then makes its sources.
+    """
+
+    Config = SampledConfig
+    config: SampledConfig
+
+    def prepare(self, context: ErasureContext) -> None:
+        self.context, self.family = context, context.family
+        alphas = self.family.alphas_cumprod.clamp_min(1e-8)
+        self._z0_weights = (1 - alphas) / alphas
+        self._room = self.config.trajectory_memory * 2**30
+
+    def concept_source(self, prompt_embeds: Tensor) -> LatentSource:
+        """z_t of one prompt per erased concept, [E, L, D], with all trajectories sampled."""
+        count = len(prompt_embeds)
+        each = -(-self.config.trajectories // count)
+        source = self.latent_source(prompt_embeds, each)
+        if self.config.latents_from == "frozen":
+            self.context.on_status(f"sampling {each * count} trajectories of the erased concepts")
+            source.sample_groups(torch.zeros(count, dtype=torch.int64))
+        return source
+
+    def latent_source(self, prompt_embeds: Tensor, per_prompt: int) -> LatentSource:
+        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says.
+
+        Trajectories are sampled when a prompt is first drawn.
+        """
+        if self.config.latents_from == "current":
+            return CurrentTrajectories(
+                self.family,
+                prompt_embeds,
+                num_inference_steps=self.config.trajectory_steps,
+                guidance_scale=self.config.trajectory_guidance,
+                frozen=self.context.frozen,
+            )
+        count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
+        needed = trajectory_bytes(self.family, count, steps)
+        mapped = needed > self._room
+        self._room -= 0 if mapped else needed
+        return FrozenTrajectories(
+            self.family,
+            prompt_embeds,
+            num_inference_steps=steps,
+            guidance_scale=self.config.trajectory_guidance,
+            per_prompt=per_prompt,
+            seed=self.context.seed,
+            frozen=self.context.frozen,
+            mapped=mapped,
+        )
+
+    def rows(self, step: int, generator: torch.Generator) -> Tensor:
+        """Which erased concept each row of a step is of, [B], int64: in turn, then shuffled."""
+        count, rows = len(self.context.erasure.erased), self.config.batch_size
+        turns = (torch.arange(rows) + step * rows) % count
+        return turns[torch.randperm(rows, generator=generator)]
+
+    @torch.no_grad()
+    def frozen_noise(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """eps_theta of the frozen model: one more pass."""
+        with self.context.frozen.swapped():
+            return self.family.predict_noise(latents, timesteps, prompt_embeds)
+
+    def mse(self, noise_pred: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        """Mean squared error over elements, in the configured loss space.
+
+        In "z0" each row is weighted by (1 - abar_t) / abar_t, which makes it the error of the
+        predicted clean latents.
+
+        Args:
+            noise_pred, target: [B, C, h, w].
+            timesteps: [B].
+        """
+        errors = (noise_pred - target).square().flatten(1).mean(dim=1)
+        if self.config.loss_space == "z0":
+            errors = errors * self._z0_weights[timesteps]
+        return errors.mean()

@@ -1,0 +1,1 @@
+"""Concept ablation for erasekit: erased concepts are drawn as an anchor concept."""

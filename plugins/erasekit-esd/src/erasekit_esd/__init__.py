@@ -1,0 +1,1 @@
+"""ESD for erasekit: erased concepts are steered away from by negative guidance."""
