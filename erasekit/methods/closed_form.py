@@ -1,0 +1,212 @@
+"""What closed-form methods share: the projections, the rows of concepts, the least squares.
+
+A closed form edits keys and values of cross-attention, as linear maps of the token that a concept
+ends with. To write one, subclass `ClosedFormErasure` and say in `update` what is solved.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from erasekit.config import Settings
+from erasekit.diffusion.concept_space import concept_space
+from erasekit.errors import ConfigError, ScopeError
+from erasekit.methods.base import ErasureContext, ErasureMethod
+
+PROJECTIONS = ("attn2.to_k.weight", "attn2.to_v.weight")
+
+
+class ClosedFormConfig(Settings):
+    """What goes to what, and what stays."""
+
+    guide: tuple[str, ...] = Field(
+        (),
+        description="concepts that the erased ones are mapped to: one for all, or one for each in "
+        "their order; empty: --neutral, which is the empty prompt by default",
+    )
+    keep: tuple[str, ...] = Field((), description="concepts to keep, beside those of --keep")
+    concept_space: str = Field(
+        "",
+        description="source of further words to keep: a registered one or a file; "
+        "empty: the model's own",
+    )
+    num_concepts: int = Field(
+        0,
+        ge=0,
+        description="keep this many words of it, nearest to the erased concepts, where "
+        "no concept to keep is named",
+    )
+
+
+class ClosedFormErasure(ErasureMethod):
+    """Solves for keys and values of cross-attention: each step adds `update` to the weights.
+
+    A concept is the text encoder's row of its last content token. A further step starts from the
+    weights of the one before.
+
+    Attributes (after `prepare`):
+        projections: key and value projections W in scope, [out, D] each, by name.
+        erased: rows c_e of the erased concepts, [E, D], float64.
+        guides: rows of the concepts that they are mapped to, [E, D], float64.
+        kept_words: what is kept.
+        kept: rows c_p of what is kept, [K, D], float64; K may be 0.
+    """
+
+    Config = ClosedFormConfig
+    config: ClosedFormConfig
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "steps": 1,
+        "scope": "xattn-kv",
+        "num_concepts": 0,
+    }
+
+    def prepare(self, context: ErasureContext) -> None:
+        """Pick the projections in scope, and embed what goes, its guides and what stays.
+
+        Raises:
+            ScopeError: there is no key or value projection in scope.
+            ConfigError: neither one guide nor one for each erased concept.
+            ConceptError: a concept is both erased and kept, or too long for the tokenizer.
+        """
+        self.context = context
+        self.projections = projections_in_scope(context)
+        self.erased = self.rows([concept.text for concept in context.erasure.erased])
+        self.guides = self.rows(guides_of(context, self.config.guide))
+        self.kept_words = words_to_keep(context, self.config)
+        self.kept = self.rows(self.kept_words)
+
+    def rows(self, prompts: list[str]) -> Tensor:
+        """Rows of the last content tokens, [B, D], float64 on the UNet's device."""
+        family = self.context.family
+        if not prompts:
+            width = next(iter(self.projections.values())).shape[1]
+            return torch.zeros(0, width, dtype=torch.float64, device=family.device)
+        return family.last_token_embeds(prompts).double()
+
+    @abstractmethod
+    def update(self, name: str, weight: Tensor) -> Tensor:
+        """W' - W of one projection, [out, D], float64.
+
+        Args:
+            name: of the projection.
+            weight: W as it is now, [out, D], float64.
+        """
+
+    @torch.no_grad()
+    def training_step(self, step: int) -> None:
+        """Solve for every projection; None tells the Trainer that there is no gradient."""
+        for name, parameter in self.projections.items():
+            weight = parameter.double()
+            parameter.copy_(weight + self.update(name, weight))
+
+
+def projections_in_scope(context: ErasureContext) -> dict[str, nn.Parameter]:
+    """Key and value projections of cross-attention in scope, [out, D] each, by name.
+
+    Raises:
+        ScopeError: there is none.
+    """
+    found = {name: p for name, p in context.parameters.items() if name.endswith(PROJECTIONS)}
+    if not found:
+        raise ScopeError(
+            "A closed form edits keys and values of cross-attention, and the scope has none; "
+            "use --scope xattn-kv."
+        )
+    return found
+
+
+def guides_of(context: ErasureContext, guide: tuple[str, ...]) -> list[str]:
+    """The prompt that each erased concept is mapped to, [E].
+
+    Raises:
+        ConfigError: `guide` has neither none, nor one, nor one for each.
+    """
+    count = len(context.erasure.erased)
+    guides = guide or (context.erasure.neutral,)
+    if len(guides) not in (1, count):
+        raise ConfigError(
+            f"Setting guide={', '.join(guides)!r} names {len(guides)} concepts for {count} erased "
+            "ones; name one for all, or one for each."
+        )
+    return list(guides) * (count // len(guides))
+
+
+def words_to_keep(context: ErasureContext, config: ClosedFormConfig) -> list[str]:
+    """The concepts named by --keep and `keep`, else the nearest `num_concepts` of R; may be empty.
+
+    Raises:
+        ConceptError: one is to be erased, none is left of those named, or R is empty.
+    """
+    named = tuple(dict.fromkeys((*context.erasure.keep, *config.keep)))
+    if named:
+        erasure = replace(context.erasure, keep=named)  # refuses what is erased
+        return concept_space(context.model, erasure, context.registry).words
+    if not config.num_concepts:
+        return []
+    space = context.concept_space(config.concept_space)
+    return space.nearest(context.erased_features, config.num_concepts).words
+
+
+def mapping_update(
+    weight: Tensor,
+    erased: Tensor,
+    guides: Tensor,
+    kept: Tensor,
+    *,
+    erase_scale: float,
+    preserve_scale: float,
+    ridge: float,
+) -> Tensor:
+    """W' - W, where erased rows are mapped to their guides' outputs and kept rows to their own.
+
+    W' = argmin erase_scale sum_e ||W' c_e - W g_e||^2 + preserve_scale sum_p ||W' c_p - W c_p||^2
+              + ridge ||W' - W||^2
+
+    (Gandikota et al., WACV 2024, eq. 7). Where every guide is its erased concept, it is zero.
+
+    Args:
+        weight: W, [out, D].
+        erased, guides: c_e and g_e, [E, D].
+        kept: c_p, [K, D]; K may be 0.
+        erase_scale, preserve_scale: not negative.
+        ridge: above 0.
+
+    Returns:
+        [out, D], float64.
+    """
+    keys = torch.cat([erased, kept]).double()
+    targets = torch.cat([guides, kept]).double()
+    weights = torch.cat(
+        [keys.new_full((len(erased),), erase_scale), keys.new_full((len(kept),), preserve_scale)]
+    )
+    return least_squares_update(keys, (targets - keys) @ weight.double().T, ridge, weights)
+
+
+def least_squares_update(
+    keys: Tensor, residuals: Tensor, ridge: float, weights: Tensor | None = None
+) -> Tensor:
+    """Delta = argmin sum_i w_i ||Delta c_i - r_i||^2 + ridge ||Delta||^2 (Frobenius).
+
+    Args:
+        keys: c_i in rows, [N, D].
+        residuals: r_i in rows, [N, out].
+        ridge: above 0.
+        weights: w_i, [N], none negative; None: 1.
+
+    Returns:
+        (sum_i w_i r_i c_i^T) (sum_i w_i c_i c_i^T + ridge I)^-1, [out, D], float64.
+    """
+    keys, residuals = keys.double(), residuals.double()
+    weighted = keys if weights is None else weights.double()[:, None] * keys
+    identity = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device)
+    solution: Tensor = torch.linalg.solve(
+        weighted.T @ keys + ridge * identity, weighted.T @ residuals
+    )
+    return solution.T
