@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from erasekit.cli.app import build_app
 from erasekit.concepts import Erasure
-from erasekit.edits import Edit
+from erasekit.edits import Edit, load_edit
 from erasekit.errors import ConfigError
 from erasekit.plugin.registry import Registry
 from erasekit.testing import MethodTester, tiny_folder, tiny_model
@@ -124,7 +124,7 @@ def test_the_edit_of_a_pipeline_folder_is_the_closed_form(
     run = CliRunner().invoke(build_app(found), command, obj=found)
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["edit"]["unet_passes"] == {"forward": 0, "backward": 0}
-    edit = Edit.load(tmp_path / "run")
+    edit = load_edit(tmp_path / "run")
     expected = closed_form(tiny_folder(), ["garbage truck", "church"], guides, kept, ridge)
     assert set(edit.tensors) == set(expected)
     for name, reference in expected.items():

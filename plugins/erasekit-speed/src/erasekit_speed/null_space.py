@@ -75,4 +75,5 @@ def augmented(kept: Tensor, weight: Tensor, count: int, generator: torch.Generat
     flattest = directions[-1]
     noise = torch.randn(count * len(kept), len(flattest), generator=generator, dtype=torch.float64)
     along = noise.to(kept.device) @ flattest
-    return kept.repeat(count, 1) + along[:, None] * flattest
+    copies: Tensor = kept.repeat(count, 1) + along[:, None] * flattest
+    return copies
