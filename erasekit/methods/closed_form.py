@@ -83,12 +83,16 @@ class ClosedFormErasure(ErasureMethod):
         self.kept = self.rows(self.kept_words)
 
     def rows(self, prompts: list[str]) -> Tensor:
-        """Rows of the last content tokens, [B, D], float64 on the UNet's device."""
-        family = self.context.family
+        """Rows of the last content tokens, [B, D], as `exact` gives them."""
         if not prompts:
             width = next(iter(self.projections.values())).shape[1]
-            return torch.zeros(0, width, dtype=torch.float64, device=family.device)
-        return family.last_token_embeds(prompts).double()
+            return self.exact(torch.zeros(0, width))
+        return self.exact(self.context.family.last_token_embeds(prompts))
+
+    def exact(self, values: Tensor) -> Tensor:
+        """`values` in float64, where the UNet is; on the CPU where that has no float64 (MPS)."""
+        device = self.context.family.device
+        return values.to("cpu" if device.type == "mps" else device).double()
 
     @abstractmethod
     def update(self, name: str, weight: Tensor) -> Tensor:
@@ -103,7 +107,7 @@ class ClosedFormErasure(ErasureMethod):
     def training_step(self, step: int) -> None:
         """Solve for every projection; None tells the Trainer that there is no gradient."""
         for name, parameter in self.projections.items():
-            weight = parameter.double()
+            weight = self.exact(parameter)
             parameter.copy_(weight + self.update(name, weight))
 
 
@@ -201,12 +205,16 @@ def least_squares_update(
         weights: w_i, [N], none negative; None: 1.
 
     Returns:
-        (sum_i w_i r_i c_i^T) (sum_i w_i c_i c_i^T + ridge I)^-1, [out, D], float64.
+        (sum_i w_i r_i c_i^T) (sum_i w_i c_i c_i^T + ridge I)^-1, [out, D], float64. Fewer rows than
+        D are solved for in their own number N, which is the same by the push-through identity.
     """
     keys, residuals = keys.double(), residuals.double()
-    weighted = keys if weights is None else weights.double()[:, None] * keys
-    identity = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device)
-    solution: Tensor = torch.linalg.solve(
-        weighted.T @ keys + ridge * identity, weighted.T @ residuals
-    )
+    if weights is not None:
+        root = weights.double().sqrt()[:, None]
+        keys, residuals = root * keys, root * residuals
+    count, width = keys.shape
+    identity = torch.eye(min(count, width), dtype=keys.dtype, device=keys.device)
+    if count < width:
+        return residuals.T @ torch.linalg.solve(keys @ keys.T + ridge * identity, keys)
+    solution: Tensor = torch.linalg.solve(keys.T @ keys + ridge * identity, keys.T @ residuals)
     return solution.T

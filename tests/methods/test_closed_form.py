@@ -39,9 +39,11 @@ def stacked(keys: Any, values: Any, weights: Any, weight: Any, ridge: float) -> 
 
 
 @pytest.mark.parametrize("out", [6, 20])
-def test_the_update_is_that_of_the_stacked_least_squares_problem(out: int) -> None:
-    weight, keys, values = rows(out, 8, 0), rows(5, 8, 1), rows(5, out, 2)
-    weights = torch.tensor([0.0, 0.5, 1.0, 2.0, 30.0])
+@pytest.mark.parametrize("count", [1, 5, 8, 13])
+def test_the_update_is_that_of_the_stacked_least_squares_problem(out: int, count: int) -> None:
+    """With fewer rows than D = 8, as many, and more."""
+    weight, keys, values = rows(out, 8, 0), rows(count, 8, 1), rows(count, out, 2)
+    weights = torch.tensor([0.5, 0.0, 1.0, 2.0, 30.0] * 3)[:count]
     found = weight + least_squares_update(keys, values - keys @ weight.T, 0.3, weights)
     expected = stacked(keys, values, weights, weight, 0.3)
     assert np.abs(found.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -56,13 +56,13 @@ class ReliableEfficientErasure(ClosedFormErasure):
         if "" not in self.kept_words:
             self.kept_words = ["", *self.kept_words]
             self.kept = self.rows(self.kept_words)
-        self.originals = [context.frozen.values[name] for name in self.projections]
+        self.originals = [self.exact(context.frozen.values[name]) for name in self.projections]
         self.keys = self.erased
 
     @torch.no_grad()
     def training_step(self, step: int) -> None:
         """Erase the concepts, then their adversarial embeddings, epoch by epoch, in float64."""
-        weights = {name: parameter.double() for name, parameter in self.projections.items()}
+        weights = {name: self.exact(p) for name, p in self.projections.items()}
         for epoch in range(self.config.epochs + 1):
             self.context.on_status(f"epoch {epoch} of {self.config.epochs}")
             self.keys = self.erased
@@ -105,8 +105,7 @@ def adversarial_embeds(
     left = regularisation * torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device)
     right = torch.zeros_like(left)
     for original, new in zip(originals, edited, strict=True):
-        new = new.double()
-        left += new.T @ new
-        right += new.T @ original.double()
+        left += new.double().T @ new.double()
+        right += new.double().T @ original.double()
     solution: Tensor = torch.linalg.solve(left, right @ keys.T)
     return solution.T

@@ -65,7 +65,7 @@ class NullSpaceErasure(ClosedFormErasure):
 
     def prepare(self, context: ErasureContext) -> None:
         super().prepare(context)
-        empty = context.family.token_embeds([""])[0].double()
+        empty = self.exact(context.family.token_embeds([""])[0])
         self.invariant = invariant_rows(empty, self.config.invariants)
 
     def update(self, name: str, weight: Tensor) -> Tensor:
