@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,6 +32,11 @@ class ClosedFormConfig(Settings):
         "their order; empty: --neutral, which is the empty prompt by default",
     )
     keep: tuple[str, ...] = Field((), description="concepts to keep, beside those of --keep")
+    tokens: Literal["last", "onward"] = Field(
+        "last",
+        description="rows of a prompt that stand for its concept: that of its last content token, "
+        "or this and all behind it, which a causal text encoder writes the concept into as well",
+    )
     concept_space: str = Field(
         "",
         description="source of further words to keep: a registered one or a file; "
@@ -48,15 +53,16 @@ class ClosedFormConfig(Settings):
 class ClosedFormErasure(ErasureMethod):
     """Solves for keys and values of cross-attention: each step adds `update` to the weights.
 
-    A concept is the text encoder's row of its last content token. A further step starts from the
-    weights of the one before.
+    A concept is the text encoder's row of its last content token, or with `tokens=onward` each row
+    from there on, mapped to the guide's rows from its last content token on. A further step starts
+    from the weights of the one before.
 
     Attributes (after `prepare`):
         projections: key and value projections W in scope, [out, D] each, by name.
-        erased: rows c_e of the erased concepts, [E, D], float64.
-        guides: rows of the concepts that they are mapped to, [E, D], float64.
+        erased: rows c_e of the erased concepts, [N, D], float64; N = E with one row each.
+        guides: rows that they are mapped to, [N, D], float64.
         kept_words: what is kept.
-        kept: rows c_p of what is kept, [K, D], float64; K may be 0.
+        kept: rows c_p of what is kept, [M, D], float64; M may be 0.
     """
 
     Config = ClosedFormConfig
@@ -77,17 +83,37 @@ class ClosedFormErasure(ErasureMethod):
         """
         self.context = context
         self.projections = projections_in_scope(context)
-        self.erased = self.rows([concept.text for concept in context.erasure.erased])
-        self.guides = self.rows(guides_of(context, self.config.guide))
+        erased = [concept.text for concept in context.erasure.erased]
+        self.erased, self.guides = self.pairs(erased, guides_of(context, self.config.guide))
         self.kept_words = words_to_keep(context, self.config)
         self.kept = self.rows(self.kept_words)
 
     def rows(self, prompts: list[str]) -> Tensor:
-        """Rows of the last content tokens, [B, D], as `exact` gives them."""
-        if not prompts:
-            width = next(iter(self.projections.values())).shape[1]
-            return self.exact(torch.zeros(0, width))
-        return self.exact(self.context.family.last_token_embeds(prompts))
+        """Rows that stand for the prompts, [M, D], as `exact` gives them."""
+        width = next(iter(self.projections.values())).shape[1]
+        parts = [torch.zeros(0, width), *(self.rows_of(prompt) for prompt in prompts)]
+        return torch.cat([self.exact(part) for part in parts])
+
+    def pairs(self, erased: list[str], guides: list[str]) -> tuple[Tensor, Tensor]:
+        """Rows of the erased concepts, and beside each that of its guide, [N, D] both.
+
+        Of two prompts with differently many rows, both have as many as the shorter one.
+        """
+        sides: tuple[list[Tensor], list[Tensor]] = [], []
+        for pair in zip(erased, guides, strict=True):
+            parts = [self.exact(self.rows_of(prompt)) for prompt in pair]
+            count = min(map(len, parts))
+            for side, part in zip(sides, parts, strict=True):
+                side.append(part[:count])
+        return torch.cat(sides[0]), torch.cat(sides[1])
+
+    def rows_of(self, prompt: str) -> Tensor:
+        """Rows that stand for one prompt, [n, D]."""
+        family = self.context.family
+        if self.config.tokens == "last":
+            return family.last_token_embeds([prompt])
+        place = min(family.token_count(prompt), family.max_tokens) - 2
+        return family.token_embeds([prompt])[0, place:]
 
     def exact(self, values: Tensor) -> Tensor:
         """`values` in float64, where the UNet is; on the CPU where that has no float64 (MPS)."""

@@ -127,6 +127,21 @@ def test_concepts_are_the_rows_of_their_last_tokens() -> None:
     assert all(".to_k." in name or ".to_v." in name for name in method.projections)
 
 
+def test_rows_from_the_last_token_on_are_mapped_one_to_one() -> None:
+    """Of 16 rows, "garbage truck" has 14 from its last token on, "church" and "road" 15."""
+    method = prepared("garbage truck", "church", guide=("road", ""), keep=("bus",), tokens="onward")
+    assert method.erased.shape == method.guides.shape == (14 + 15, 16)
+    for found, prompt, start, first, count in (
+        (method.erased, "garbage truck", 0, 2, 14),
+        (method.guides, "road", 0, 1, 14),
+        (method.erased, "church", 14, 1, 15),
+        (method.guides, "", 14, 0, 15),
+        (method.kept, "bus", 0, 1, 15),
+    ):
+        for i in range(count):
+            assert torch.equal(found[start + i], row(prompt, first + i))
+
+
 def test_guides_are_one_for_all_or_one_for_each() -> None:
     assert torch.equal(prepared("church", "bus", neutral="road").guides[1], row("road", 1))
     assert torch.equal(prepared("church", "bus", guide=("car",)).guides[1], row("car", 1))
