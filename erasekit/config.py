@@ -60,8 +60,8 @@ def resolve(
 
     Args:
         groups: the settings classes; no two share a field name.
-        layers: mappings of field name to value; strings are read as the field's type, and "none"
-            as None where the field may be None.
+        layers: mappings of field name to value; strings are read as the field's type, "none" as
+            None where the field may be None, and "church, castle" as a list where it is one.
         owner: what these settings belong to, for messages, such as "method 'gumbel'".
 
     Raises:
@@ -147,7 +147,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:
     own = {
-        name: _read_none(values[name], info.annotation)
+        name: _read_text(values[name], info.annotation)
         for name, info in group.model_fields.items()
         if name in values
     }
@@ -161,15 +161,25 @@ def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Sett
         ) from error
 
 
-def _read_none(value: Any, annotation: Any) -> Any:
-    """None for the text "none" where `annotation` is a union with None, else `value`."""
+def _read_text(value: Any, annotation: Any) -> Any:
+    """What text stands for in a field of this type, before pydantic reads it.
+
+    "none" is None where `annotation` is a union with None. Commas part the items of a tuple; the
+    empty text is the empty tuple, so that ", church" has the empty item and "church".
+    """
+    if not isinstance(value, str):
+        return value
+    if get_origin(annotation) is tuple:
+        return [item.strip() for item in value.split(",")] if value.strip() else []
     optional = type(None) in get_args(annotation)
     return None if optional and value in ("none", "None") else value
 
 
 def _type_name(annotation: Any) -> str:
-    """What a user would call it: "int", "int | None", "frozen | current" for a choice."""
+    """What a user would call it: "int", "int | None", "frozen | current", "list of str"."""
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is tuple:
+        return f"list of {_type_name(get_args(annotation)[0])}"
     text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
     return text or str(annotation).replace("typing.", "")

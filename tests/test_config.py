@@ -64,6 +64,35 @@ def test_an_optional_setting_can_be_put_back_to_none() -> None:
     assert resolve(GROUPS, layers, OWNER)[1] == Search(cap=None)
 
 
+class Lists(Settings):
+    keep: tuple[str, ...] = Field((), description="words")
+    sizes: tuple[int, ...] = Field((1,), description="numbers")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("church, garbage truck", ("church", "garbage truck")),
+        ("church", ("church",)),
+        ("", ()),
+        (" ", ()),
+        (",church", ("", "church")),
+        (["church", "a, b"], ("church", "a, b")),
+    ],
+)
+def test_commas_part_the_items_of_a_list(text: object, words: tuple[str, ...]) -> None:
+    (lists,) = resolve((Lists,), [{"keep": text}], OWNER)
+    assert lists == Lists(keep=words)
+    assert resolve((Lists,), [flatten([lists])], OWNER) == (lists,)
+
+
+def test_items_of_a_list_have_its_type() -> None:
+    assert resolve((Lists,), [{"sizes": "1, 20"}], OWNER) == (Lists(sizes=(1, 20)),)
+    with pytest.raises(ConfigError, match=r"sizes\.1='few' of method 'gumbel' is not valid"):
+        resolve((Lists,), [{"sizes": "1, few"}], OWNER)
+    assert [field.type for field in describe((Lists,))] == ["list of str", "list of int"]
+
+
 def test_dashes_are_read_as_underscores() -> None:
     class Dashed(Settings):
         pi_lr: float = 0.01

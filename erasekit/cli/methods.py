@@ -86,7 +86,7 @@ def _settings(method: MethodDescriptor, registry: Registry, model: str) -> list[
         {
             "name": field.name,
             "type": field.type,
-            "default": field.default,
+            "default": list(field.default) if isinstance(field.default, tuple) else field.default,
             "model_default": on_model[field.name],
             "group": field.group,
             "help": field.help,
@@ -96,4 +96,6 @@ def _settings(method: MethodDescriptor, registry: Registry, model: str) -> list[
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return "" if value is None else str(value)

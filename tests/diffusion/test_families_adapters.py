@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -20,6 +21,7 @@ from erasekit.errors import ConceptError, ModelError, UnknownNameError
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.registry import Registry
+from erasekit.testing.tiny import build_tokenizer
 
 Loaded = Callable[[str], LoadedModel]
 LONG = "a photo of a garbage truck on the road " * 4
@@ -69,6 +71,47 @@ def test_zero_terminal_snr_gives_finite_noise(loaded: Loaded) -> None:
     )
     v, zt = torch.randn(2, 1, 4, 8, 8)
     assert torch.allclose(model.family.to_noise(v, zt, torch.tensor([999])), zt, atol=1e-4)
+
+
+PROMPTS = {"": 0, "church": 1, "garbage truck": 2, "a photo of a bus": 5}
+"""Each with the place of its last content token; of the empty prompt, of the begin of text."""
+
+
+def test_the_last_content_token_stands_before_the_end_of_text(family_model: LoadedModel) -> None:
+    family = family_model.family
+    width = family_model.unet.config.cross_attention_dim
+    tokens = family.token_embeds(list(PROMPTS))
+    assert tokens.shape == (len(PROMPTS), family.max_tokens, width)
+    found = family.last_token_embeds(list(PROMPTS))
+    for i, (prompt, place) in enumerate(PROMPTS.items()):
+        plain = family_model.pipeline.encode_prompt(
+            prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+        )[0]
+        assert torch.equal(tokens[i], plain[0])
+        assert torch.equal(found[i], plain[0, place])
+
+
+def test_the_last_token_of_a_prompt_that_is_cut_is_the_last_one_left(loaded: Loaded) -> None:
+    family = loaded("sd1").family
+    family.truncate = True
+    found = family.last_token_embeds([LONG])
+    assert torch.equal(found, family.token_embeds([LONG])[:, family.max_tokens - 2])
+
+
+def test_each_encoder_of_two_has_its_own_last_token(loaded: Loaded, tmp_path: Path) -> None:
+    """With a tokenizer of its own that knows letters alone, "bus" ends one and three rows in."""
+    model = loaded("sdxl")
+    whole = build_tokenizer(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    model.pipeline.tokenizer_2 = type(whole)(
+        str(tmp_path / "vocab.json"),
+        str(tmp_path / "merges.txt"),
+        model_max_length=whole.model_max_length,
+    )
+    tokens, found = model.family.token_embeds(["bus"]), model.family.last_token_embeds(["bus"])
+    first = model.pipeline.text_encoder.config.hidden_size
+    assert torch.equal(found[0, :first], tokens[0, 1, :first])
+    assert torch.equal(found[0, first:], tokens[0, 3, first:])
 
 
 @pytest.mark.parametrize(("size", "width"), [(24, 40), (40, 40), (41, 40), (100, 16)])

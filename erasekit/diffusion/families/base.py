@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from erasekit.diffusion.families.text import BATCH, rows_before_end
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.running import Runner
 from erasekit.errors import ConceptError, ModelError
@@ -147,6 +148,31 @@ class FamilyAdapter(ABC):
         for prompt in prompts:
             self.check_prompt(prompt)
         return self._embed(prompts)
+
+    @torch.no_grad()
+    def token_embeds(self, prompts: Sequence[str]) -> Tensor:
+        """The rows of `embed_prompts` that keys and values of cross-attention read, [B, L, D].
+
+        Raises:
+            ConceptError: as `embed_prompts`.
+        """
+        return self.embed_prompts(prompts)[:, : self.max_tokens]
+
+    @torch.no_grad()
+    def last_token_embeds(self, prompts: Sequence[str]) -> Tensor:
+        """The row of each prompt's last content token, right before the end of text, [B, D].
+
+        The empty prompt has no content; the row before its end is that of the begin of text.
+
+        Raises:
+            ConceptError: as `embed_prompts`.
+        """
+        parts = [prompts[i : i + BATCH] for i in range(0, len(prompts), BATCH)]
+        return torch.cat([self._last_rows(self.token_embeds(part), part) for part in parts])
+
+    def _last_rows(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Of rows [B, L, D], those of the last content tokens, [B, D]."""
+        return rows_before_end(tokens, [self.token_count(prompt) for prompt in prompts])
 
     @torch.no_grad()
     def unconditional_embeds(self) -> Tensor:

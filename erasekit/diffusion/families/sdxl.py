@@ -12,6 +12,7 @@ from erasekit.diffusion.families.base import FamilyAdapter
 from erasekit.diffusion.families.text import (
     encoded,
     pack_pooled,
+    rows_before_end,
     token_count,
     token_limit,
     unpack_pooled,
@@ -63,6 +64,16 @@ class StableDiffusionXL(FamilyAdapter):
             dim=-1,
         )
         return pack_pooled(tokens, pooled).to(self.device, self.dtype)
+
+    def _last_rows(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As in the base; each encoder's part of the row is at its own tokenizer's place."""
+        parts, start = [], 0
+        for tokenizer, encoder in self._pairs():
+            counts = [token_count(tokenizer, prompt) for prompt in prompts]
+            width = encoder.config.hidden_size
+            parts.append(rows_before_end(tokens[..., start : start + width], counts))
+            start += width
+        return torch.cat(parts, dim=-1)
 
     def _outputs(self, prompts: Sequence[str]) -> list[Iterator[Any]]:
         return [encoded(*pair, prompts, output_hidden_states=True) for pair in self._pairs()]

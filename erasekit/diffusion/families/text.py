@@ -44,6 +44,17 @@ def encoded(
         yield text_encoder(tokens.input_ids.to(text_encoder.device), **options)
 
 
+def rows_before_end(tokens: Tensor, counts: Sequence[int]) -> Tensor:
+    """Rows right before the end of text, [B, D].
+
+    Args:
+        tokens: token embeddings, [B, L, D].
+        counts: tokens of each prompt, begin and end of text included; above L it was cut to L.
+    """
+    rows = torch.tensor([min(count, tokens.shape[1]) - 2 for count in counts])
+    return tokens[torch.arange(len(rows)), rows]
+
+
 def pack_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
     """Append pooled vectors [B, P] to token embeddings [B, L, D] as further rows: [B, L + R, D].
 

@@ -1,0 +1,1 @@
+"""Reliable and Efficient Concept Erasure (Gong et al., ECCV 2024)."""

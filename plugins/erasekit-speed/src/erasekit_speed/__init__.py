@@ -1,0 +1,1 @@
+"""SPEED (Li et al., 2025): null-space constrained closed form."""

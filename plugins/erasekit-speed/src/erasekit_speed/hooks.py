@@ -1,0 +1,19 @@
+"""What this plugin registers. Imports no torch: erasekit reads it for every command."""
+
+from __future__ import annotations
+
+from erasekit.plugin.descriptors import MethodDescriptor
+from erasekit.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def erasekit_register_methods() -> list[MethodDescriptor]:
+    return [
+        MethodDescriptor(
+            "speed",
+            "map concepts to their guides in the null space of kept concepts, in closed form",
+            "erasekit_speed.speed:NullSpaceErasure",
+            "Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion "
+            "Models, 2025",
+        ),
+    ]

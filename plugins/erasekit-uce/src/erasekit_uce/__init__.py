@@ -1,0 +1,1 @@
+"""Unified Concept Editing (Gandikota et al., WACV 2024)."""

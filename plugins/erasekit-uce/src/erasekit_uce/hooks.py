@@ -1,0 +1,18 @@
+"""What this plugin registers. Imports no torch: erasekit reads it for every command."""
+
+from __future__ import annotations
+
+from erasekit.plugin.descriptors import MethodDescriptor
+from erasekit.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def erasekit_register_methods() -> list[MethodDescriptor]:
+    return [
+        MethodDescriptor(
+            "uce",
+            "map concepts to their guides in keys and values of cross-attention, in closed form",
+            "erasekit_uce.uce:UnifiedConceptEditing",
+            "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024",
+        ),
+    ]
