@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
 from erasekit.diffusion.defaults import PUBLISHED
+from erasekit.diffusion.running import rows_at_once
 from erasekit.errors import ConfigError
 from erasekit.methods.gradient import GradientConfig
 from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, plan_memory
@@ -136,6 +137,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
         row=shape.row,
         passing_row=shape.passing_row,
         rows=2 * PUBLISHED["*"]["batch_size"],
+        rows_at_once=rows_at_once(shape.latents, shape.latents),
         pool=3 * 4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
         stored_half=size == 2,
         gpu=True,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from erasekit.cli.bench_runs import open_store
-from erasekit.cli.context import JSON_OPTION, registry_of
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    LoadedAs,
+    registry_of,
+)
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, progress, stdout, table
 from erasekit.errors import ConfigError
@@ -20,12 +28,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from erasekit.bench.differences import Difference, Differences
+    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.edits import Edit
     from erasekit.plugin.registry import Registry
     from erasekit.records import Estimate, Record
 
 IMAGES = 4
 SHOWN = 10
 """Concepts shown per method and erased set; all are in the JSON."""
+FOR_ERASURES = ("images_per_concept", "scorer", "model", "revision", "device", "dtype")
+"""Options that say how erasures are measured."""
 
 
 def register(app: typer.Typer) -> None:
@@ -48,22 +60,29 @@ def compare(
             "local-dir:FOLDER [default: the model's]."
         ),
     ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
+    revision: Annotated[str | None, REVISION_OPTION] = None,
+    device: Annotated[str, DEVICE_OPTION] = "auto",
+    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Show what differs between two runs, B - A, with intervals from the images of both.
 
     Of two benches the latest sweep of each is held against the other, method by method, from
-    what is on disk. Two erasures are drawn and scored first, at the same noises. Runs that were
-    not measured alike are refused.
+    what is on disk; they take no other option than --json. Two erasures are drawn and scored
+    first, at the same noises, with the model they were made from. Runs that were not measured
+    alike are refused.
     """
     from erasekit.bench.differences import compare_benches, compare_pairs, differences_json
+    from erasekit.bench.run_folders import check_same_erasure
     from erasekit.bench.store import MARKER
+    from erasekit.edits import load_edit
 
     benches = [(path / MARKER).is_file() for path in (run_a, run_b)]
     if all(benches):
-        if images_per_concept is not None or scorer is not None:
+        if unused := [name for name in FOR_ERASURES if _given(context, name)]:
             raise ConfigError(
-                "--images-per-concept and --scorer are for erasures; a bench has its images and "
+                f"--{unused[0].replace('_', '-')} is for erasures; a bench has its images and "
                 "scores already."
             )
         names = (str(run_a), str(run_b))
@@ -72,7 +91,11 @@ def compare(
         other = run_b if benches[0] else run_a
         raise ConfigError(f"{str(other)!r} is no bench and the other is; name two of a sort.")
     else:
-        pairs = _measured(run_a, run_b, registry_of(context), images_per_concept, scorer)
+        a, b = load_edit(run_a), load_edit(run_b)
+        check_same_erasure(a, b)
+        registry, name = registry_of(context), chosen_model(model, a, revision)
+        with opened(name, registry, device=device, dtype=dtype) as loaded:
+            pairs = _measured(loaded, a, b, registry, images_per_concept, scorer)
         found = compare_pairs([pairs])
     if as_json:
         print_json({"a": str(run_a), "b": str(run_b), **differences_json(found)})
@@ -86,19 +109,19 @@ def _records(folder: Path) -> Sequence[Record]:
     return store.records_of(store.manifests()[-1])
 
 
+def _given(context: typer.Context, option: str) -> bool:
+    """Whether the user typed it."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _measured(
-    run_a: Path, run_b: Path, registry: Registry, images: int | None, scorer: str | None
+    model: LoadedModel, a: Edit, b: Edit, registry: Registry, images: int | None, scorer: str | None
 ) -> list[tuple[Record, Record]]:
-    from erasekit.bench.run_folders import check_same_erasure, measure_pair
-    from erasekit.edits import load_edit
+    from erasekit.bench.run_folders import measure_pair
     from erasekit.metrics.loading import load_scorer
 
-    a, b = load_edit(run_a), load_edit(run_b)
-    check_same_erasure(a, b)
-    with (
-        opened(chosen_model(None, a), registry) as model,
-        progress("Drawing, before and after each") as bar,
-    ):
+    with progress("Drawing, before and after each") as bar:
         return measure_pair(
             model,
             a,

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP
+from erasekit.cli.context import (
+    DEVICE_OPTION,
+    DTYPE_OPTION,
+    JSON_OPTION,
+    MODEL_HELP,
+    REVISION_OPTION,
+    LoadedAs,
+)
 from erasekit.cli.loading import chosen_model
-from erasekit.cli.observing import checked_place, counting, opened_bench
+from erasekit.cli.observing import Loading, checked_place, counting, opened_bench
 from erasekit.cli.output import progress
 from erasekit.config import parse_assignments
 
@@ -35,6 +42,9 @@ ImagesOption = Annotated[
     ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)]
+RevisionOption = Annotated[str | None, REVISION_OPTION]
+DeviceOption = Annotated[str, DEVICE_OPTION]
+DtypeOption = Annotated[LoadedAs, DTYPE_OPTION]
 ScorerOption = Annotated[
     str | None,
     typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
@@ -88,6 +98,9 @@ def impact(
     seeds: SeedsOption = None,
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
     assignments: SetOption = None,
@@ -109,8 +122,9 @@ def impact(
     check_sets(erase)
     settings = parse_assignments(assignments or [])
     place = checked_place("impact", "-".join(erase), output, store)
+    loading = Loading(chosen_model(model, revision=revision), device, dtype)
     with opened_bench(
-        context, suite, seeds, images_per_concept, model, scorer, sampling_steps
+        context, suite, seeds, images_per_concept, loading, scorer, sampling_steps
     ) as b:
         b.registry.method(method)
         erasures = tuple(parse_case(text, b.model) for text in erase)
@@ -147,6 +161,9 @@ def preserve(
     seeds: SeedsOption = None,
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
     assignments: SetOption = None,
@@ -174,8 +191,9 @@ def preserve(
     sets = kept_sets(keep)
     settings = parse_assignments(assignments or [])
     place = checked_place("preserve", "-".join([erase, *keep]), output, store)
+    loading = Loading(chosen_model(model, revision=revision), device, dtype)
     with opened_bench(
-        context, suite, seeds, images_per_concept, model, scorer, sampling_steps
+        context, suite, seeds, images_per_concept, loading, scorer, sampling_steps
     ) as b:
         erasure = parse_case(erase, b.model)
         similarities = similarities_to(b.model, erasure, sets)
@@ -221,6 +239,9 @@ def spectrum(
     suite: SuiteOption = "icons-mini",
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
     output: OutputOption = None,
@@ -241,8 +262,10 @@ def spectrum(
 
     found = load_edit(edit)
     place = checked_place("spectrum", "-".join(found.info["concepts"]), output, store)
-    named = chosen_model(model, found)
-    with opened_bench(context, suite, None, images_per_concept, named, scorer, sampling_steps) as b:
+    loading = Loading(chosen_model(model, found, revision), device, dtype)
+    with opened_bench(
+        context, suite, None, images_per_concept, loading, scorer, sampling_steps
+    ) as b:
         chosen = spectrum_words(b.model, found, b.registry, words, neutral or NEUTRAL)
         with progress("Measuring words", len(chosen.all)) as bar:
             result = measure(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from erasekit.cli.context import registry_of
-from erasekit.cli.loading import chosen_model, opened
+from erasekit.cli.context import LoadedAs, registry_of
+from erasekit.cli.loading import opened
 from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
 from erasekit.concepts import slug
 from erasekit.errors import OutputError
@@ -39,6 +39,15 @@ TITLES = {
     "spectrum": "Where neutral concepts lie in the sensitivity spectrum",
     "preserve": "What keeping different concepts saves",
 }
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model, where, and in which precision. See `opened`."""
+
+    name: str
+    device: str
+    dtype: LoadedAs
 
 
 @dataclass
@@ -96,14 +105,14 @@ def opened_bench(
     suite: str,
     seeds: int | None,
     images: int | None,
-    model: str | None,
+    loading: Loading,
     scorer: str | None,
     sampling_steps: int | None,
 ) -> Iterator[Bench]:
     """The model, the suite at the scale asked for, and the scorer.
 
     Raises:
-        ConfigError: a number that is not positive.
+        ConfigError: a number that is not positive, or a device that is not there.
         ModelError: the model or the scorer can't be had.
         UnknownNameError: an unknown suite, model or scorer.
     """
@@ -112,7 +121,7 @@ def opened_bench(
 
     registry = registry_of(context)
     described = registry.suite(suite)
-    with opened(chosen_model(model), registry) as loaded:
+    with opened(loading.name, registry, device=loading.device, dtype=loading.dtype) as loaded:
         scaled = build_suite(described, loaded.descriptor).scaled(
             images_per_concept=images,
             images_per_erased=images,

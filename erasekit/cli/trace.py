@@ -65,15 +65,15 @@ def trace(
     edit = load_edit(run)
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
     folder = output or run
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    plot = folder / PLOT
-    plotted = plot_history(edit.history, plot, title)
     strip = None
     if pictures:
         name = chosen_model(model, edit, revision)
         with opened(name, registry_of(context), device=device, dtype=dtype) as loaded:
             strip = _draw_strip(edit, run, folder / STRIP, loaded, pictures, seed)
+    plot = folder / PLOT
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    plotted = plot_history(edit.history, plot, title)
     uses = top_uses(adversary_uses(edit.history), WORDS)
     if as_json:
         print_json(

@@ -1,5 +1,8 @@
 """How a UNet pass is carried out: in which precision, in how many parts, by which processes.
 
+A pass without gradient (trajectories, images, scorings) may have many rows, and nothing but speed
+hangs on how many are run at once; so its memory is bounded here for all of them.
+
 `FamilyAdapter.predict_output` hands each pass to its `runner`. So trajectories, the erase and
 keep rows of a step, ascents and scorings all follow suit, and no method need know.
 
@@ -26,11 +29,28 @@ from erasekit.diffusion.processes import Processes
 UNetPass = Callable[[Tensor, Tensor, Tensor], Tensor]
 """latents, timesteps, prompt_embeds -> output; see `FamilyAdapter.predict_output`."""
 
+POSITIONS_AT_ONCE = 1 << 15
+"""Positions of latents, rows x height x width, that a pass without gradient runs at once."""
 _SCALINGS = 12
 
 
+def rows_at_once(*size: int, parts: int = 1) -> int:
+    """Rows of latents, each of height and width `size`, that a pass without gradient runs at once.
+
+    8 of Stable Diffusion's 64x64, 2 of SDXL's 128x128. Fewer where a batch is to be run in
+    `parts`; at least one.
+    """
+    return max(1, POSITIONS_AT_ONCE // math.prod(size) // parts)
+
+
+def _even(start: int, count: int, parts: int) -> list[slice]:
+    """`count` rows from `start` on in `parts` slices that differ by one row at most."""
+    bounds = [start + count * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+
+
 class Runner:
-    """Carries passes out as they are."""
+    """Carries passes out as they are; without gradient, `rows_at_once`."""
 
     dtype: torch.dtype | None = None
     """What latents and embeddings are in outside the UNet; None: what the UNet's weights are."""
@@ -39,7 +59,11 @@ class Runner:
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
     ) -> Tensor:
         """The output of `run` for all rows, [B, C, h, w]."""
-        return run(latents, timesteps, prompt_embeds)
+        rows, most = len(latents), rows_at_once(*latents.shape[2:])
+        if torch.is_grad_enabled() or rows <= most:
+            return run(latents, timesteps, prompt_embeds)
+        parts = _even(0, rows, -(-rows // most))
+        return torch.cat([run(latents[p], timesteps[p], prompt_embeds[p]) for p in parts])
 
 
 @dataclass
@@ -52,7 +76,8 @@ class SharedRunner(Runner):
         processes: who shares the rows.
         autocast: the precision that the UNet computes in; None is that of its weights.
         parts: parts that a pass is run in, one after another, so that the memory of one part is
-            enough. A part with a gradient is run once more in the backward pass.
+            enough. A part with a gradient is run once more in the backward pass. A pass without
+            gradient is run in more parts where `rows_at_once` asks for them.
         replay: the pass has to be run again in the backward pass (gradient checkpointing), which
             must find the weights that it had.
     """
@@ -75,13 +100,13 @@ class SharedRunner(Runner):
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
     ) -> Tensor:
         alone = self.processes.count == 1 and self.parts == 1
+        few = len(latents) <= rows_at_once(*latents.shape[2:])
         parameters = self.installed()
         wanted = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (latents, prompt_embeds, *parameters)
         )
-        if alone and not (
-            wanted and (self.replay or self.autocast == torch.float16)
-        ):  # nothing to arrange
+        arranged = self.replay or self.autocast == torch.float16 if wanted else not few
+        if alone and not arranged:
             return self.run(run, latents, timesteps, prompt_embeds)
         job = _Job(self, run)
         if not wanted:
@@ -131,20 +156,25 @@ class _Job:
     pass_: UNetPass
     graphs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
-    def slices(self, rows: int) -> list[slice]:
-        """The rows of each part of this process, at least one row each."""
+    def slices(self, rows: int, most: int = 0) -> list[slice]:
+        """The rows of each part of this process, at least one row each.
+
+        Args:
+            rows: of all processes.
+            most: of a part; 0 is no limit.
+        """
         own = self.runner.processes.own(rows)
         count = own.stop - own.start
         parts = max(1, min(self.runner.parts, count))
-        bounds = [own.start + count * i // parts for i in range(parts + 1)]
-        return [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+        return _even(own.start, count, max(parts, -(-count // most) if most else 0))
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor, *, graph: bool
     ) -> Tensor:
         """All rows' output, [B, C, h, w]; with `graph`, one part keeps what backward needs."""
         rows = len(latents)
-        slices = self.slices(rows)
+        most = 0 if graph else rows_at_once(*latents.shape[2:], parts=self.runner.parts)
+        slices = self.slices(rows, most)
         keep = graph and len(slices) == 1
         outputs = []
         for part in slices:

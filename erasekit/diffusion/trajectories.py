@@ -85,7 +85,8 @@ class FrozenTrajectories(LatentSource):
         per_prompt: trajectories per prompt N; prompts share their N starting noises.
         seed: decides the starting noises, so a trajectory does not depend on which others are
             sampled.
-        batch_size: trajectories sampled at once.
+        batch_size: trajectories sampled together; the runner bounds how many of their rows are
+            in the UNet at once.
         frozen: the original weights, swapped in while sampling.
         on_sampled: called with the number of trajectories just sampled.
         mapped: keep them in a temporary file that is mapped into memory, not on the device.

@@ -4,14 +4,15 @@ The arithmetic, in bytes, with P trained parameters and a batch of r rows in m p
 
     always       UNet as stored  +  VAE and text encoders (unless offloaded)  +  4 P (frozen copy)
                  + kept trajectories  +  0.75 GiB for libraries
-    preparing    always + ceil(f / m) x passing row
+    preparing    always + min(ceil(f / m), b / m) x passing row
     training     always + 4 P (gradient) + 8 P (Adam's moments; 2 P in 8 bits) + ceil(r / m) x row
 
 A *row* is what the backward pass of one sample keeps, measured on this UNet; with checkpointing it
 is a *passing row*: the inputs of all blocks and what one block keeps. Both are halved in bf16 and
 fp16. A UNet stored in half precision has 2 P more, for the master copy. f are the rows of
-trajectories that are sampled at once. The larger sum counts. It is an estimate: allocators and
-libraries add to it.
+trajectories that are sampled together, b those that a pass without gradient runs at once, whatever
+it is for (`rows_at_once`). The larger sum counts. It is an estimate: allocators and libraries add
+to it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.running import rows_at_once
 from erasekit.errors import ConfigError
 
 GIB = 1 << 30
 LIBRARIES = 3 * GIB // 4
 SAMPLED_ROWS = 64
-"""Rows of 32 trajectories that are sampled at once, with and without the prompt."""
+"""Rows of 32 trajectories that are sampled together, with and without the prompt."""
 _CHECKPOINTED = ("ResnetBlock2D", "BasicTransformerBlock")
 """What diffusers' UNets checkpoint."""
 
@@ -46,7 +48,8 @@ class MemoryNeeds:
         row: kept for the backward pass of one row.
         passing_row: the same with checkpointing; also a pass without gradient, at most.
         rows: rows of a batch with gradient, of this process.
-        sampled_rows: rows of a pass without gradient, of this process.
+        sampled_rows: rows of trajectories that are sampled together, of this process.
+        rows_at_once: of them, at most, that are run at once.
         pool: trajectories that are kept in memory.
         stored_half: whether the UNet is stored in bf16 or fp16.
         gpu: whether the memory is a GPU's.
@@ -59,6 +62,7 @@ class MemoryNeeds:
     passing_row: int
     rows: int
     sampled_rows: int = SAMPLED_ROWS
+    rows_at_once: int = SAMPLED_ROWS
     pool: int = 0
     stored_half: bool = False
     gpu: bool = False
@@ -93,7 +97,8 @@ def estimate(needs: MemoryNeeds, settings: Mapping[str, Any]) -> int:
     idle = 0 if settings["offload"] and needs.gpu else needs.idle
     copies = 6 if needs.stored_half else 4
     always = needs.unet + idle + copies * needs.trained + needs.pool + LIBRARIES
-    preparing = -(-needs.sampled_rows // parts) * needs.passing_row // half
+    passing = min(-(-needs.sampled_rows // parts), max(1, needs.rows_at_once // parts))
+    preparing = passing * needs.passing_row // half
     training = (4 + moments) * needs.trained + -(-needs.rows // parts) * row // half
     return always + max(preparing, training)
 
@@ -129,7 +134,7 @@ def plan_memory(
         measures.append(("offload", True, "VAE and text encoders on the CPU"))
     measures.append(("gradient_checkpointing", True, "gradient checkpointing"))
     parts = 2
-    while parts < 2 * max(needs.rows, needs.sampled_rows):
+    while parts < 2 * max(needs.rows, min(needs.sampled_rows, needs.rows_at_once)):
         measures.append(("accumulate", parts, f"batches in {parts} parts"))
         parts *= 2
     if eight_bit:
@@ -206,6 +211,7 @@ def memory_needs(
         passing_row=passing,
         rows=-(-2 * int(settings.get("batch_size") or 1) // processes),
         sampled_rows=-(-sampled // processes),
+        rows_at_once=rows_at_once(height, width),
         pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),
         stored_half=stored_half,
         gpu=family.device.type != "cpu",

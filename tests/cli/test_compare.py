@@ -87,7 +87,8 @@ def test_what_is_no_pair_is_refused_in_one_sentence(
         ((church, "nowhere"), "nowhere"),
         (("store", church), "is no bench and the other is"),
         (("store", "old"), "No sweep is listed in 'old'"),
-        (("store", "store", "--images-per-concept", "3"), "are for erasures"),
+        (("store", "store", "--images-per-concept", "3"), "--images-per-concept is for erasures"),
+        (("store", "store", "--dtype", "fp32"), "--dtype is for erasures"),
     ):
         done = run("compare", *arguments)
         assert done.code == 2

@@ -15,11 +15,20 @@ from PIL import Image
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.errors import ModelError
 from erasekit.plugin.registry import Registry
+from tests.tiny_clip import tiny_scorer_folder
+
+__all__ = ["tiny_scorer_folder"]
 
 Run = Callable[..., Any]
 
+OBSERVATIONS = ("observe impact", "observe preserve", "observe spectrum")
+IMPACT = ("--erase", "church", "--erase", "bus")
+PRESERVE = ("--erase", "church", "--keep", "road", "--keep", "banana")
 
-@pytest.mark.parametrize("command", ["erase", "generate", "trace", "bench", "export"])
+
+@pytest.mark.parametrize(
+    "command", ["erase", "generate", "trace", "bench", "export", "compare", *OBSERVATIONS]
+)
 def test_a_device_that_is_not_there_is_one_sentence(
     run: Run, make_run: Callable[..., Path], tiny_folder: Path, tmp_path: Path, command: str
 ) -> None:
@@ -29,8 +38,12 @@ def test_a_device_that_is_not_there_is_one_sentence(
         "trace": (make_run("random", "garbage truck"), "-o", tmp_path),
         "bench": ("--model", tiny_folder, "-o", tmp_path / "new"),
         "export": (make_run("l2", "church"), "-o", tmp_path / "new"),
+        "compare": (make_run("none", "church"), make_run("l2", "church")),
+        "observe impact": (*IMPACT, "--model", tiny_folder, "-o", tmp_path / "new"),
+        "observe preserve": (*PRESERVE, "--model", tiny_folder, "-o", tmp_path / "new"),
+        "observe spectrum": ("--edit", make_run("none", "church"), "-o", tmp_path / "new"),
     }[command]
-    result = run(command, *arguments, "--device", "tpu")
+    result = run(*command.split(), *arguments, "--device", "tpu")
     assert result.code == 2
     assert "Unknown device 'tpu'; use auto, cpu, cuda, mps." in result.err
     assert not (tmp_path / "new").exists()
@@ -81,9 +94,66 @@ def test_a_revision_is_part_of_the_name() -> None:
         chosen_model("acme/model@v1", revision="v2")
 
 
-@pytest.mark.parametrize("command", ["erase", "generate", "bench"])
-def test_commands_take_a_revision(run: Run, tmp_path: Path, command: str) -> None:
-    first = {"erase": ("-c", "bus"), "generate": ("-p", "bus"), "bench": ()}[command]
-    result = run(command, *first, "-m", "acme/nothing", "--revision", "v1", "-o", tmp_path / "new")
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("erase", ("-c", "bus")),
+        ("generate", ("-p", "bus")),
+        ("bench", ()),
+        ("observe impact", IMPACT),
+        ("observe preserve", PRESERVE),
+    ],
+)
+def test_commands_take_a_revision(
+    run: Run, tmp_path: Path, command: str, first: tuple[str, ...]
+) -> None:
+    named = ("-m", "acme/nothing", "--revision", "v1", "-o", tmp_path / "new")
+    result = run(*command.split(), *first, *named)
     assert result.code == 2
     assert "'acme/nothing@v1' is not in the local cache" in result.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_commands_on_runs_take_a_model_and_a_revision(
+    run: Run, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = make_run("none", "church"), make_run("l2", "church")
+    for command in (
+        ("compare", a, b),
+        ("trace", make_run("random", "garbage truck"), "-o", tmp_path / "new"),
+        ("observe", "spectrum", "--edit", a, "-o", tmp_path / "new"),
+        ("generate", "-p", "bus", "--edit", a, "-o", tmp_path / "new"),
+    ):
+        result = run(*command, "--model", "acme/nothing", "--revision", "v1")
+        assert result.code == 2
+        assert "'acme/nothing@v1' is not in the local cache" in result.err
+
+
+def test_two_erasures_are_compared_in_the_precision_asked_for(
+    run: Run, make_run: Callable[..., Path], tiny_scorer_folder: Path
+) -> None:
+    runs = (make_run("none", "church"), make_run("l2", "church"))
+    common = ("--images-per-concept", 1, "--scorer", f"local-dir:{tiny_scorer_folder}", "--json")
+    deltas = []
+    for dtype in ("fp32", "fp16"):
+        result = run("compare", *runs, *common, "--dtype", dtype)
+        assert result.code == 0, result.err
+        (one,) = result.json["differing"]
+        deltas.append(one["delta"])
+    assert deltas[0] != deltas[1]
+    assert deltas[0] == pytest.approx(deltas[1], abs=1)
+
+
+def test_an_observation_says_in_which_precision_it_was_drawn(
+    run: Run, tmp_path: Path, make_run: Callable[..., Path], tiny_scorer_folder: Path
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("bus\ncar\nroad\n", encoding="utf-8")
+    result = run(
+        *("observe", "spectrum", "--edit", make_run("none", "church"), "--words", words),
+        *("--probes", 1, "--sample", 2, "--images-per-concept", 2, "--sampling-steps", 2),
+        *("--scorer", f"local-dir:{tiny_scorer_folder}", "-o", tmp_path / "new"),
+        *("--device", "cpu", "--dtype", "fp16", "--json"),
+    )
+    assert result.code == 0, result.err
+    assert result.json["how"]["generation"]["dtype"] == "torch.float16"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.diffusion.families import FamilyAdapter, adapter_for
+from erasekit.diffusion.families import FamilyAdapter, adapter_for, base
 from erasekit.diffusion.families.sd1 import StableDiffusion1
 from erasekit.diffusion.families.text import pack_pooled, pooled_rows, unpack_pooled
 from erasekit.diffusion.loading import LoadedModel, hash_weights, load_model, wrap_pipeline
@@ -197,6 +197,21 @@ def test_a_vae_that_overflows_in_fp16_decodes_in_float32(family_folders: Any) ->
     assert images.dtype == np.uint8
     assert vae.dtype == torch.float16
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
+
+
+def test_the_vae_decodes_few_large_pictures_at_once(loaded: Loaded, monkeypatch: Any) -> None:
+    model = loaded("sd1")
+    latents = initial_noise(model.family, range(5))
+    expected = model.family.decode(latents).astype(int)
+    monkeypatch.setattr(base, "DECODED_AT_ONCE", 2 * 16 * 16)
+    seen = []
+    hook = model.pipeline.vae.decoder.register_forward_pre_hook(
+        lambda _, inputs: seen.append(len(inputs[0]))
+    )
+    found = model.family.decode(latents)
+    hook.remove()
+    assert seen == [2, 2, 1]
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_what_is_no_number_is_no_picture(loaded: Loaded) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from torch import Tensor
 
+import erasekit.diffusion.running
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.processes import Processes
-from erasekit.diffusion.running import Runner, SharedRunner
+from erasekit.diffusion.running import Runner, SharedRunner, rows_at_once
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.testing import tiny_model
@@ -192,3 +193,53 @@ def test_shares_are_even_and_cover_all_rows(rows: int) -> None:
     shares = everyone[0].share(rows)
     assert max(shares) - min(shares) <= 1
     assert shares == [own.stop - own.start for own in owned]
+
+
+def test_rows_without_gradient_follow_from_the_size_of_latents() -> None:
+    sides = {16: 128, 64: 8, 96: 3, 128: 2, 256: 1}
+    assert {side: rows_at_once(side, side) for side in sides} == sides
+    assert rows_at_once(64, 64, parts=3) == 2
+    assert rows_at_once(128, 128, parts=64) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "most", "seen"),
+    [
+        (None, 2, [1, 2, 2]),
+        ({}, 2, [1, 2, 2]),
+        ({}, ROWS, [ROWS]),
+        ({"parts": 2}, 2, [1] * ROWS),
+        ({"parts": 2}, 2 * ROWS, [2, 3]),
+        ({"autocast": torch.float16}, 2, [1, 2, 2]),
+    ],
+)
+def test_a_pass_without_gradient_has_a_bound_on_rows_and_the_output_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object] | None,
+    most: int,
+    seen: list[int],
+) -> None:
+    def output(positions: int) -> tuple[Tensor, list[int]]:
+        monkeypatch.setattr(erasekit.diffusion.running, "POSITIONS_AT_ONCE", positions)
+        model = tiny_model()
+        rows: list[int] = []
+        model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+        context = nullcontext() if options is None else running(model, **options)
+        with context, torch.no_grad():
+            found = model.family.predict_noise(*inputs(model))
+        assert model.passes.forward == ROWS
+        return found, rows
+
+    found, rows = output(most * 8 * 8)
+    expected, whole = output(1 << 15)
+    assert rows == seen
+    assert len(whole) == (2 if options and "parts" in options else 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_with_gradient_is_never_cut_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part with a gradient is run twice, which nobody pays for without asking."""
+    expected = gradients(tiny_model())
+    monkeypatch.setattr(erasekit.diffusion.running, "POSITIONS_AT_ONCE", 1)
+    found = gradients(tiny_model())
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
+import erasekit.diffusion.running
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import (
@@ -126,6 +127,26 @@ def test_a_trajectory_depends_on_its_seed_alone(tiny_model, frozen) -> None:
     torch.testing.assert_close(a.noise_pred, b.noise_pred, rtol=1e-4, atol=1e-5)
     _, other = everything(make(tiny_model, frozen, seed=SEED + 1))
     assert (other.latents - a.latents).abs().max() > 0.1
+
+
+def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(
+    tiny_model, frozen, monkeypatch
+) -> None:
+    """Of 6 trajectories together, 12 rows, two are in the UNet at once; large models need it."""
+    expected = everything(make(tiny_model, frozen))[1]
+    monkeypatch.setattr(erasekit.diffusion.running, "POSITIONS_AT_ONCE", 2 * 8 * 8)
+    rows: list[int] = []
+    hook = tiny_model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    source = make(tiny_model, frozen)
+    source.ensure(range(len(PROMPTS)))
+    hook.remove()
+    assert rows == [2] * (len(PROMPTS) * 2 * STEPS)
+    assert source.groups().tolist() == [0] * len(PROMPTS)
+    _, found = everything(source)
+    for name in ("latents", "noise_pred", "noise_pred_uncond"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_each_trajectory_is_sampled_once(tiny_model, frozen) -> None:

@@ -49,6 +49,9 @@ def test_the_arithmetic_is_what_the_text_says() -> None:
     eight = {**parts, "optimizer": "adam8bit"}
     assert estimate(NEEDS, eight) == always + max(7 * GIB / 4, 6 * GIB / 8 + 4 * GIB / 4)
     assert estimate(NEEDS, {**PLAIN, "offload": True}) == estimate(NEEDS, PLAIN)
+    large = MemoryNeeds(**{**vars(NEEDS), "rows": 2, "rows_at_once": 8})
+    assert estimate(large, checkpointed) == always + 8 * GIB / 4  # of 32 rows
+    assert estimate(large, {**checkpointed, "accumulate": 3}) == always + 12 * GIB / 8 + GIB / 4
 
 
 def test_nothing_changes_where_there_is_enough() -> None:
@@ -142,6 +145,7 @@ def test_needs_of_a_run_are_read_from_model_and_settings() -> None:
     named = memory_needs(model.family, parameters, settings, erased=2, kept=1)
     assert named.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 + 1 * 4)
     assert named.sampled_rows == 12
+    assert named.rows_at_once == 512
     little = {**settings, "trajectory_memory": 1 / 2**20}
     assert memory_needs(model.family, parameters, little, erased=2, kept=0).pool == 2**10
 

@@ -15,8 +15,8 @@ from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.running import Runner
 from erasekit.errors import ConceptError, ModelError
 
-DECODED_AT_ONCE = 1 << 22
-"""Pixels that the VAE decodes at once; bounds its memory."""
+DECODED_AT_ONCE = 1 << 20
+"""Pixels that the VAE decodes at once, one image of 1024x1024; bounds its memory."""
 
 
 class FamilyAdapter(ABC):
