@@ -240,8 +240,9 @@ def least_squares_update(
         keys, residuals = root * keys, root * residuals
     count, width = keys.shape
     identity = torch.eye(min(count, width), dtype=keys.dtype, device=keys.device)
+    solution: Tensor
     if count < width:
-        inner: Tensor = torch.linalg.solve(keys @ keys.T + ridge * identity, keys)
-        return residuals.T @ inner
-    solution: Tensor = torch.linalg.solve(keys.T @ keys + ridge * identity, keys.T @ residuals)
+        solution = residuals.T @ torch.linalg.solve(keys @ keys.T + ridge * identity, keys)
+        return solution
+    solution = torch.linalg.solve(keys.T @ keys + ridge * identity, keys.T @ residuals)
     return solution.T
