@@ -5,6 +5,7 @@ Environments are made by `venv` and filled by pip, from package indexes alone.
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 from pathlib import Path
@@ -89,6 +90,37 @@ def plugins(session: nox.Session) -> None:
         *("--concept", "garbage truck", "--output", str(run)),
     )
     session.run("erasekit", "trace", str(run))
+
+
+@nox.session
+def results(session: nox.Session) -> None:
+    """The suite icons and all that is made of it, into benchmarks/results/icons: hours of a CPU.
+
+    `--store FOLDER` holds the records (runs/bench-icons), `--to FOLDER` the results; what else
+    follows `--` goes to `erasekit bench`. What is in the store is not computed again, so a session
+    that was interrupted goes on. `--no-venv` takes the erasekit that is installed.
+    """
+    parser = argparse.ArgumentParser("nox -s results --", allow_abbrev=False)
+    parser.add_argument("--store", type=Path, default=ROOT / "runs" / "bench-icons")
+    parser.add_argument("--to", type=Path, default=ROOT / "benchmarks" / "results" / "icons")
+    options, bench = parser.parse_known_args(session.posargs)
+    store, to = options.store.resolve(), options.to.resolve()
+    if session.virtualenv.venv_backend != "none":
+        session.install(".")
+    env = {**ONE_THREAD, "MPLBACKEND": "Agg"}
+    erasekit = ("python", "-m", "erasekit")
+    session.run(*erasekit, "bench", "--suite", "icons", "--output", str(store), *bench, env=env)
+    to.mkdir(parents=True, exist_ok=True)
+    for form, table, name in (
+        ("markdown", "methods", "methods.md"),
+        ("csv", "methods", "methods.csv"),
+        ("csv", "concepts", "concepts.csv"),
+    ):
+        what = ("--to", form, "--table", table, "--output", str(to / name), "--overwrite")
+        session.run(*erasekit, "bench", "export", str(store), *what, env=env)
+    shutil.copyfile(store / "pareto.png", to / "pareto.png")
+    session.run(*erasekit, "report", str(store), "--output", str(to / "report.html"), env=env)
+    session.run("python", "-m", "benchmarks.recompute", str(store), env=env)
 
 
 @nox.session

@@ -22,6 +22,7 @@ from erasekit.scores import (
     Role,
     Score,
     concept_scores,
+    estimate_of,
     mean,
     nan_to_null,
     number,
@@ -122,6 +123,7 @@ class Record:
             its concept space or the user named them.
         steps: training steps of the whole erasure; 0 where that was not kept.
         along: the erasure at earlier steps, in their order, where it was scored along the way.
+        sets: measures of all captions' images after the erasure together, by name.
     """
 
     cell: Cell
@@ -136,6 +138,7 @@ class Record:
     exposed: tuple[str, ...] = ()
     steps: int = 0
     along: tuple[Waypoint, ...] = ()
+    sets: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def unet_passes(self) -> int:
@@ -173,6 +176,7 @@ class Record:
                 Waypoint(w["step"], paired_concepts(w["concepts"]), w["edit"], tuple(w["sheets"]))
                 for w in data.get("along", ())
             ),
+            sets={name: estimate_of(found) for name, found in data.get("sets", {}).items()},
         )
 
 

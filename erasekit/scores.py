@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Role = Literal["erased", "held-out", "pool", "probe"]
+Role = Literal["erased", "held-out", "pool", "probe", "caption"]
 """What a concept is in an evaluation: erased, kept and never kept on purpose, kept and open to the
-method to keep on purpose, or a prompt that asks for what is erased, for further measures alone."""
+method to keep on purpose, a prompt that asks for what is erased, for further measures alone, or a
+caption of anything, for CLIP score and FID."""
 
 NAN = math.nan
 
@@ -116,6 +117,18 @@ def paired_concepts(data: Sequence[Mapping[str, Any]]) -> tuple[Paired, ...]:
             concept_scores(c["after"]),
         )
         for c in data
+    )
+
+
+def estimate_of(data: Mapping[str, Any]) -> Estimate:
+    """An `Estimate` from its JSON."""
+    return Estimate(
+        number(data["value"]),
+        data["n"],
+        data["missing"],
+        number(data["low"]),
+        number(data["high"]),
+        data["note"],
     )
 
 

@@ -71,6 +71,11 @@ def _row(runs: Sequence[Run]) -> dict[str, float]:
     for name, role in dict.fromkeys((n, role) for role, side in sides for n in side.measures):
         own = [v for r, side in sides if r == role for v in side.measures.get(name, ())]
         row[f"{name}, {role}"] = _mean(own)
+    captions = values("caption", "after", "scores")
+    if len(captions):
+        row["clip-score, caption"] = _mean(captions)
+    for name in dict.fromkeys(name for run in runs for name in run.sets):
+        row[f"{name}, caption"] = _mean(run.sets[name] for run in runs if name in run.sets)
     return row
 
 

@@ -54,6 +54,8 @@ class Run:
     exposed: tuple[str, ...]
     labels: str
     concepts: tuple[Drawn, ...]
+    sets: dict[str, float]
+    """What was measured of all captions' images together; it is not worked out anew."""
 
 
 class DamagedError(Exception):
@@ -159,6 +161,10 @@ def _run(path: Path) -> Run | None:
             Drawn(c["concept"], c["role"], _side(c["before"]), _side(c["after"]))
             for c in data["concepts"]
         ),
+        {
+            name: NAN if found["value"] is None else float(found["value"])
+            for name, found in data.get("sets", {}).items()
+        },
     )
 
 

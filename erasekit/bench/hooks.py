@@ -40,6 +40,12 @@ def erasekit_register_suites() -> list[SuiteDescriptor]:
             _PAPER,
         ),
         SuiteDescriptor(
+            "general",
+            "captions of anything: CLIP score, and FID where Inception's weights are at hand",
+            "erasekit.bench.general:general",
+            "https://arxiv.org/abs/1706.08500",
+        ),
+        SuiteDescriptor(
             "sensitivity",
             "concepts of the paper's side-effect figure, neutral ones, and a spread",
             "erasekit.bench.sensitivity:sensitivity",

@@ -20,6 +20,7 @@ from erasekit.bench.claims import POLL, Holder
 from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
 from erasekit.bench.prompts import paired_pages
+from erasekit.bench.sets import measure_sets
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
@@ -194,6 +195,8 @@ class BenchmarkRunner:
                 for case in plan.cases
             ],
         }
+        if self.scorer.left_out:
+            about["left_out"] = list(self.scorer.left_out)
         cases = tuple(
             ListedCase(
                 case.erasure.label,
@@ -266,14 +269,16 @@ class BenchmarkRunner:
                 with self.store.claims.held(sheet.key, self.observer.on_waiting):
                     found = sheets.scores(sheet, case.labels)
             scores.append(found)
-        record = Record(
-            self._base_cell(case),
-            "done",
-            _paired(case, scores, scores),
-            seconds=0.0,
-            sheets=tuple(sheet.key for sheet in wanted),
-        )
-        if self.store.base(record.cell.key) is None:
+        cell = self._base_cell(case)
+        if self.store.base(cell.key) is None:
+            record = Record(
+                cell,
+                "done",
+                _paired(case, scores, scores),
+                seconds=0.0,
+                sheets=tuple(sheet.key for sheet in wanted),
+                sets=measure_sets(sheets, case, self.model.hash),
+            )
             self.store.put_base(record)
         return scores
 
@@ -298,6 +303,7 @@ class BenchmarkRunner:
                 key: [sheets.scores(sheets.sheet(page, key), case.labels, edit) for page in pages]
                 for key, edit in edits.items()
             }
+            sets = measure_sets(sheets, case, planned.edit_key, edits[planned.edit_key])
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised
@@ -322,6 +328,7 @@ class BenchmarkRunner:
                 Waypoint(step, _paired(case, base, after[key]), key, drawn[key])
                 for step, key in planned.along
             ),
+            sets=sets,
         )
 
     def _edits(self, planned: PlannedCell) -> dict[str, Edit]:

@@ -103,10 +103,10 @@ class SheetScorer:
         if found is not None:
             return found
         identity = self._identity(sheet, labels)
-        images = self._images(sheet, edit)
+        images = self.images(sheet, edit)
         reference = images
         if self.judges.measures and edit is not None:
-            reference = self._images(self.sheet(sheet.page, self.model.hash), None)
+            reference = self.images(self.sheet(sheet.page, self.model.hash), None)
         rows = score_page(self.judges, labels, sheet.page, images, reference)
         self.store.put_scores(content_key(identity), rows, identity)
         return rows
@@ -120,12 +120,16 @@ class SheetScorer:
     def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
         return {
             "sheet": sheet.key,
-            **self.judges.identity,
+            **self.judges.of_images,
             "labels": content_key(labels.identity),
             "targets": [concept.concept for concept in sheet.page],
         }
 
-    def _images(self, sheet: Sheet, edit: Edit | None) -> Images:
+    def images(self, sheet: Sheet, edit: Edit | None) -> Images:
+        """The images of a sheet as they are saved, uint8 [rows, columns, H, W, 3].
+
+        Drawn where the store has none.
+        """
         images = self.store.sheet(sheet.key, sheet.shape)
         if images is None:
             applied: AbstractContextManager[Any] = (

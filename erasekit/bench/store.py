@@ -7,6 +7,7 @@
     edits/KEY/                  the edit of an erasure, as `Edit.save` writes it
     sheets/KEY.png              images of one page: a row per prompt, a column per noise
     scores/KEY.json             one scorer's scores of one sheet
+    features/KEY.safetensors    what a measure of sets sees in the images of one sheet
     claims/KEY.lock             locked while a process works on that edit or base sheet
 
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from erasekit.bench.claims import Claims
@@ -141,6 +143,26 @@ class RecordStore:
         """Write the scores of a sheet with what they depend on."""
         data = [asdict(row) for row in rows]
         _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
+
+    def features(self, key: str) -> NDArray[np.float32] | None:
+        """Features of a sheet's images, or of a reference's, float32 [N, D], or None."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            found = load_file(self.root / "features" / f"{key}.safetensors")
+            return np.asarray(found["features"], dtype=np.float32)
+        except (OSError, KeyError, SafetensorError):
+            return None
+
+    def put_features(self, key: str, features: NDArray[np.float32]) -> None:
+        """Write the features of a sheet's images."""
+        from safetensors.numpy import save_file
+
+        path = self.root / "features" / f"{key}.safetensors"
+        remove_leftovers(path)
+        with atomic_path(path) as temporary:
+            save_file({"features": np.ascontiguousarray(features)}, temporary)
 
     def sheet_path(self, key: str) -> Path:
         """Where the images of a sheet are."""

@@ -47,8 +47,14 @@ class Suite:
         classifier: name of the classifier that ranks the classes; "" takes the scorer, and so
             does a classifier whose weights are not at hand.
         measures: names of further measures of each image.
+        optional_measures: the same, but left out, and said so, where their weights or their
+            package are not at hand.
         probes: prompts that ask for what is erased, each with the seed of its one noise.
         prompts_from: whose prompts the user is to name as `probes`; "" where the suite needs none.
+        captions: captions of anything, each with the seed of its one noise, for CLIP score and
+            FID.
+        captions_from: whose captions the user is to name; "" where the suite has its own, or none.
+        most_captions: how many of the user's captions are drawn.
         methods: what runs where the user names none.
         seeds: how many erasure seeds where the user says none.
         along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
@@ -75,8 +81,12 @@ class Suite:
     scorer: str = ""
     classifier: str = ""
     measures: tuple[str, ...] = ()
+    optional_measures: tuple[str, ...] = ()
     probes: tuple[tuple[str, int], ...] = ()
     prompts_from: str = ""
+    captions: tuple[tuple[str, int], ...] = ()
+    captions_from: str = ""
+    most_captions: int = 30_000
     methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
     seeds: int = 2
     along: tuple[float, ...] = ()
@@ -105,7 +115,7 @@ class Suite:
             chosen = [self._kept(c) for c in self.concepts if c.name in withheld]
             alone = [replace(concept, role="held-out") for concept in chosen]
             own = [page for concept in (*erased, *alone) for page in pages([concept], PAGE)]
-            return own + list(pages(self._probes(), 1))
+            return own + list(pages(self._probes(), 1)) + list(pages(self._captions(), 1))
         stays = self.stays(erasure)
         spread = [self._kept(concept) for concept in self._spread()]
         free = stays - {concept.concept for concept in spread}
@@ -115,8 +125,9 @@ class Suite:
             *pages(spread, self.images_per_concept),
             *pages(near, self.images_per_concept),
             *pages(self._probes(), 1),
+            *pages(self._captions(), 1),
         ]
-        always = ("erased", "probe")
+        always = ("erased", "probe", "caption")
         drawn = [[e for e in page if e.role in always or e.concept in stays] for page in laid_out]
         return [page for page in drawn if page]
 
@@ -154,7 +165,7 @@ class Suite:
         return [(concept.name, *concept.aliases) for concept in self.concepts]
 
     def fitting(self, check: Callable[[str], None]) -> Suite:
-        """A copy without the concepts and probes that `check` refuses with a `ConceptError`."""
+        """A copy without what `check` refuses with a `ConceptError`: concepts, probes, captions."""
 
         def fits(prompt: str) -> bool:
             try:
@@ -165,7 +176,8 @@ class Suite:
 
         concepts = tuple(c for c in self.concepts if fits(self.prompt.format(c.name)))
         probes = tuple(probe for probe in self.probes if fits(probe[0]))
-        return replace(self, concepts=concepts, probes=probes)
+        captions = tuple(caption for caption in self.captions if fits(caption[0]))
+        return replace(self, concepts=concepts, probes=probes, captions=captions)
 
     def scaled(self, **changes: Any) -> Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
@@ -228,6 +240,12 @@ class Suite:
         return [
             EvaluatedConcept(f"prompt {number}", "probe", "", prompt, (seed,))
             for number, (prompt, seed) in enumerate(self.probes, start=1)
+        ]
+
+    def _captions(self) -> list[EvaluatedConcept]:
+        return [
+            EvaluatedConcept(f"caption {number}", "caption", "", text, (seed,))
+            for number, (text, seed) in enumerate(self.captions, start=1)
         ]
 
     def _kept(self, concept: ModelConcept) -> EvaluatedConcept:

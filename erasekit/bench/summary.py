@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from erasekit.bench.comparisons import compare_methods, mark_best
+from erasekit.bench.further import further_measures
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
 from erasekit.bench.matched import match_erasure
-from erasekit.metrics.alignment import Alignment, mean_estimate
+from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.esr import ErasingSuccessRate
@@ -22,7 +23,6 @@ from erasekit.records import (
     Matched,
     Paired,
     Record,
-    Role,
     Row,
     Summary,
     mean,
@@ -282,21 +282,8 @@ def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]
         harmed=None if base else _pooled_harm([own.harmed for own in concepts]),
         esr5=measures.esr5.compute(),
         psr5=measures.psr5.compute(),
-        measures=_further(done),
+        measures=further_measures(done),
     )
-
-
-def _further(runs: Iterable[Record]) -> dict[str, dict[Role, Estimate]]:
-    """Means of the further measures over the images after the erasures, by name and role."""
-    values: dict[str, dict[Role, tuple[float, ...]]] = {}
-    for concept in (concept for run in runs for concept in run.concepts):
-        for name, found in concept.after.measures.items():
-            by_role = values.setdefault(name, {})
-            by_role[concept.role] = by_role.get(concept.role, ()) + found
-    return {
-        name: {role: mean_estimate(found) for role, found in by_role.items()}
-        for name, by_role in values.items()
-    }
 
 
 def _concepts(method: str, erased: str, runs: list[Record]) -> _Concepts:
@@ -347,6 +334,9 @@ def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
                 f"Matched erasure: {found.method}, {found.erased}, ESR-1 {100 * found.esr1:.0f} %: "
                 f"{found.delta.note}."
             )
+    measured = [e for row in rows for by in row.measures.values() for e in by.values()]
+    for note in dict.fromkeys(e.note for e in measured if e.note):
+        yield f"{note}."
     for note in dict.fromkeys(row.harmed.note for row in rows if row.harmed and row.harmed.note):
         yield f"Harmed concepts: {note}."
     seeds = [row.seeds for row in rows if row.harmed and row.harmed.n]

@@ -9,6 +9,7 @@ import typer
 
 from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
+from erasekit.cli.bench_prompts import with_users_prompts
 from erasekit.cli.bench_runs import export, show, status
 from erasekit.cli.context import (
     DEVICE_OPTION,
@@ -110,6 +111,19 @@ def bench(
             help="Further prompts to draw: a CSV file with a column prompt, or AIML-TUDA/i2p."
         ),
     ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            help="Captions to draw for CLIP score and FID: a CSV file with a column caption, or "
+            "COCO's captions_val2014.json."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images that FID holds others against [default: the base model's]."
+        ),
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="A judge's weights, NAME=FILE.safetensors, as in resnet50=FILE."),
@@ -178,7 +192,7 @@ def bench(
             num_inference_steps=sampling_steps,
             along=None if along is None else _fractions(along),
         )
-        scaled = _with_probes(scaled, prompts, loaded)
+        scaled = with_users_prompts(scaled, prompts, captions, loaded)
         sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
         judges = load_judges(
             registry,
@@ -186,8 +200,17 @@ def bench(
             classifier=classifier or "",
             preferred=scaled.classifier,
             measures=scaled.measures if measures is None else _measures(measures),
+            optional=scaled.optional_measures if measures is None else (),
             files=files,
+            reference=str(reference or ""),
         )
+        if judges.sets and not scaled.captions:
+            raise ConfigError(
+                f"The measure {judges.sets[0].name!r} is of captions' images, and the suite "
+                f"{scaled.name!r} has no captions; name a file with --captions."
+            )
+        for sentence in judges.left_out:
+            print_note(sentence)
         runner = BenchmarkRunner(loaded, judges, registry, store)
         plan = runner.plan(sweep, retry_failed=retry_failed)
         told = forecast(runner, scaled, plan) if dry_run else None
@@ -235,29 +258,6 @@ def _fractions(text: str) -> tuple[float, ...]:
         raise ConfigError(
             f"--along {text!r} is no list of numbers; write it as in 0.25,0.5,0.75."
         ) from error
-
-
-def _with_probes(suite: Suite, prompts: str | None, model: LoadedModel) -> Suite:
-    """The suite with the prompts of the user's file, less those that the model can't read."""
-    from dataclasses import replace
-
-    from erasekit.bench.prompt_file import read_prompts
-
-    if prompts is None:
-        if suite.prompts_from:
-            raise ConfigError(
-                f"The suite {suite.name!r} draws {suite.prompts_from}; name them with "
-                "--prompts FILE.csv, or AIML-TUDA/i2p for the hub's."
-            )
-        return suite
-    probes = read_prompts(prompts)
-    fitting = replace(suite, probes=probes).fitting(model.family.check_prompt).probes
-    if len(fitting) < len(probes):
-        print_note(
-            f"{len(probes) - len(fitting)} of {len(probes)} prompts are too long for {model.id} "
-            "and are left out."
-        )
-    return replace(suite, probes=fitting)
 
 
 def _sweep(

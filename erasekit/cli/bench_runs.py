@@ -74,6 +74,8 @@ def show(
         return
     about = manifest.about
     stdout().print(bench_table(summary, str(about["scorer"]["name"]), classes_by(about)))
+    for sentence in about.get("left_out", ()):
+        print_note(sentence)
     missing = len(manifest.cells) - sum(record.cell.method != "base" for record in records)
     if missing:
         print_note(f"{missing} of {len(manifest.cells)} cells are not there yet.")

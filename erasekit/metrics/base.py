@@ -1,9 +1,9 @@
 """What scores images, and what sums scores up.
 
 Judges look at pixels: a `Classifier` says which class an image shows, a `Scorer` besides how well
-it fits a text, an `ImageMeasure` anything else that is one number per image. A `Metric` looks at a
-concept's scores before and after an erasure and sums them up. Both are registered by plugins, see
-`erasekit.metrics.hooks` for how.
+it fits a text, an `ImageMeasure` anything else that is one number per image, a `SetMeasure` what is
+one number per set of images. A `Metric` looks at a concept's scores before and after an erasure
+and sums them up. Both are registered by plugins, see `erasekit.metrics.hooks` for how.
 """
 
 from __future__ import annotations
@@ -82,6 +82,46 @@ class ImageMeasure(Judge):
         Args:
             images: uint8 [N, H, W, 3].
             reference: image i as the base model draws it from the same noise.
+        """
+
+
+class SetMeasure(Judge):
+    """Measures a set of images as a whole, such as its distance from another set.
+
+    An image's features are kept, so that a set that grows is not read again.
+    """
+
+    @property
+    @abstractmethod
+    def extractor(self) -> dict[str, str]:
+        """The part of `identity` that features depend on."""
+
+    @property
+    def reference(self) -> str:
+        """Hash of the set that all are held against; "" holds them against the base model's."""
+        return ""
+
+    @abstractmethod
+    def features(self, images: Images) -> NDArray[np.float32]:
+        """What a set is summed up by, [N, D], a row per image; NaN where it can't be had.
+
+        Args:
+            images: uint8 [N, H, W, 3].
+        """
+
+    def reference_features(self) -> NDArray[np.float32]:
+        """Features of the set behind `reference`, [M, D]; asked for only where there is one."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def compare(
+        self, features: NDArray[np.float32], reference: NDArray[np.float32]
+    ) -> Mapping[str, Estimate]:
+        """The measure's numbers by name, NaN with a note where they can't be had.
+
+        Args:
+            features: [N, D], of the set.
+            reference: [M, D], of what it is held against.
         """
 
 

@@ -46,6 +46,12 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
             "https://arxiv.org/abs/1801.03924",
         ),
         ScorerDescriptor(
+            "fid",
+            "measure: FID of captions' images, on TensorFlow's Inception of 2015 (--weights)",
+            "erasekit.metrics.fid:FID",
+            "https://arxiv.org/abs/1706.08500",
+        ),
+        ScorerDescriptor(
             "nudenet",
             "measure: exposed body parts by NudeNet, at four thresholds",
             "erasekit.metrics.nudity:NudeNet",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasekit.errors import ConfigError
-from erasekit.metrics.base import Classifier, ImageMeasure, Scorer
+from erasekit.metrics.base import Classifier, ImageMeasure, Scorer, SetMeasure
 from erasekit.metrics.labels import LabelSet
 
 
@@ -18,11 +18,15 @@ class Judges:
         scorer: gives the alignment with the prompt, and so delta.
         classifier: gives the ranks, and so ESR and PSR.
         measures: further measures of each image.
+        sets: measures of all captions' images together.
+        left_out: a sentence for every measure that the suite asks for and that can't be had here.
     """
 
     scorer: Scorer
     classifier: Classifier
     measures: tuple[ImageMeasure, ...] = ()
+    sets: tuple[SetMeasure, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, judge: Scorer | Judges) -> Judges:
@@ -37,6 +41,13 @@ class Judges:
     @property
     def identity(self) -> dict[str, Any]:
         """The identity of each, JSON-ready."""
+        of_images = self.of_images
+        sets = [measure.identity for measure in self.sets]
+        return {**of_images, "measures": [*of_images["measures"], *sets]}
+
+    @property
+    def of_images(self) -> dict[str, Any]:
+        """The identity of those that look at one image at a time."""
         return {
             "scorer": self.scorer.identity,
             "classifier": self.classifier.identity,

@@ -5,8 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 
-from erasekit.errors import ConfigError, MissingWeightsError, UnknownNameError
-from erasekit.metrics.base import Classifier, ImageMeasure, Judge, Scorer
+from erasekit.errors import (
+    ConfigError,
+    MissingExtraError,
+    MissingWeightsError,
+    UnknownNameError,
+)
+from erasekit.metrics.base import Classifier, ImageMeasure, Judge, Scorer, SetMeasure
 from erasekit.metrics.judges import Judges
 from erasekit.plugin.registry import Registry
 
@@ -31,13 +36,16 @@ def load_scorer(name: str, registry: Registry, files: Files | None = None) -> Sc
     return judge
 
 
-def load_judge(name: str, registry: Registry, files: Files | None = None) -> Judge:
+def load_judge(
+    name: str, registry: Registry, files: Files | None = None, reference: str = ""
+) -> Judge:
     """A registered scorer, classifier or measure, or a scorer of open_clip's.
 
     Args:
         name: as `load_scorer` takes it.
         registry: where it is registered.
         files: its weights, where it takes them from a file.
+        reference: the folder of images that it holds others against, where it does.
 
     Raises:
         UnknownNameError: neither registered nor of these forms.
@@ -52,6 +60,8 @@ def load_judge(name: str, registry: Registry, files: Files | None = None) -> Jud
             if "weights" not in inspect.signature(target).parameters:
                 raise ConfigError(f"{name!r} takes no file of weights; leave out its --weights.")
             options["weights"] = files[name]
+        if reference and "reference" in inspect.signature(target).parameters:
+            options["reference"] = reference
         judge: Judge = target(**options)
         return judge
     from erasekit.metrics.open_clip import OpenClipScorer
@@ -73,7 +83,9 @@ def load_judges(
     classifier: str = "",
     preferred: str = "",
     measures: Sequence[str] = (),
+    optional: Sequence[str] = (),
     files: Files | None = None,
+    reference: str = "",
 ) -> Judges:
     """All judges of an evaluation.
 
@@ -83,15 +95,19 @@ def load_judges(
         classifier: name of the classifier; "" takes the preferred one.
         preferred: the classifier that gives way to the scorer where its weights are not at hand.
         measures: names of further measures.
+        optional: names of measures that are left out where their weights or their package are not
+            at hand.
         files: weights by name.
+        reference: a folder of images that measures of sets hold theirs against.
 
     Raises:
         UnknownNameError: a name that is not registered.
         ModelError: weights that can't be read or fetched.
         ConfigError: a judge that does not do what it is named for, or a file for none of them.
+        MissingExtraError: a measure whose package is not installed.
     """
     files = dict(files or {})
-    unused = sorted(set(files) - {scorer, classifier or preferred, *measures})
+    unused = sorted(set(files) - {scorer, classifier or preferred, *measures, *optional})
     if unused:
         raise ConfigError(
             f"--weights names a file for {unused[0]!r}, which does not judge here; "
@@ -108,14 +124,30 @@ def load_judges(
                 raise
     if not isinstance(ranks, Classifier):
         raise ConfigError(f"{wanted!r} tells no classes apart; name another with --classifier.")
-    further = []
-    for name in measures:
+    further: list[ImageMeasure] = []
+    sets: list[SetMeasure] = []
+    left_out: list[str] = []
+    for name in dict.fromkeys((*measures, *optional)):
+        gives_way = name in optional and name not in files and not reference
         try:
-            measure = load_judge(name, registry, files)
-        except MissingWeightsError as error:
+            measure = load_judge(name, registry, files, reference)
+        except (MissingWeightsError, MissingExtraError) as error:
+            if gives_way:
+                left_out.append(f"{name} is left out: {error}")
+                continue
+            if isinstance(error, MissingExtraError):
+                raise
             reason = str(error).removesuffix(".")
             raise MissingWeightsError(f"{reason}, or go without: --measures none.") from error
-        if not isinstance(measure, ImageMeasure):
-            raise ConfigError(f"{name!r} is no measure of an image; leave it out of the measures.")
-        further.append(measure)
-    return Judges(judge, ranks, tuple(further))
+        if isinstance(measure, SetMeasure):
+            sets.append(measure)
+        elif isinstance(measure, ImageMeasure):
+            further.append(measure)
+        else:
+            raise ConfigError(f"{name!r} is no measure of images; leave it out of the measures.")
+    if reference and not sets:
+        raise ConfigError(
+            f"--reference {reference!r} is for measures of a set of images; choose one with "
+            "--measures fid."
+        )
+    return Judges(judge, ranks, tuple(further), tuple(sets), tuple(left_out))

@@ -15,6 +15,8 @@ from typing import Any
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
+from erasekit.reporting.further import found, good, shown, title, written
+from erasekit.reporting.wording import MISSING
 
 FORMS = ("csv", "parquet", "markdown", "latex")
 TABLES = ("methods", "concepts")
@@ -95,7 +97,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table that a paper prints.
 
-    Shares are percent, alignments and deltas are rounded to two digits.
+    Shares are percent, alignments and deltas are rounded to two digits. Where methods may keep
+    none of the concepts on purpose, there is no pool, and the top five stand in its place.
     """
     if what == "concepts":
         header = ["Erased", "Method", "Concept", "Split", "Delta ↓", "95 % interval", "n"]
@@ -105,14 +108,22 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
             for row in rows
         ]
         return header, body
-    header = ["Erased", "Method", "ESR-1 (%) ↑", "PSR-1 (%) ↑"]
-    header += ["Delta ↓", "95 % interval", "Delta, pool ↓", "Seeds"]
+    pooled = any(row["delta_pool_mean"] is not None for row in rows)
+    rates = ("esr1", "psr1") if pooled else ("esr1", "esr5", "psr1", "psr5")
+    measures = shown((name, role) for row in rows for name in row["measures"]
+                     for role in row["measures"][name])  # fmt: skip
+    header = ["Erased", "Method", *(f"{rate[:3].upper()}-{rate[3]} (%) ↑" for rate in rates)]
+    header += ["Delta ↓", "95 % interval", *(["Delta, pool ↓"] if pooled else []), "Seeds"]
+    header += [f"{title(*key)} {good(*key)}".strip().replace("\n", ", ") for key in measures]
     body = []
     for row in rows:
         cost = [_number(row["delta_mean"]), _interval(row["delta_ci95"])]
-        cost += [_number(row["delta_pool_mean"]), str(row["seeds"])]
-        erased = [row["erased"], row["method"], _percent(row["esr1"]), _percent(row["psr1"])]
-        body.append([*erased, *([DASH] * len(cost) if row["method"] == "base" else cost)])
+        cost += [_number(row["delta_pool_mean"])] if pooled else []
+        cost += [str(row["seeds"])]
+        cells = [row["erased"], row["method"], *(_percent(row[rate]) for rate in rates)]
+        cells += [DASH] * len(cost) if row["method"] == "base" else cost
+        values = [written(name, found(row, name, role)) for name, role in measures]
+        body.append([*cells, *(DASH if value == MISSING else value for value in values)])
     return header, body
 
 

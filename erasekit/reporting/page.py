@@ -173,7 +173,7 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
             "classes by": classes_by(about),
         },
         "findings": findings(summary),
-        "notes": summary.notes,
+        "notes": (*about.get("left_out", ()), *summary.notes),
         "failures": summary.failures,
         "tables": tables,
         "pareto": list(_pareto_plots(summary, methods, name)),

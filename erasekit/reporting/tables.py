@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from erasekit.records import Comparison, Matched, QuickResult, Row, Summary
-from erasekit.reporting.columns import COLUMNS, layouts_for
+from erasekit.reporting.columns import COLUMNS, Column, layouts_for
 from erasekit.reporting.drawing import BASE
+from erasekit.reporting.further import further_columns
 from erasekit.reporting.wording import (
     BEST,
     DOWN,
@@ -66,8 +67,8 @@ def quick_table(result: QuickResult) -> RenderableType:
 def bench_table(summary: Summary, scorer: str = "", classifier: str = "") -> RenderableType:
     """Tables of a sweep, the un-erased model first: per erased set, then over all sets.
 
-    All have the columns of the richest layout that fits the console. Below them methods at
-    matched erasure, and how the best method compares with the others.
+    All have the columns of the richest layout that fits the console. Below them further measures,
+    methods at matched erasure, and how the best method compares with the others.
 
     Args:
         summary: the rows.
@@ -94,7 +95,8 @@ class _BenchTables:
     ) -> Iterator[RenderableType]:
         layout = self._layout(console, options)
         matched = [_matched_table(self.summary.matched)] if self.summary.matched else []
-        for table in (*self._groups(layout), *matched):
+        further = self._further(console, options)
+        for table in (*self._groups(layout), *further, *matched):
             yield table
             yield Text()
         headline = self.summary.overall or self.summary.rows
@@ -117,12 +119,32 @@ class _BenchTables:
         return layouts[-1]
 
     def _groups(self, layout: Sequence[str]) -> list[Table]:
+        return [_group(title, rows, layout) for title, rows in self._sets().items()]
+
+    def _sets(self) -> dict[str, Sequence[Row]]:
+        """Rows by the title of their table."""
         groups: dict[str, list[Row]] = {}
         for row in self.summary.rows:
-            groups.setdefault(row.erased, []).append(row)
-        tables = [_group(f"Erased: {erased}", rows, layout) for erased, rows in groups.items()]
-        if self.summary.overall:
-            tables.append(_group(f"All {len(groups)} erased sets", self.summary.overall, layout))
+            groups.setdefault(f"Erased: {row.erased}", []).append(row)
+        if not self.summary.overall:
+            return dict(groups)
+        return {**groups, f"All {len(groups)} erased sets": self.summary.overall}
+
+    def _further(self, console: Console, options: ConsoleOptions) -> list[Table]:
+        """Tables of the further measures, with as many columns each as fit the console."""
+        columns = further_columns((*self.summary.rows, *self.summary.overall))
+        unbounded = options.update(max_width=UNBOUNDED)
+        tables: list[Table] = []
+        for size in range(len(columns), 0, -1):
+            parts = [columns[start : start + size] for start in range(0, len(columns), size)]
+            tables = [
+                _further_table(f"Further measures. {title}", rows, part)
+                for title, rows in self._sets().items()
+                for part in parts
+            ]
+            widths = (Measurement.get(console, unbounded, table).maximum for table in tables)
+            if max(widths) <= options.max_width:
+                break
         return tables
 
 
@@ -139,6 +161,15 @@ def _group(title: str, rows: Sequence[Row], layout: Sequence[str]) -> Table:
             ),
             end_section=base,
         )
+    return table
+
+
+def _further_table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    heads = [column.head for column in columns]
+    table = _table(title, ["method", *heads], words=("method",))
+    for row in rows:
+        cells = [Text(column.text(row)) for column in columns]
+        table.add_row(Text(row.method), *cells, end_section=row.method == BASE)
     return table
 
 
@@ -189,7 +220,7 @@ def _legend(scorer: str, classifier: str, layout: Sequence[str], rows: Sequence[
     return " ".join(parts)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _table(title: str, columns: Sequence[str], words: tuple[str, ...] = WORDS) -> Table:
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -203,7 +234,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     for position, name in enumerate(columns):
         table.add_column(
             name,
-            justify="left" if name.startswith(WORDS) else "right",
+            justify="left" if name.startswith(words) else "right",
             style="cyan" if position == 0 else None,
             no_wrap=True,
         )

@@ -10,6 +10,7 @@ from typing import Any
 from erasekit.records import Comparison, ConceptRow, Matched, Row, Summary
 from erasekit.reporting.columns import COLUMNS, Column, harmed_share
 from erasekit.reporting.drawing import BASE
+from erasekit.reporting.further import further_columns
 from erasekit.reporting.wording import (
     DOWN,
     GLOSSARY,
@@ -94,13 +95,17 @@ def bench_view(summary: Summary) -> TableView:
     rows = (*summary.rows, *summary.overall)
     untested = all(math.isnan(harmed_share(row)) for row in rows)
     keys = [key for key in _BENCH if key != "harmed" or not untested]
+    further = further_columns(rows)
     heads = [_head(key, COLUMNS[key]) for key in keys]
+    heads += [Head(c.title.replace("\n", ", "), DIRECTIONS[c.good]) for c in further]
     groups: dict[str, list[Line]] = {}
     if summary.overall:
         sets = len({row.erased for row in summary.rows})
-        groups[f"All {sets} erased sets"] = [_bench_line(row, keys) for row in summary.overall]
+        groups[f"All {sets} erased sets"] = [
+            _bench_line(row, keys, further) for row in summary.overall
+        ]
     for row in summary.rows:
-        groups.setdefault(f"Erased: {row.erased}", []).append(_bench_line(row, keys))
+        groups.setdefault(f"Erased: {row.erased}", []).append(_bench_line(row, keys, further))
     caption = (
         "Erasure beside what it cost. The un-erased model, base, stands first in each group; "
         "numbers in brackets are 95 % intervals."
@@ -308,8 +313,13 @@ def findings(summary: Summary) -> list[str]:
     return sentences
 
 
-def _bench_line(row: Row, keys: Sequence[str]) -> Line:
-    return Line([_bench_cell(row, key) for key in keys], pinned=row.method == BASE)
+def _bench_line(row: Row, keys: Sequence[str], further: Sequence[Column]) -> Line:
+    cells = [_bench_cell(row, key) for key in keys]
+    for column in further:
+        value = column.value(row)
+        sort = value if isinstance(value, str) else _sort(value)
+        cells.append(Cell(column.text(row), sort=sort, kind="whole"))
+    return Line(cells, pinned=row.method == BASE)
 
 
 def _bench_cell(row: Row, key: str) -> Cell:

@@ -195,7 +195,7 @@ def test_the_numbers_by_hand() -> None:
             Drawn("car", "held-out", before["car"], side(car, [1, 7])),
             Drawn("bus", "held-out", before["bus"], side(bus, [3])),
         )
-        return Run("", "none", "church", seed, "", (), (), (), (), "", drawn)
+        return Run("", "none", "church", seed, "", (), (), (), (), "", drawn, {"fid": 3.0 + seed})
 
     found = numbers_of([run(0, [1, 6], [7, nan], [5]), run(1, [2, nan], [6, 6], [1])])
     own = {what: value for (_, _, what), value in found.items()}
@@ -208,4 +208,5 @@ def test_the_numbers_by_hand() -> None:
     assert own["delta"] == pytest.approx((1 + 2) / 2)
     assert own["alignment after"] == 1.5
     assert own["ner-0.5, erased"] == 0.5
+    assert own["fid, caption"] == 3.5
     assert np.isnan(own["delta, pool"])

@@ -1,0 +1,68 @@
+"""Columns of further measures: whatever was measured beside alignment and classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from erasekit.records import Row
+from erasekit.reporting.columns import Column
+from erasekit.reporting.wording import DOWN, MISSING, UP, number, percent
+
+CLIP_SCORE, FID, LPIPS, NER = "clip-score", "fid", "lpips", "ner-"
+_ORDER = (FID, CLIP_SCORE, LPIPS, "ner-0.5", NER, "")
+_TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS"}
+
+
+def shown(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names and roles of what has a column, each once, what is asked for most first.
+
+    What counts single parts, "NAME/PART", is left to the files.
+    """
+
+    def place(key: tuple[str, str]) -> int:
+        return next(i for i, start in enumerate(_ORDER) if key[0].startswith(start))
+
+    return sorted((key for key in dict.fromkeys(measures) if "/" not in key[0]), key=place)
+
+
+def further_columns(rows: Iterable[Row]) -> list[Column]:
+    """A column per further measure and role that a row has."""
+    keys = shown((name, role) for row in rows for name, own in row.measures.items() for role in own)
+    return [_column(name, role) for name, role in keys]
+
+
+def title(name: str, role: str) -> str:
+    """What a measure's column is called."""
+    rate = name.startswith(NER)
+    plain = f"NER {name.removeprefix(NER)}" if rate else _TITLES.get(name, name)
+    return f"{plain}\n{role}"
+
+
+def good(name: str, role: str) -> str:
+    """The direction that is good, or "" where that isn't known."""
+    if name == CLIP_SCORE or (name == LPIPS and role == "erased"):
+        return UP
+    return DOWN if name in (FID, LPIPS) or name.startswith(NER) else ""
+
+
+def written(name: str, value: float | None) -> str:
+    """A measure's mean as a table has it."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return percent(value) if name.startswith(NER) else number(value, 3 if name == LPIPS else 2)
+
+
+def found(row: Mapping[str, Any], name: str, role: str) -> float | None:
+    """The mean of a measure in a row of `--json`, or None."""
+    mean = row["measures"].get(name, {}).get(role, {}).get("mean")
+    return None if mean is None else float(mean)
+
+
+def _column(name: str, role: str) -> Column:
+    def value(row: Row) -> float:
+        by_role: Mapping[Any, Any] = row.measures.get(name, {})
+        return by_role[role].value if role in by_role else math.nan
+
+    return Column(title(name, role), good(name, role), lambda row: written(name, value(row)), value)
