@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION
+from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, stderr, stdout
 from erasekit.cli.quiet import quiet_libraries
 from erasekit.files import check_output_folder, new_run_folder
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def push(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run folder of an erasure.")],
     repo_id: Annotated[str, typer.Argument(help="Repository on the hub, OWNER/NAME.")],
     private: Annotated[
@@ -32,15 +33,18 @@ def push(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Share an edit on the hub: changed tensors, how they were made, what was measured."""
+    from erasekit.diffusion.sources import place_of
     from erasekit.edits import load_edit
     from erasekit.exports import hub
 
     hub.check_repo_id(repo_id)
     info = load_edit(run).info
+    base = place_of(str(info["base_model"]["id"]), registry_of(context))
     card = run / hub.CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else run_card(info, None, [])
+    whole = hub_card(info, text, base)
     with quiet_libraries(), stderr().status(f"Sending to {repo_id}"):
-        pushed = hub.push(run, repo_id, hub_card(info, text), private=private, message=message)
+        pushed = hub.push(run, repo_id, whole, private=private, message=message)
     if as_json:
         print_json({"edit": str(run), **vars(pushed)})
         return

@@ -47,7 +47,7 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
         if files is None:
             _check_cached(name, folder, index, dtype)
             return folder
-        variant = choose_variant(name, files, index.weighted, dtype)
+        variant = choose_variant(name, files, index.weighted, dtype, source=source)
         return Path(
             snapshot_download(
                 hub_id,

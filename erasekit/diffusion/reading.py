@@ -51,7 +51,9 @@ def _read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype
     return getattr(diffusers, index.pipeline_class).from_pretrained(
         folder,
         torch_dtype=dtype,
-        variant=choose_variant(name, local_files(folder), index.weighted, dtype),
+        variant=choose_variant(
+            name, local_files(folder), index.weighted, dtype, source=str(folder)
+        ),
         use_safetensors=True,
         local_files_only=True,
         **index.families[0].pipeline_options,

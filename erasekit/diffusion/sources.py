@@ -74,6 +74,13 @@ def _single_file(name: str, path: Path) -> tuple[ModelDescriptor, str]:
     return plain_descriptor(name), str(path)
 
 
+def place_of(name: str, registry: Registry) -> str:
+    """Folder or hub id of a registered model, without revision; any other name as it is."""
+    base, _ = split_revision(name)
+    known = registry.models()
+    return str(known[base].load()()) if base in known else name
+
+
 def conversion_command(path: Path) -> str:
     """A command that rewrites a pickled checkpoint as safetensors, and runs nothing in it."""
     return (

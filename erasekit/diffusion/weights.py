@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from erasekit.diffusion.families.recognise import families_of
-from erasekit.diffusion.sources import PICKLED
+from erasekit.diffusion.sources import PICKLED, split_revision
 from erasekit.errors import ModelError
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.registry import Registry
@@ -68,7 +68,12 @@ class PipelineIndex:
 
 
 def choose_variant(
-    name: str, files: Sequence[str], weighted: Sequence[str], dtype: torch.dtype
+    name: str,
+    files: Sequence[str],
+    weighted: Sequence[str],
+    dtype: torch.dtype,
+    *,
+    source: str = "",
 ) -> str | None:
     """The variant of the weights to read: None for the plain files, or such as "fp16".
 
@@ -80,6 +85,8 @@ def choose_variant(
         files: paths within the pipeline's folder, with "/".
         weighted: the parts that have weights.
         dtype: precision wanted in memory.
+        source: the folder or hub id, with or without "@revision", for the command that converts
+            pickled weights; the name where it is not given.
 
     Raises:
         ModelError: a part has no weights, or pickled ones alone.
@@ -87,7 +94,7 @@ def choose_variant(
     found = {part: variants(files, part) for part in weighted}
     for part, names in found.items():
         if not names:
-            raise ModelError(_no_weights(name, part, files))
+            raise ModelError(_no_weights(name, part, files, source or name))
     wanted: list[str | None] = [None, "fp16"]
     if dtype in (torch.float16, torch.bfloat16):
         wanted.reverse()
@@ -134,13 +141,26 @@ def local_files(folder: Path) -> list[str]:
     )
 
 
-def _no_weights(name: str, part: str, files: Sequence[str]) -> str:
+def _no_weights(name: str, part: str, files: Sequence[str], source: str) -> str:
     pickled = [f for f in files if f.startswith(f"{part}/") and f.endswith(PICKLED)]
     if not pickled:
         return f"The model {name!r} has no weights for its {part!r}; fetch it again."
     return (
         f"The weights of the model {name!r} are pickled ({pickled[0]}), and reading a pickle can "
         "run any code that is in it. Convert it once, reading tensors alone: "
+        f"{_conversion_command(source)}"
+    )
+
+
+def _conversion_command(source: str) -> str:
+    """A command that rewrites a pipeline as safetensors, and runs nothing in it.
+
+    Parts that are safetensors already are taken as they are; of pickles, diffusers and
+    transformers read tensors alone (`torch.load(weights_only=True)`).
+    """
+    base, revision = (source, "") if Path(source).is_dir() else split_revision(source)
+    at = f", revision=r'{revision}'" if revision else ""
+    return (
         'python -c "from diffusers import DiffusionPipeline as P; '
-        f"P.from_pretrained(r'{name}', use_safetensors=False).save_pretrained('converted')\""
+        f"P.from_pretrained(r'{base}'{at}).save_pretrained('converted')\""
     )

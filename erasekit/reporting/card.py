@@ -51,14 +51,15 @@ def run_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def hub_card(info: Mapping[str, Any], text: str) -> str:
+def hub_card(info: Mapping[str, Any], text: str, base: str = "") -> str:
     """A run's card as a repository's README: with the hub's metadata before it.
 
     Args:
         info: provenance, as `edit.json` has it.
         text: the card, as `run_card` wrote it; metadata that it has already is replaced.
+        base: hub id or folder of the base model, where its id is a registered name.
     """
-    base = str(info["base_model"]["id"]).partition("@")[0]
+    base = (base or str(info["base_model"]["id"])).partition("@")[0]
     on_hub = bool(_HUB_ID.fullmatch(base)) and not Path(base).exists()
     tags = ["erasekit", "concept-erasure", "text-to-image", "diffusers", info["method"]]
     lines = [

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.diffusion.weights import choose_variant
@@ -89,13 +93,26 @@ def test_variants_that_make_no_whole_are_refused() -> None:
         choose_variant("model", files, PARTS, torch.float32)
 
 
-def test_pickled_weights_are_refused_with_a_command(copied: Path) -> None:
+def test_pickled_weights_are_refused_with_a_command_that_converts_them(
+    copied: Path, tmp_path: Path
+) -> None:
+    """Of a folder whose other parts are safetensors; the command is run as it stands."""
+    whole = load_model(str(copied), Registry()).hash
     for path in copied.glob("unet/*.safetensors"):
-        torch.save({}, path.with_suffix(".bin"))
+        torch.save(load_file(path), path.with_suffix(".bin"))
         path.unlink()
     sentence = refusal(copied)
     assert "unet/diffusion_pytorch_model.bin" in sentence
-    assert "use_safetensors=False" in sentence
+    command = shlex.split(sentence.partition("tensors alone: ")[2])
+    assert command[:2] == ["python", "-c"]
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
+    assert load_model(str(tmp_path / "converted"), Registry()).hash == whole
+
+
+def test_the_command_names_the_repository_and_its_revision() -> None:
+    files = ["unet/diffusion_pytorch_model.bin"]
+    with pytest.raises(ModelError, match=r"from_pretrained\(r'acme/sd', revision=r'v1'\)\.save"):
+        choose_variant("mine", files, ["unet"], torch.float32, source="acme/sd@v1")
 
 
 def test_weights_that_are_not_there_are_named(copied: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from erasekit.diffusion.sources import place_of
+from erasekit.plugin.registry import Registry
 from erasekit.reporting.card import hub_card
 
 INFO = {"method": "gumbel", "base_model": {"id": "CompVis/stable-diffusion-v1-4", "hash": "0" * 64}}
@@ -24,6 +26,17 @@ def test_it_names_base_model_licence_and_method() -> None:
     assert "license_name: same-as-base-model" in lines
     assert 'license_link: "https://huggingface.co/CompVis/stable-diffusion-v1-4"' in lines
     assert '- "gumbel"' in lines
+
+
+def test_a_registered_name_is_linked_by_where_it_lies_on_the_hub() -> None:
+    info = {**INFO, "base_model": {"id": "sd1.5@main"}}
+    place = place_of("sd1.5@main", Registry())
+    assert 'base_model: "stable-diffusion-v1-5/stable-diffusion-v1-5"' in front(
+        hub_card(info, "# gone\n", place)
+    )
+    icons = front(hub_card(INFO, "# gone\n", place_of("icons", Registry())))
+    assert not [line for line in icons if line.startswith("base_model")]
+    assert place_of("acme/model@v1", Registry()) == "acme/model@v1"
 
 
 @pytest.mark.parametrize("base", ["icons", "in memory", "/home/me/model", "./models/mine"])
