@@ -110,8 +110,7 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
         return header, body
     pooled = any(row["delta_pool_mean"] is not None for row in rows)
     rates = ("esr1", "psr1") if pooled else ("esr1", "esr5", "psr1", "psr5")
-    measures = shown((name, role) for row in rows for name in row["measures"]
-                     for role in row["measures"][name])  # fmt: skip
+    measures = shown((m, role) for row in rows for m, own in _measures(row).items() for role in own)
     header = ["Erased", "Method", *(f"{rate[:3].upper()}-{rate[3]} (%) ↑" for rate in rates)]
     header += ["Delta ↓", "95 % interval", *(["Delta, pool ↓"] if pooled else []), "Seeds"]
     header += [f"{title(*key)} {good(*key)}".strip().replace("\n", ", ") for key in measures]
@@ -125,6 +124,11 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
         values = [written(name, found(row, name, role)) for name, role in measures]
         body.append([*cells, *(DASH if value == MISSING else value for value in values)])
     return header, body
+
+
+def _measures(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = row.get("measures", {})
+    return found
 
 
 def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -56,7 +56,7 @@ def written(name: str, value: float | None) -> str:
 
 def found(row: Mapping[str, Any], name: str, role: str) -> float | None:
     """The mean of a measure in a row of `--json`, or None."""
-    mean = row["measures"].get(name, {}).get(role, {}).get("mean")
+    mean = row.get("measures", {}).get(name, {}).get(role, {}).get("mean")
     return None if mean is None else float(mean)
 
 
