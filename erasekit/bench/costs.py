@@ -10,6 +10,7 @@ from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCell
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.loading import LoadedModel
+from erasekit.methods.base import rows_per_step
 from erasekit.methods.gradient import PreservationStrategy
 from erasekit.plugin.registry import Registry
 from erasekit.training.settings import method_class
@@ -61,9 +62,9 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     told = method_class(descriptor).expected_passes(settings, erased)
     if told is not None:
         return told
-    rows = settings.get("batch_size")
-    if rows is None:
+    if settings.get("batch_size") is None:
         return 0.0
+    rows = rows_per_step(settings["batch_size"], erased)
     name = descriptor.options.get("strategy")
     strategy = registry.strategy(name).load() if name else None
     keeps = strategy is not None and strategy.keep is not PreservationStrategy.keep

@@ -12,7 +12,7 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
         "steps": 150,
         "learning_rate": 3e-4,
-        "batch_size": 1,
+        "batch_size": 0,
         "keep_weight": 3.0,
         "trajectory_steps": 8,
         "trajectories": 6,

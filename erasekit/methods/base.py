@@ -149,3 +149,8 @@ class ErasureMethod(ABC):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave; called after `prepare`."""
+
+
+def rows_per_step(batch_size: int, erased: int) -> int:
+    """Rows of the erase term per step: `batch_size`, where that is 0 one per erased concept."""
+    return batch_size or erased

@@ -15,13 +15,15 @@ from erasekit.diffusion.trajectories import (
     LatentSource,
     trajectory_bytes,
 )
-from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.methods.base import ErasureContext, ErasureMethod, rows_per_step
 
 
 class SampledConfig(Settings):
     """How many rows a step has, where their z_t come from, and what the loss is measured on."""
 
-    batch_size: int = Field(8, gt=0, description="rows of the erase term per step")
+    batch_size: int = Field(
+        8, ge=0, description="rows of the erase term per step; 0: one for each erased concept"
+    )
     loss_space: Literal["epsilon", "z0"] = Field(
         "epsilon", description="losses on predicted noise, or on predicted clean latents"
     )
@@ -97,7 +99,8 @@ class SampledErasure(ErasureMethod):
 
     def rows(self, step: int, generator: torch.Generator) -> Tensor:
         """Which erased concept each row of a step is of, [B], int64: in turn, then shuffled."""
-        count, rows = len(self.context.erasure.erased), self.config.batch_size
+        count = len(self.context.erasure.erased)
+        rows = rows_per_step(self.config.batch_size, count)
         turns = (torch.arange(rows) + step * rows) % count
         return turns[torch.randperm(rows, generator=generator)]
 

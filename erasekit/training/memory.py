@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.running import rows_at_once
 from erasekit.errors import ConfigError
+from erasekit.methods.base import rows_per_step
 
 GIB = 1 << 30
 LIBRARIES = 3 * GIB // 4
@@ -202,14 +203,15 @@ def memory_needs(
     channels, height, width = family.latents_shape()
     latent = 4 * channels * height * width
     pool = 3 * latent * trajectories * int(settings.get("trajectory_steps") or 0)
-    sampled = min(SAMPLED_ROWS, 2 * trajectories) or 2 * int(settings.get("batch_size") or 1)
+    rows = rows_per_step(int(settings.get("batch_size", 1)), erased)
+    sampled = min(SAMPLED_ROWS, 2 * trajectories) or 2 * rows
     return MemoryNeeds(
         unet=_bytes(family.unet.parameters()),
         idle=sum(_bytes(part.parameters()) for part in idle if part is not None),
         trained=sum(p.numel() for p in parameters.values()),
         row=row,
         passing_row=passing,
-        rows=-(-2 * int(settings.get("batch_size") or 1) // processes),
+        rows=-(-2 * rows // processes),
         sampled_rows=-(-sampled // processes),
         rows_at_once=rows_at_once(height, width),
         pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),

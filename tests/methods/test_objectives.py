@@ -222,3 +222,17 @@ def test_argmax_keeps_the_nearest_words_while_nothing_is_known() -> None:
     task.strategy.ascend(task.method._erased_batch(0))
     assert not task.strategy.scored.any()
     assert set(task.strategy.choose(task.method._erased_batch(0)).tolist()) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(0, 3), (1, 1), (4, 4)])
+def test_rows_take_turns_over_the_erased_concepts(batch_size: int, rows: int) -> None:
+    """With 0 every concept has its row in each step; else all have as many after some steps."""
+    task = prepared("none", "church", "bus", "banana", batch_size=batch_size)
+    drawn = [
+        task.method.rows(step, torch.Generator().manual_seed(step)).tolist() for step in range(6)
+    ]
+    assert [len(step) for step in drawn] == [rows] * 6
+    if batch_size == 0:
+        assert all(sorted(step) == [0, 1, 2] for step in drawn)
+    counts = [sum(step.count(concept) for step in drawn) for concept in range(3)]
+    assert counts == [2 * rows] * 3
