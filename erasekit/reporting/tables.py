@@ -30,6 +30,8 @@ from erasekit.reporting.wording import (
 
 WORDS = ("concept", "erased", "family", "method", "worst")
 """Columns that hold words, to the left; numbers stand to the right."""
+NARROW = 78
+"""Of a console that has no room for more than one table needs."""
 UNBOUNDED = 10_000
 """Of a console in which every table has the width it wants."""
 
@@ -167,6 +169,7 @@ def _group(title: str, rows: Sequence[Row], layout: Sequence[str]) -> Table:
 def _further_table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     heads = [column.head for column in columns]
     table = _table(title, ["method", *heads], words=("method",))
+    table.min_width = min(len(title), NARROW)  # a title is broken where its table is narrower
     for row in rows:
         cells = [Text(column.text(row)) for column in columns]
         table.add_row(Text(row.method), *cells, end_section=row.method == BASE)
