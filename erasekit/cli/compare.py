@@ -93,7 +93,7 @@ def _measured(
     from erasekit.edits import load_edit
     from erasekit.metrics.loading import load_scorer
 
-    a, b = load_edit(run_a), load_edit(run_b)
+    a, b = load_edit(run_a, registry), load_edit(run_b, registry)
     check_same_erasure(a, b)
     with (
         opened(chosen_model(None, a), registry) as model,

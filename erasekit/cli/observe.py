@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, MODEL_HELP
+from erasekit.cli.context import JSON_OPTION, MODEL_HELP, registry_of
 from erasekit.cli.loading import chosen_model
 from erasekit.cli.observing import checked_place, counting, opened_bench
 from erasekit.cli.output import progress
@@ -239,7 +239,7 @@ def spectrum(
     from erasekit.bench.store import RecordStore
     from erasekit.edits import load_edit
 
-    found = load_edit(edit)
+    found = load_edit(edit, registry_of(context))
     place = checked_place("spectrum", "-".join(found.info["concepts"]), output, store)
     named = chosen_model(model, found)
     with opened_bench(context, suite, None, images_per_concept, named, scorer, sampling_steps) as b:

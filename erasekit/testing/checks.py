@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from erasekit.diffusion.inference import InferencePart
 from erasekit.errors import ErasekitError, ScopeError
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy
@@ -21,6 +22,7 @@ from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,
     FamilyDescriptor,
+    InferenceDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -36,6 +38,7 @@ from erasekit.testing.tiny import tiny_model
 HOOKS: dict[str, type[Descriptor]] = {
     "erasekit_register_methods": MethodDescriptor,
     "erasekit_register_strategies": StrategyDescriptor,
+    "erasekit_register_inference_parts": InferenceDescriptor,
     "erasekit_register_scorers": ScorerDescriptor,
     "erasekit_register_metrics": MetricDescriptor,
     "erasekit_register_suites": SuiteDescriptor,
@@ -47,6 +50,7 @@ HOOKS: dict[str, type[Descriptor]] = {
 BASES: dict[type[Descriptor], type] = {
     MethodDescriptor: ErasureMethod,
     StrategyDescriptor: PreservationStrategy,
+    InferenceDescriptor: InferencePart,
 }
 """What the targets of these must inherit from; the others may be functions."""
 SCOPES = ("xattn-kv", "xattn", "selfattn")
