@@ -127,7 +127,7 @@ class ErasureMethod(ABC):
 
     @contextmanager
     def trained_parameters(
-        self, unet: nn.Module, scope: ParameterScope
+        self, context: ErasureContext, scope: ParameterScope
     ) -> Iterator[dict[str, nn.Parameter]]:
         """For the run, the parameters that it trains, by their names in the UNet.
 
@@ -135,10 +135,14 @@ class ErasureMethod(ABC):
         takes them out again. Those that are no parameters of the UNet as it was go into the edit's
         inference part. {} trains nothing.
 
+        Args:
+            context: what the method works on; its `parameters` are what this gives.
+            scope: what the user chose.
+
         Raises:
             ScopeError: the scope selects nothing that can be trained.
         """
-        yield scope.select(unet)
+        yield scope.select(context.model.unet)
 
     def inference(self) -> InferenceRecord | None:
         """The inference part of the edit, without what was trained; None: it has none.

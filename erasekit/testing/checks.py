@@ -197,17 +197,20 @@ def _tested(
 def _tester(
     descriptor: MethodDescriptor | StrategyDescriptor, modules: Sequence[object]
 ) -> tuple[MethodTester | None, str | None]:
-    """A tester that suits what one erasure shows: its scopes, and whether it is a closed form."""
+    """A tester that suits what one erasure shows: scopes, kind of edit, whether it has a loss."""
     is_strategy = isinstance(descriptor, StrategyDescriptor)
     base = StrategyTester if is_strategy else MethodTester
     own: dict[str, Any] = {"plugins": modules}
     own["strategy" if is_strategy else "method"] = descriptor.name
     tester: MethodTester = type(base.__name__, (base,), own)()
     history: list[dict[str, Any]] = []
+    inference = ""
     scopes, refusal = [], ""
     for scope in SCOPES:
         try:
-            history = tester.erase(tiny_model(), scope=scope).history
+            edit = tester.erase(tiny_model(), scope=scope)
+            history = edit.history
+            inference = edit.inference.name if edit.inference and not edit.tensors else ""
         except ScopeError as error:
             refusal = str(error)
         except Exception as error:
@@ -217,7 +220,8 @@ def _tester(
     if not scopes:
         return None, refusal
     seeded = any(record["loss"] is not None for record in history)
-    return type(base.__name__, (base,), {**own, "scopes": scopes, "seeded": seeded})(), None
+    own.update(scopes=scopes, seeded=seeded, inference=inference)
+    return type(base.__name__, (base,), own)(), None
 
 
 def _fault(test: Callable[[], None]) -> str | None:

@@ -113,13 +113,15 @@ class Trainer:
             ConfigError: the device can't compute in the precision asked for.
             MissingExtraError: 8-bit Adam without its extra.
         """
-        with method.trained_parameters(unet, scope) as parameters:
-            return self._fit(method, make_context, unet, parameters, passes, resume, history)
+        context = make_context({})
+        with method.trained_parameters(context, scope) as parameters:
+            context.parameters = parameters
+            return self._fit(method, context, unet, parameters, passes, resume, history)
 
     def _fit(
         self,
         method: ErasureMethod,
-        make_context: Callable[[dict[str, torch.nn.Parameter]], ErasureContext],
+        context: ErasureContext,
         unet: torch.nn.Module,
         parameters: dict[str, torch.nn.Parameter],
         passes: PassCount,
@@ -129,7 +131,6 @@ class Trainer:
         began, passes_before = time.perf_counter(), passes.snapshot()
         stored = {name: p.dtype for name, p in parameters.items()}
         flags = [(p, p.requires_grad) for p in unet.parameters()]
-        context = make_context(parameters)
         surroundings = ExitStack()
         surroundings.enter_context(
             prepared_unet(context.family, parameters, self.settings, self.processes)
