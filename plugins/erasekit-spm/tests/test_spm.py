@@ -202,7 +202,7 @@ def test_without_transport_the_merged_weights_draw_the_same(tmp_path: Path) -> N
 def test_transport_is_lost_in_weights_only_where_that_is_allowed(form, tmp_path: Path) -> None:
     model = tiny_model()
     edit = trained(model, "church", steps=2)
-    with pytest.raises(EditError, match="transport 'max' is lost.*--allow-loss"):
+    with pytest.raises(EditError, match=r"transport 'max' is lost.*--allow-loss"):
         export(edit, model, form, tmp_path / "out", ExportOptions(images=0))
     assert not (tmp_path / "out").exists()
     lossy = ExportOptions(images=0 if form == "lora" else 2, allow_loss=True)
