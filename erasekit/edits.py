@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from erasekit.diffusion.carrying import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.diffusion.families import FamilyAdapter, adapter_for
+from erasekit.diffusion.inference import (
+    InferencePart,
+    InferenceRecord,
+    build_part,
+    check_installed,
+    is_description,
+)
 from erasekit.diffusion.loading import LoadedModel, hash_pipeline
+from erasekit.diffusion.saving import save_pipeline
+from erasekit.diffusion.tensor_files import load_tensors, save_tensors
 from erasekit.errors import EditError
-from erasekit.files import atomic_path, atomic_write_json, writing
+from erasekit.files import atomic_write_json, read_json_lines
+from erasekit.plugin.registry import Registry
+
+__all__ = ["Edit", "load_edit", "load_tensors", "read_history", "save_tensors"]
 
 WEIGHTS, INFO, HISTORY = "edit.safetensors", "edit.json", "history.jsonl"
-SCHEMA = 1
+SCHEMA, PLAIN_SCHEMA = 2, 1
+"""Of edits with an inference part, which older versions must not take for plain ones; of others."""
+INFERENCE = "inference|"
+"""Before the names of an inference part's tensors, in the file with the changed ones."""
 DELTA_INFO = "edit"
 """Key of a delta file's metadata under which `edit.json` is."""
+_FOR_GOOD = "_erasekit_for_good"
+"""Attribute of a UNet that holds on to the inference parts that were put in for good."""
 
 
 @dataclass
 class Edit:
-    """Changed tensors of a UNet, with provenance.
+    """What an erasure changes, with provenance: tensors of a UNet, an inference part, or both.
+
+    Edits are of three kinds, which behave alike: a *delta* has changed tensors, an *adapter* adds
+    to layers, a *hook* changes how images are drawn. The last two are inference parts
+    (`erasekit.diffusion.inference`), which a plugin registers; `info["inference"]` describes one.
+
+    Several edits of one model may be applied at once, one within the other:
+
+    - an inference part goes with everything;
+    - a delta beside a delta is refused, since they were not made for each other; the parameters
+      that both change are named. With `force` the one applied last wins.
 
     Attributes:
         tensors: new values by parameter name; what is not named is unchanged.
@@ -37,12 +62,36 @@ class Edit:
         adversaries: embeddings of the adversarial concepts along the run, by
             "step.erased index", each [L, D]; empty where the method has none, and in an edit
             that was read from disk.
+        inference_tensors: of the inference part, by name.
+        registry: where the inference part is registered; None loads what is installed.
     """
 
     tensors: dict[str, Tensor]
     info: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
     adversaries: dict[str, Tensor] = field(default_factory=dict)
+    inference_tensors: dict[str, Tensor] = field(default_factory=dict)
+    registry: Registry | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def inference(self) -> InferenceRecord | None:
+        """The inference part, or None."""
+        described = self.info.get("inference")
+        if described is None:
+            return None
+        return InferenceRecord(described["name"], described["settings"], self.inference_tensors)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which of "delta", "adapter" and "hook" it is; a delta may have an inference part."""
+        described = self.info.get("inference")
+        delta = ("delta",) if self.tensors or described is None else ()
+        return delta if described is None else (*delta, str(described["kind"]))
+
+    @property
+    def schema(self) -> int:
+        """What `edit.json` says, so that no version reads an edit that it would take for less."""
+        return PLAIN_SCHEMA if self.inference is None else SCHEMA
 
     @property
     def base_hash(self) -> str:
@@ -58,28 +107,105 @@ class Edit:
             force: apply to a model it was not made from.
 
         Raises:
-            EditError: another model, or tensors that are not there or of another shape.
+            EditError: another model; tensors that are not there or of another shape; another delta
+                is applied; the inference part is not installed, or does not fit.
         """
-        parameters = self._check(pipeline, force=force)
-        originals = {name: parameters[name].data for name in self.tensors}
-        try:
-            for name, value in self.tensors.items():
-                current = parameters[name].data
-                parameters[name].data = value.to(current.device, current.dtype, copy=True)
-            with _hash_of_the_edited(pipeline):
-                yield pipeline
-        finally:
-            for name, value in originals.items():
-                parameters[name].data = value
+        with ExitStack() as stack:
+            self._enter(stack, pipeline, force, for_good=False)
+            yield pipeline
 
     def apply(self, pipeline: Any, *, force: bool = False) -> None:
         """Put this edit into the pipeline for good. See `applied` for arguments and errors."""
-        parameters = self._check(pipeline, force=force)
-        with torch.no_grad():
-            for name, value in self.tensors.items():
-                parameters[name].copy_(value)
+        self._enter(ExitStack(), pipeline, force, for_good=True)
         if isinstance(pipeline, LoadedModel):
             pipeline.hash = hash_pipeline(pipeline.pipeline)
+
+    def _enter(self, stack: ExitStack, pipeline: Any, force: bool, for_good: bool) -> None:
+        """Change the pipeline; `stack` takes it back."""
+        unet = _inner(pipeline).unet
+        base = self._check_model(pipeline, force=force)
+        parameters = self._check_tensors(unet)
+        part, family = self._part(pipeline)
+        if for_good:
+            with torch.no_grad():
+                for name, value in self.tensors.items():
+                    parameters[name].copy_(value)
+        else:
+            originals = {name: parameters[name].data for name in self.tensors}
+            stack.callback(_restore, parameters, originals)
+            for name, value in self.tensors.items():
+                current = parameters[name].data
+                parameters[name].data = value.to(current.device, current.dtype, copy=True)
+        if part is not None and family is not None:
+            stack.enter_context(part.installed(family))
+            if for_good:  # who lets go of it takes it away
+                unet.__dict__.setdefault(_FOR_GOOD, []).append(stack)
+        if not for_good or part is not None:
+            identity = self.inference.identity if self.inference else ""
+            carried = CarriedEdit(base, frozenset(self.tensors), identity)
+            stack.enter_context(carrying(unet, carried))
+        if not for_good and isinstance(pipeline, LoadedModel):
+            stack.enter_context(_hash_of_the_edited(pipeline))
+
+    def with_values(self, trained: Mapping[str, Tensor], **info: Any) -> Edit:
+        """This edit with other trained values, as along its run.
+
+        Args:
+            trained: by name, changed tensors and the inference part's.
+            info: further provenance.
+        """
+        own = self.inference_tensors
+        return replace(
+            self,
+            tensors={name: value for name, value in trained.items() if name not in own},
+            inference_tensors={**own, **{name: trained[name] for name in own if name in trained}},
+            info={**self.info, **info},
+            history=[],
+            adversaries={},
+        )
+
+    def merged(
+        self, pipeline: Any, *, force: bool = False, allow_loss: bool = False
+    ) -> tuple[Edit, str]:
+        """This edit as a delta, and a sentence on what a delta can't carry of it, or "".
+
+        An edit without an inference part is its own delta.
+
+        Args:
+            pipeline: the model it was made from, or with `force` another.
+            force: as for `applied`.
+            allow_loss: leave out what weights can't carry.
+
+        Raises:
+            EditError: weights can't carry it, or not all and `allow_loss` is off; another model.
+        """
+        part, _ = self._part(pipeline)
+        if part is None:
+            return self, ""
+        self._check_model(pipeline, force=force)
+        unet = _inner(pipeline).unet
+        values = {name: p.detach() for name, p in unet.named_parameters()}
+        merged = part.merged({**values, **self.tensors})
+        if merged.loss and not allow_loss:
+            raise EditError(f"{merged.loss} Export --to delta, or add --allow-loss.")
+        info = {**self.info, "merged": self.info["inference"], "schema": PLAIN_SCHEMA}
+        del info["inference"]
+        return Edit({**self.tensors, **merged.tensors}, info, self.history), merged.loss
+
+    def _part(self, pipeline: Any) -> tuple[InferencePart | None, FamilyAdapter | None]:
+        """The inference part, checked, and the adapter it is installed with; None without one."""
+        record, registry = self.inference, self.registry
+        if record is None:
+            return None, None
+        registry = registry or Registry()
+        check_installed(self.info["inference"], registry)
+        if isinstance(pipeline, LoadedModel):
+            family = pipeline.family
+        else:
+            _, family = adapter_for(pipeline, registry)
+        part = build_part(record, registry)
+        part.check(family)
+        return part, family
 
     def export_diffusers(
         self,
@@ -102,37 +228,29 @@ class Edit:
             max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
 
         Raises:
-            EditError: another model.
+            EditError: another model, or an inference part that weights can't carry (`merged`).
             OutputError: the folder can't be written, or the disk is full.
         """
-        folder = Path(folder)
-        inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
-        sharding = {"max_shard_size": max_shard_size} if max_shard_size else {}
-        with writing(folder), self.applied(pipeline, force=force):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-                written = Path(name) / "model"
-                try:
-                    inner.save_pretrained(written, safe_serialization=True, **sharding)
-                except SafetensorError as error:
-                    raise _as_os_error(error) from error
-                if folder.exists():
-                    shutil.copytree(written, folder, dirs_exist_ok=True)
-                    _remove_other_weights(folder, written)
-                else:
-                    written.replace(folder)
+        delta, _ = self.merged(pipeline, force=force)
+        with delta.applied(pipeline, force=force):
+            save_pipeline(_inner(pipeline), Path(folder), max_shard_size)
 
-    def _check(self, pipeline: Any, *, force: bool) -> Mapping[str, torch.nn.Parameter]:
-        inner = pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
-        parameters = dict(inner.unet.named_parameters())
+    def _check_model(self, pipeline: Any, *, force: bool) -> str:
+        """The hash of the model under all edits, where it is known.
+
+        Raises:
+            EditError: another model, or another delta is applied.
+        """
+        carried = carried_edits(_inner(pipeline).unet)
+        if force and (carried or not isinstance(pipeline, LoadedModel)):
+            return carried[0].base if carried else ""
+        found = pipeline.hash if isinstance(pipeline, LoadedModel) else hash_pipeline(pipeline)
         if not force:
-            found = pipeline.hash if isinstance(pipeline, LoadedModel) else hash_pipeline(inner)
-            if found != self.base_hash:
-                raise EditError(
-                    f"This edit was made from a model with hash {self.base_hash[:16]}, and this "
-                    f"model has hash {found[:16]}; load {self.info['base_model']['id']!r}, or "
-                    "add --force (force=True) to apply it all the same."
-                )
+            check_base(self.base_hash, self.info["base_model"]["id"], self.tensors, found, carried)
+        return carried[0].base if carried else found
+
+    def _check_tensors(self, unet: torch.nn.Module) -> Mapping[str, torch.nn.Parameter]:
+        parameters = dict(unet.named_parameters())
         for name, value in self.tensors.items():
             if name not in parameters or parameters[name].shape != value.shape:
                 raise EditError(
@@ -141,6 +259,12 @@ class Edit:
                 )
         return parameters
 
+    @property
+    def stored(self) -> dict[str, Tensor]:
+        """All tensors, by their names on disk."""
+        own = {INFERENCE + name: value for name, value in self.inference_tensors.items()}
+        return {**self.tensors, **own}
+
     def save(self, folder: Path | str) -> None:
         """Write `edit.safetensors` and `edit.json` into `folder`, each wholly or not at all.
 
@@ -148,70 +272,48 @@ class Edit:
             OutputError: the folder can't be written, or the disk is full.
         """
         folder = Path(folder)
-        metadata = {"format": "erasekit", "schema": str(SCHEMA), "base_hash": self.base_hash}
-        save_tensors(folder / WEIGHTS, self.tensors, metadata)
-        atomic_write_json(folder / INFO, {"schema": SCHEMA, **self.info})
+        metadata = {"format": "erasekit", "schema": str(self.schema), "base_hash": self.base_hash}
+        save_tensors(folder / WEIGHTS, self.stored, metadata)
+        atomic_write_json(folder / INFO, {"schema": self.schema, **self.info})
+
+
+def _inner(pipeline: Any) -> Any:
+    """The diffusers pipeline of a `LoadedModel`, or the pipeline itself."""
+    return pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
+
+
+def _restore(parameters: Mapping[str, torch.nn.Parameter], originals: Mapping[str, Tensor]) -> None:
+    for name, value in originals.items():
+        parameters[name].data = value
 
 
 @contextmanager
-def _hash_of_the_edited(pipeline: Any) -> Iterator[None]:
-    """For the block a `LoadedModel` has the hash of the weights it carries.
+def _hash_of_the_edited(pipeline: LoadedModel) -> Iterator[None]:
+    """For the block a `LoadedModel` has the hash of the edit it carries.
 
     So an edit made from an edited model says so, and one made from the base model is refused.
     """
-    if not isinstance(pipeline, LoadedModel):
-        yield
-        return
-    base, pipeline.hash = pipeline.hash, hash_pipeline(pipeline.pipeline)
+    before, pipeline.hash = pipeline.hash, hash_pipeline(pipeline.pipeline)
     try:
         yield
     finally:
-        pipeline.hash = base
+        pipeline.hash = before
 
 
-def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, wholly or not at all.
-
-    Raises:
-        OutputError: it can't be written, or the disk is full.
-    """
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(contiguous, temporary, dict(metadata or {}))
-        except SafetensorError as error:
-            with writing(path):
-                raise _as_os_error(error) from error
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
-
-    Raises:
-        EditError: no such file, or it is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise EditError(f"There is no {str(path)!r}; name a run folder.") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise EditError(
-            f"The file {str(path)!r} is damaged or no safetensors file ({error}); make it again."
-        ) from error
-
-
-def load_edit(folder: Path | str) -> Edit:
+def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
     """Read an edit from its run folder, or from one file as `--to delta` writes it.
 
+    Args:
+        folder: the folder or file.
+        registry: where its inference part is registered; None loads what is installed.
+
     Raises:
-        EditError: no such folder, a file is missing or damaged, or a newer schema.
+        EditError: no such folder, a file is missing or damaged, a newer schema, or the plugin of
+            its inference part is not installed.
     """
     folder = Path(folder).expanduser()
     if folder.is_file():
-        return _load_delta(folder)
+        return _load_delta(folder, registry)
     if not folder.is_dir():
         raise EditError(f"There is no run folder {str(folder)!r}; name one that `erase` wrote.")
     try:
@@ -224,14 +326,37 @@ def load_edit(folder: Path | str) -> Edit:
         raise EditError(f"The file {str(folder / INFO)!r} can't be read ({error}).") from error
     _check_info(info, folder / INFO)
     tensors, _ = load_tensors(folder / WEIGHTS)
-    return Edit(tensors, info, read_history(folder))
+    return _made(tensors, info, read_history(folder), registry)
 
 
-def _load_delta(path: Path) -> Edit:
+def _made(
+    stored: Mapping[str, Tensor],
+    info: dict[str, Any],
+    history: list[dict[str, Any]],
+    registry: Registry | None,
+) -> Edit:
+    """An edit of what is on disk.
+
+    Raises:
+        EditError: the plugin of its inference part is not installed.
+    """
+    of_part = {
+        name.removeprefix(INFERENCE): value
+        for name, value in stored.items()
+        if name.startswith(INFERENCE)
+    }
+    tensors = {name: value for name, value in stored.items() if not name.startswith(INFERENCE)}
+    if info.get("inference") is not None:
+        registry = registry or Registry()
+        check_installed(info["inference"], registry)
+    return Edit(tensors, info, history, {}, of_part, registry)
+
+
+def _load_delta(path: Path, registry: Registry | None) -> Edit:
     tensors, metadata = load_tensors(path)
     if DELTA_INFO not in metadata:
         if path.name == WEIGHTS and (path.parent / INFO).is_file():
-            return load_edit(path.parent)
+            return load_edit(path.parent, registry)
         raise EditError(
             f"The file {str(path)!r} does not say how it was made; name a run folder, or a file "
             "that `erasekit export --to delta` wrote."
@@ -241,7 +366,7 @@ def _load_delta(path: Path) -> Edit:
     except (ValueError, RecursionError) as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
     _check_info(info, path)
-    return Edit(tensors, info)
+    return _made(tensors, info, [], registry)
 
 
 def _check_info(info: Any, path: Path) -> None:
@@ -258,6 +383,7 @@ def _describes_an_edit(info: Any) -> bool:
     base = info.get("base_model") if isinstance(info, dict) else None
     return (
         isinstance(base, dict)
+        and is_description(info.get("inference"))
         and all(isinstance(base.get(key), str) for key in ("id", "hash"))
         and isinstance(info.get("schema", 0), int)
     )
@@ -270,33 +396,4 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         EditError: it can't be read, or a line is no JSON object.
     """
     path = folder / HISTORY
-    if not path.is_file():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        records = [json.loads(line) for line in lines if line]
-    except (OSError, ValueError, RecursionError) as error:
-        raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
-    if not all(isinstance(record, dict) for record in records):
-        raise EditError(f"The file {str(path)!r} is damaged (a line is no object).")
-    return records
-
-
-def _remove_other_weights(folder: Path, written: Path) -> None:
-    """Remove the weights in `folder` that `written` has not, or readers might take them."""
-    for component in written.iterdir():
-        if not component.is_dir():
-            continue
-        for pattern in ("*.safetensors", "*.safetensors.index.json"):
-            for path in (folder / component.name).glob(pattern):
-                if not (component / path.name).exists():
-                    path.unlink()
-
-
-def _as_os_error(error: Exception) -> OSError:
-    """The operating system's error that safetensors reports as text."""
-    import errno
-    import re
-
-    match = re.search(r"os error (\d+)", str(error))
-    return OSError(int(match.group(1)) if match else errno.EIO, str(error))
+    return read_json_lines(path, EditError) if path.is_file() else []

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from erasekit.errors import OutputError
+from erasekit.errors import ErasekitError, OutputError
 
 _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
@@ -132,3 +132,19 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_json_lines(path: Path, error_class: type[ErasekitError]) -> list[dict[str, Any]]:
+    """The objects of a file with one JSON object a line; empty lines are left out.
+
+    Raises:
+        ErasekitError: of `error_class`: it can't be read, or a line is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        records = [json.loads(line) for line in lines if line]
+    except (OSError, ValueError, RecursionError) as error:
+        raise error_class(f"The file {str(path)!r} is damaged ({error}).") from error
+    if not all(isinstance(record, dict) for record in records):
+        raise error_class(f"The file {str(path)!r} is damaged (a line is no object).")
+    return records

@@ -239,8 +239,8 @@ def test_json_that_is_not_text_is_refused(edit, tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(edit, tmp_path: Path) -> None:
     edit.save(tmp_path)
     info = json.loads((tmp_path / INFO).read_text())
-    (tmp_path / INFO).write_text(json.dumps({**info, "schema": 2}))
-    with pytest.raises(EditError, match=r"schema 2; this erasekit reads 1.*Upgrade"):
+    (tmp_path / INFO).write_text(json.dumps({**info, "schema": 3}))
+    with pytest.raises(EditError, match=r"schema 3; this erasekit reads 2.*Upgrade"):
         load_edit(tmp_path)
 
 

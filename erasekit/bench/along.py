@@ -42,4 +42,4 @@ class WeightsAlong(Callback):
 
     def edit(self, step: int, finished: Edit) -> Edit:
         """The edit after `step` steps of the run that ended as `finished`."""
-        return Edit(self._kept[step], {**finished.info, "after_steps": step})
+        return finished.with_values(self._kept[step], after_steps=step)

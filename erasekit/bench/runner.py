@@ -333,7 +333,7 @@ class BenchmarkRunner:
 
     def _edits(self, planned: PlannedCell) -> dict[str, Edit]:
         """The edit and those along its run, by name; made where the store lacks one."""
-        found = {key: self.store.edit(key) for key in planned.edit_keys}
+        found = {key: self.store.edit(key, self.registry) for key in planned.edit_keys}
         if None in found.values():
             weights = WeightsAlong(step for step, _ in planned.along)
             made = erase(
@@ -349,7 +349,7 @@ class BenchmarkRunner:
             for key, edit in {**edits, planned.edit_key: made}.items():
                 if found[key] is None:
                     self.store.put_edit(key, edit)
-                    found[key] = self.store.edit(key) or edit
+                    found[key] = self.store.edit(key, self.registry) or edit
         return {key: edit for key, edit in found.items() if edit is not None}
 
     def _sheets(self, sweep: Sweep) -> SheetScorer:

@@ -46,6 +46,7 @@ from erasekit.records import ConceptScores, Record, concept_scores, nan_to_null
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
+    from erasekit.plugin.registry import Registry
 
 SCHEMA = 1
 MARKER = "store.json"
@@ -194,12 +195,17 @@ class RecordStore:
         with atomic_path(self.sheet_path(key)) as temporary:
             Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=note)
 
-    def edit(self, key: str) -> Edit | None:
-        """An edit that was made before, or None."""
+    def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
+        """An edit that was made before, or None.
+
+        Args:
+            key: its name.
+            registry: where its inference part is registered; None loads what is installed.
+        """
         from erasekit.edits import load_edit
 
         try:
-            return load_edit(self.root / "edits" / key)
+            return load_edit(self.root / "edits" / key, registry)
         except EditError:
             return None
 

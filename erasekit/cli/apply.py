@@ -55,9 +55,9 @@ def apply(
 
     options = ExportOptions(dtype, max_shard_size, force=True)
     format_named("diffusers").check(options)
-    loaded_edit = load_edit(edit)
-    check_output_folder(output, overwrite=overwrite)
     registry = registry_of(context)
+    loaded_edit = load_edit(edit, registry)
+    check_output_folder(output, overwrite=overwrite)
     model = chosen_model(model, revision=revision)
     with opened(model, registry) as loaded:
         transfer.fits(loaded_edit, loaded)

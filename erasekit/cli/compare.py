@@ -91,9 +91,10 @@ def compare(
         other = run_b if benches[0] else run_a
         raise ConfigError(f"{str(other)!r} is no bench and the other is; name two of a sort.")
     else:
-        a, b = load_edit(run_a), load_edit(run_b)
+        registry = registry_of(context)
+        a, b = load_edit(run_a, registry), load_edit(run_b, registry)
         check_same_erasure(a, b)
-        registry, name = registry_of(context), chosen_model(model, a, revision)
+        name = chosen_model(model, a, revision)
         with opened(name, registry, device=device, dtype=dtype) as loaded:
             pairs = _measured(loaded, a, b, registry, images_per_concept, scorer)
         found = compare_pairs([pairs])

@@ -323,6 +323,15 @@ def _measure(
     return result
 
 
+def _what_it_is(edit: Edit) -> str:
+    """What changed, in a few words."""
+    words = [f"Scope {edit.info['config']['scope']}, {len(edit.tensors)} tensors"]
+    if (part := edit.inference) is not None:
+        kind = f"{edit.kinds[-1].capitalize()} {part.name!r}, {len(part.tensors)} tensors"
+        words = [*words, kind] if edit.tensors else [kind]
+    return "; ".join(words)
+
+
 def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
     from erasekit.cli.output import table
     from erasekit.reporting.tables import quick_table
@@ -338,7 +347,7 @@ def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folde
         console.print(table("Adversarial concepts", columns, rows, right=("steps",)))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
-        f"Scope {edit.info['config']['scope']}, {len(edit.tensors)} tensors; "
+        f"{_what_it_is(edit)}; "
         f"{seconds['total']:.1f} s, {passes['forward']} forward and {passes['backward']} backward "
         "UNet passes."
     )

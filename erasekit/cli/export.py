@@ -69,7 +69,7 @@ def export(
     ] = None,
     allow_loss: Annotated[
         bool,
-        typer.Option("--allow-loss", help="lora: leave out what it can't carry though it matters."),
+        typer.Option("--allow-loss", help="Leave out what the form can't carry though it matters."),
     ] = False,
     images: Annotated[
         int, typer.Option(min=0, help="lora: images drawn to state the error in pixels.")
@@ -88,11 +88,12 @@ def export(
     form.check(options)
     from erasekit.edits import load_edit
 
-    edit = load_edit(run)
+    registry = registry_of(context)
+    edit = load_edit(run, registry)
     wanted = output or (run if run.is_dir() else run.with_suffix("")) / form.name
     path = form.destination(wanted, options, overwrite=overwrite)
     name = chosen_model(model, edit, revision)
-    with _opened_if(form.needs_model, name, registry_of(context), device) as loaded:
+    with _opened_if(form.needs_model, name, registry, device) as loaded:
         result = write(edit, loaded, form.name, path, options)
     if as_json:
         print_json({"model": name, "edit": str(run), "to": form.name, **result_fields(result)})

@@ -77,10 +77,10 @@ def generate(
     if output:
         check_output_folder(output, overwrite=overwrite)
     prompts = list(dict.fromkeys(prompt))
-    loaded_edit = read_edit(edit)
+    registry = registry_of(context)
+    loaded_edit = read_edit(edit, registry)
     name = chosen_model(model, loaded_edit, revision)
     seeds = range(seed, seed + num)
-    registry = registry_of(context)
     with opened(name, registry, device=device, dtype=dtype, truncate=truncate) as loaded:
         for text in prompts if truncate else ():
             excess = loaded.family.token_count(text) - loaded.family.max_tokens

@@ -86,7 +86,7 @@ def torch_dtype(dtype: str) -> torch.dtype:
     return torch.float16 if dtype == LoadedAs.FP16 else torch.float32
 
 
-def read_edit(folder: Path | None) -> Edit | None:
+def read_edit(folder: Path | None, registry: Registry) -> Edit | None:
     """The edit in a run folder, or None for no folder.
 
     Raises:
@@ -96,4 +96,4 @@ def read_edit(folder: Path | None) -> Edit | None:
         return None
     from erasekit.edits import load_edit
 
-    return load_edit(folder)
+    return load_edit(folder, registry)

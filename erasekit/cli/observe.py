@@ -14,6 +14,7 @@ from erasekit.cli.context import (
     MODEL_HELP,
     REVISION_OPTION,
     LoadedAs,
+    registry_of,
 )
 from erasekit.cli.loading import chosen_model
 from erasekit.cli.observing import Loading, checked_place, counting, opened_bench
@@ -260,7 +261,7 @@ def spectrum(
     from erasekit.bench.store import RecordStore
     from erasekit.edits import load_edit
 
-    found = load_edit(edit)
+    found = load_edit(edit, registry_of(context))
     place = checked_place("spectrum", "-".join(found.info["concepts"]), output, store)
     loading = Loading(chosen_model(model, found, revision), device, dtype)
     with opened_bench(

@@ -62,7 +62,7 @@ def trace(
     from erasekit.edits import load_edit
     from erasekit.reporting.curves import plot_history
 
-    edit = load_edit(run)
+    edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
     folder = output or run
     strip = None

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from erasekit.concepts import KINDS, Concept, Kind, normalised
+from erasekit.diffusion.carrying import hash_with_parts
 from erasekit.diffusion.families import FamilyAdapter, adapter_for
 from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.reading import read_pipeline
@@ -149,9 +150,13 @@ def wrap_pipeline(
 
 
 def hash_pipeline(pipeline: Any) -> str:
-    """Hash of a pipeline's text encoders and UNet, 64 hex digits. See `hash_weights`."""
+    """Hash of a pipeline's text encoders and UNet, 64 hex digits. See `hash_weights`.
+
+    Where edits are applied that have an inference part, it is in the hash as well.
+    """
     parts = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.unet)
-    return hash_weights([part for part in parts if part is not None])
+    weights = hash_weights([part for part in parts if part is not None])
+    return hash_with_parts(weights, pipeline.unet)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.guidance import Drawing
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.stillness import held_still
 from erasekit.errors import ConfigError
@@ -68,7 +69,8 @@ def sample(
 ) -> np.ndarray:
     """Images, uint8 [N, H, W, 3], for prompt embeddings [N, L, D] and as many seeds.
 
-    The sampler G: the model's own scheduler, guidance against the empty prompt. A scheduler that
+    The sampler G: the model's own scheduler, guidance against the empty prompt, with the further
+    terms that applied edits install (`erasekit.diffusion.guidance`). A scheduler that
     draws noise on the way draws it from the generator of the image's seed, as plain diffusers does.
 
     Args:
@@ -114,12 +116,14 @@ def _sample(
         extra = {"generator": generators} if draws else {}
         latents = noise * scheduler.init_noise_sigma
         both = torch.cat([empty.expand_as(embeds), embeds]) if scale > 1 else embeds
+        drawing = Drawing(family)
         for t in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, t)
             inputs = torch.cat([scaled, scaled]) if scale > 1 else scaled
             output = family.predict_output(inputs, t.expand(len(inputs)), both)
             if scale > 1:
                 uncond, cond = output.chunk(2)
+                cond = drawing.condition(uncond, cond, scaled, t.expand(len(scaled)))
                 output = guided(uncond, cond, scale)
             latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
         images.append(family.decode(latents))

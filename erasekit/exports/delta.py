@@ -1,4 +1,4 @@
-"""`--to delta`: the changed tensors and how they were made, in one file."""
+"""`--to delta`: the edit in one file: changed tensors, inference part, and how it was made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from erasekit.diffusion.loading import LoadedModel
-from erasekit.edits import DELTA_INFO, SCHEMA, Edit, save_tensors
+from erasekit.edits import DELTA_INFO, Edit, save_tensors
 from erasekit.exports.formats import ExportOptions, ExportResult
 
 
@@ -18,10 +18,10 @@ def export_delta(
     Raises:
         OutputError: the file can't be written, or the disk is full.
     """
-    info = json.dumps({"schema": SCHEMA, **edit.info}, ensure_ascii=False)
+    info = json.dumps({"schema": edit.schema, **edit.info}, ensure_ascii=False)
     metadata = {
-        **{"format": "erasekit", "schema": str(SCHEMA), "base_hash": edit.base_hash},
+        **{"format": "erasekit", "schema": str(edit.schema), "base_hash": edit.base_hash},
         DELTA_INFO: info,
     }
-    save_tensors(path, edit.tensors, metadata)
-    return ExportResult(path, [path], f'load_edit("{path}")', {"tensors": len(edit.tensors)})
+    save_tensors(path, edit.stored, metadata)
+    return ExportResult(path, [path], f'load_edit("{path}")', {"tensors": len(edit.stored)})

@@ -10,17 +10,18 @@ from erasekit.edits import Edit
 from erasekit.errors import ConfigError
 from erasekit.exports.casting import casted, dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
+from erasekit.exports.merging import as_delta
 
 
 def export_diffusers(
     edit: Edit, model: LoadedModel | None, path: Path, options: ExportOptions
 ) -> ExportResult:
-    """Write the folder; takes `dtype` and `max_shard_size`.
+    """Write the folder; takes `dtype`, `max_shard_size` and `allow_loss`.
 
     The images it draws equal those of the edit in the same precision.
 
     Raises:
-        EditError: the model is another one.
+        EditError: the model is another one, or weights can't carry the edit.
         ConfigError: no model, or a shard size that is none.
         OutputError: the folder can't be written, or the disk is full.
     """
@@ -28,8 +29,9 @@ def export_diffusers(
         raise ConfigError("A diffusers folder holds a whole model; give the base model.")
     if options.max_shard_size is not None:
         _check_size(options.max_shard_size)
+    delta, notes = as_delta(edit, model, options)
     with casted(model.pipeline, dtype_of(options.dtype, model.family.dtype)):
-        edit.export_diffusers(
+        delta.export_diffusers(
             model, path, force=options.force, max_shard_size=options.max_shard_size
         )
     name = type(model.pipeline).__name__
@@ -38,6 +40,7 @@ def export_diffusers(
         sorted(path.glob("*/*.safetensors")),
         f'{name}.from_pretrained("{path}")',
         {"dtype": str(dtype_of(options.dtype, model.family.dtype)).removeprefix("torch.")},
+        notes,
     )
 
 

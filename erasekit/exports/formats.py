@@ -44,7 +44,7 @@ class ExportOptions:
         layout: tensor names of a LoRA.
         energy: share of the squared change that each factored weight keeps, in (0, 1].
         rank: one rank for all factors, in place of `energy`.
-        allow_loss: write a LoRA though what it can't carry matters.
+        allow_loss: write a form though what it can't carry of the edit matters.
         images: images drawn to state a LoRA's error in pixels; 0 draws none.
         force: use a model that the edit was not made from.
     """
@@ -165,7 +165,7 @@ FORMATS: dict[str, Format] = {
             "diffusers",
             "a folder that from_pretrained loads",
             "erasekit.exports.diffusers:export_diffusers",
-            frozenset({"dtype", "max_shard_size"}),
+            frozenset({"dtype", "max_shard_size", "allow_loss"}),
         ),
         Format(
             "lora",
@@ -178,7 +178,7 @@ FORMATS: dict[str, Format] = {
             "single-file",
             "one file in the original layout, for from_single_file, ComfyUI and A1111",
             "erasekit.exports.single_file:export_single_file",
-            frozenset({"dtype"}),
+            frozenset({"dtype", "allow_loss"}),
             file_stem="model",
         ),
         Format(

@@ -23,6 +23,7 @@ from erasekit.exports.casting import DTYPES
 from erasekit.exports.comparing import Difference, difference, outputs
 from erasekit.exports.formats import ExportOptions, ExportResult, Layout
 from erasekit.exports.lora_layouts import LAYOUTS, place_of
+from erasekit.exports.merging import as_delta
 from erasekit.exports.provenance import file_metadata
 
 MATTERS = 0.1
@@ -70,6 +71,7 @@ def export_lora(
     """
     if model is None:
         raise ConfigError("A LoRA is the difference to the base model; give it.")
+    edit, notes = as_delta(edit, model, options)
     with edit.applied(model, force=options.force):
         pass  # the edit fits
     changes, left_out = _changes(edit, model.unet)
@@ -91,7 +93,11 @@ def export_lora(
     save_tensors(path, tensors, file_metadata(edit, **metadata))
     report = _report(changes, factors, left_out, loss, error, options)
     return ExportResult(
-        path, [path], _load_with(path, options.layout), report, _notes(report, left_out)
+        path,
+        [path],
+        _load_with(path, options.layout),
+        report,
+        [*notes, *_notes(report, left_out)],
     )
 
 

@@ -18,6 +18,7 @@ from erasekit.errors import ConfigError, EditError
 from erasekit.exports import original_keys as keys
 from erasekit.exports.casting import dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
+from erasekit.exports.merging import as_delta
 from erasekit.exports.provenance import file_metadata
 
 _ENCODERS: dict[str, list[tuple[str, str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]]] = {
@@ -34,16 +35,18 @@ _ENCODERS: dict[str, list[tuple[str, str, Callable[[dict[str, Tensor]], dict[str
 def export_single_file(
     edit: Edit, model: LoadedModel | None, path: Path, options: ExportOptions
 ) -> ExportResult:
-    """Write the file; takes `dtype`.
+    """Write the file; takes `dtype` and `allow_loss`.
 
     Raises:
-        EditError: the model is another one, or of a family without an original layout.
+        EditError: the model is another one, or of a family without an original layout, or weights
+            can't carry the edit.
         ConfigError: no model.
         OutputError: the file can't be written, or the disk is full.
     """
     if model is None:
         raise ConfigError("A single file holds a whole model; give the base model.")
     dtype = dtype_of(options.dtype, model.family.dtype)
+    edit, notes = as_delta(edit, model, options)
     with edit.applied(model, force=options.force):
         tensors = original_state(model.pipeline, model.family.name)
         cast = {name: _cast(value, dtype) for name, value in tensors.items()}
@@ -53,7 +56,7 @@ def export_single_file(
     config = f', config="{source}"' if local else ""
     load_with = f'{type(model.pipeline).__name__}.from_single_file("{path}"{config})'
     report = {"dtype": str(dtype).removeprefix("torch."), "tensors": len(cast)}
-    return ExportResult(path, [path], load_with, report, _notes(model))
+    return ExportResult(path, [path], load_with, report, [*notes, *_notes(model)])
 
 
 def original_state(pipeline: Any, family: str) -> dict[str, Tensor]:

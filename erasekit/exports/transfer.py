@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +49,7 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
         name: theirs[name] + (value.float().cpu() - ours[name])
         for name, value in edit.tensors.items()
     }
-    return Edit(tensors, edit.info)
+    return replace(edit, tensors=tensors)
 
 
 def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:

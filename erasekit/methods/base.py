@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,7 +22,9 @@ from erasekit.concepts import Erasure
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
 from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.inference import InferenceRecord
 from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.scope import ParameterScope
 from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.plugin.registry import Registry
 
@@ -35,7 +38,8 @@ class ErasureContext:
         erasure: what goes, towards what, what stays.
         registry: everything that is registered.
         seed: of the run; take random numbers from `generator` alone.
-        parameters: the UNet parameters in scope, by name; only these may change.
+        parameters: what the method trains, by name: the UNet's parameters in scope, unless its
+            `trained_parameters` says otherwise. Only these may change.
         on_status: tells the user what is being prepared.
     """
 
@@ -106,6 +110,9 @@ class ErasureMethod(ABC):
     A gradient method returns a loss from every step. A closed-form method changes the parameters
     itself (under `torch.no_grad()`) and returns None: such a step is not back-propagated.
 
+    A method may leave the weights as they are, and give its edits an inference part instead or as
+    well (`inference`): adapters that it trains (`trained_parameters`), or a hook.
+
     Class attributes:
         Config: its hyperparameters, a `Settings` subclass with help on each field.
         training_defaults: training hyperparameters (steps, learning_rate, ...) it needs changed,
@@ -128,6 +135,32 @@ class ErasureMethod(ABC):
         Args:
             settings: all hyperparameters of the run.
             erased: number of erased concepts.
+        """
+        return None
+
+    @contextmanager
+    def trained_parameters(
+        self, context: ErasureContext, scope: ParameterScope
+    ) -> Iterator[dict[str, nn.Parameter]]:
+        """For the run, the parameters that it trains, by their names in the UNet.
+
+        A method of adapters adds them to the UNet here, as submodules that change nothing yet, and
+        takes them out again. Those that are no parameters of the UNet as it was go into the edit's
+        inference part. {} trains nothing.
+
+        Args:
+            context: what the method works on; its `parameters` are what this gives.
+            scope: what the user chose.
+
+        Raises:
+            ScopeError: the scope selects nothing that can be trained.
+        """
+        yield scope.select(context.model.unet)
+
+    def inference(self) -> InferenceRecord | None:
+        """The inference part of the edit, without what was trained; None: it has none.
+
+        Asked once, after the last step.
         """
         return None
 

@@ -74,6 +74,16 @@ class StrategyDescriptor(Descriptor):
 
 
 @dataclass(frozen=True)
+class InferenceDescriptor(Descriptor):
+    """What an edit does while a pipeline draws: target is an `InferencePart` class.
+
+    Edits name it in `edit.json`, so the name must not change from one version to the next.
+    """
+
+    kind = "inference part"
+
+
+@dataclass(frozen=True)
 class ScorerDescriptor(Descriptor):
     """A scorer: target is a `Scorer` class (or a function that returns one)."""
 

@@ -14,6 +14,7 @@ import pluggy
 from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     FamilyDescriptor,
+    InferenceDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -38,6 +39,11 @@ def erasekit_register_methods() -> Iterable[MethodDescriptor]:  # type: ignore[e
 @hookspec
 def erasekit_register_strategies() -> Iterable[StrategyDescriptor]:  # type: ignore[empty-body]
     """Preservation strategies."""
+
+
+@hookspec
+def erasekit_register_inference_parts() -> Iterable[InferenceDescriptor]:  # type: ignore[empty-body]
+    """What edits do while a pipeline draws: adapters, and hooks on its guidance."""
 
 
 @hookspec

@@ -9,6 +9,7 @@ from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,
     FamilyDescriptor,
+    InferenceDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -39,6 +40,9 @@ class Registry:
     def strategies(self) -> dict[str, StrategyDescriptor]:
         return self._all(StrategyDescriptor, "erasekit_register_strategies")
 
+    def inference_parts(self) -> dict[str, InferenceDescriptor]:
+        return self._all(InferenceDescriptor, "erasekit_register_inference_parts")
+
     def scorers(self) -> dict[str, ScorerDescriptor]:
         return self._all(ScorerDescriptor, "erasekit_register_scorers")
 
@@ -62,6 +66,9 @@ class Registry:
 
     def strategy(self, name: str) -> StrategyDescriptor:
         return self._one(StrategyDescriptor, "erasekit_register_strategies", name)
+
+    def inference_part(self, name: str) -> InferenceDescriptor:
+        return self._one(InferenceDescriptor, "erasekit_register_inference_parts", name)
 
     def scorer(self, name: str) -> ScorerDescriptor:
         return self._one(ScorerDescriptor, "erasekit_register_scorers", name)
@@ -104,6 +111,7 @@ class Registry:
         for lookup in (
             self.methods,
             self.strategies,
+            self.inference_parts,
             self.scorers,
             self.metrics,
             self.suites,

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from erasekit.diffusion.inference import InferencePart
 from erasekit.errors import ErasekitError, ScopeError
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy
@@ -21,6 +22,7 @@ from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,
     FamilyDescriptor,
+    InferenceDescriptor,
     MethodDescriptor,
     MetricDescriptor,
     ModelDescriptor,
@@ -36,6 +38,7 @@ from erasekit.testing.tiny import tiny_model
 HOOKS: dict[str, type[Descriptor]] = {
     "erasekit_register_methods": MethodDescriptor,
     "erasekit_register_strategies": StrategyDescriptor,
+    "erasekit_register_inference_parts": InferenceDescriptor,
     "erasekit_register_scorers": ScorerDescriptor,
     "erasekit_register_metrics": MetricDescriptor,
     "erasekit_register_suites": SuiteDescriptor,
@@ -47,6 +50,7 @@ HOOKS: dict[str, type[Descriptor]] = {
 BASES: dict[type[Descriptor], type] = {
     MethodDescriptor: ErasureMethod,
     StrategyDescriptor: PreservationStrategy,
+    InferenceDescriptor: InferencePart,
 }
 """What the targets of these must inherit from; the others may be functions."""
 SCOPES = ("xattn-kv", "xattn", "selfattn")
@@ -193,17 +197,20 @@ def _tested(
 def _tester(
     descriptor: MethodDescriptor | StrategyDescriptor, modules: Sequence[object]
 ) -> tuple[MethodTester | None, str | None]:
-    """A tester that suits what one erasure shows: its scopes, and whether it is a closed form."""
+    """A tester that suits what one erasure shows: scopes, kind of edit, whether it has a loss."""
     is_strategy = isinstance(descriptor, StrategyDescriptor)
     base = StrategyTester if is_strategy else MethodTester
     own: dict[str, Any] = {"plugins": modules}
     own["strategy" if is_strategy else "method"] = descriptor.name
     tester: MethodTester = type(base.__name__, (base,), own)()
     history: list[dict[str, Any]] = []
+    inference = ""
     scopes, refusal = [], ""
     for scope in SCOPES:
         try:
-            history = tester.erase(tiny_model(), scope=scope).history
+            edit = tester.erase(tiny_model(), scope=scope)
+            history = edit.history
+            inference = edit.inference.name if edit.inference and not edit.tensors else ""
         except ScopeError as error:
             refusal = str(error)
         except Exception as error:
@@ -213,7 +220,8 @@ def _tester(
     if not scopes:
         return None, refusal
     seeded = any(record["loss"] is not None for record in history)
-    return type(base.__name__, (base,), {**own, "scopes": scopes, "seeded": seeded})(), None
+    own.update(scopes=scopes, seeded=seeded, inference=inference)
+    return type(base.__name__, (base,), own)(), None
 
 
 def _fault(test: Callable[[], None]) -> str | None:

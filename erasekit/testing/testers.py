@@ -14,8 +14,9 @@ from torch import Tensor
 
 from erasekit.concepts import Erasure
 from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.edits import Edit
+from erasekit.edits import Edit, load_edit
 from erasekit.errors import Interrupted, TrainingError
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
@@ -59,6 +60,7 @@ class MethodTester:
         steps_to_fall: steps in whose last third the erase loss must have fallen.
         seeded: whether the seed changes the edit; False for a closed form.
         scopes: parameter scopes that the method can work in.
+        inference: name of the inference part that its edits carry in place of changed weights.
     """
 
     method: ClassVar[str]
@@ -67,6 +69,7 @@ class MethodTester:
     steps_to_fall: ClassVar[int] = 24
     seeded: ClassVar[bool] = True
     scopes: ClassVar[Sequence[str]] = ("xattn-kv", "selfattn")
+    inference: ClassVar[str] = ""
 
     # -- what the tests use -----------------------------------------------------------------
 
@@ -108,24 +111,29 @@ class MethodTester:
 
     def test_the_same_seed_gives_the_same_edit_and_another_seed_another(self) -> None:
         first, again = self.erase(tiny_model()), self.erase(tiny_model())
-        assert_same_tensors(again.tensors, first.tensors)
+        assert_same_tensors(again.stored, first.stored)
+        assert again.info.get("inference") == first.info.get("inference")
         assert_same_tensors(again.adversaries, first.adversaries)
         assert again.history == first.history
         assert again.info["unet_passes"] == first.info["unet_passes"]
         other = self.erase(tiny_model(), seed=1)
         if self.seeded:
-            assert any(not torch.equal(other.tensors[n], v) for n, v in first.tensors.items())
+            assert any(not torch.equal(other.stored[n], v) for n, v in first.stored.items())
 
     def test_only_parameters_in_scope_change_and_get_a_gradient(self) -> None:
         for scope in self.scopes:
             model = tiny_model()
             before = weights(model)
             selected = ParameterScope(scope).select(model.unet)
-            watcher = _ScopeWatcher(model, set(selected), before)
+            watcher = _ScopeWatcher(model, set() if self.inference else set(selected), before)
             edit = self.erase(model, callbacks=[watcher], scope=scope)
             assert watcher.steps == len(edit.history) > 0
-            assert list(edit.tensors) == list(selected)
-            assert any(not torch.equal(v, before[f"unet.{n}"]) for n, v in edit.tensors.items())
+            if self.inference:
+                assert edit.inference is not None
+                assert (edit.inference.name, list(edit.tensors)) == (self.inference, [])
+            else:
+                assert list(edit.tensors) == list(selected)
+                assert any(not torch.equal(v, before[f"unet.{n}"]) for n, v in edit.tensors.items())
 
     def test_the_model_is_left_as_it_was(self) -> None:
         model = tiny_model()
@@ -138,6 +146,24 @@ class MethodTester:
         assert not any(module.training for module in model.unet.modules())
         assert torch.equal(torch.get_rng_state(), random_state), "use context.generator alone"
         assert torch.is_grad_enabled()
+
+    def test_the_edit_is_applied_and_taken_back_bit_for_bit(self, tmp_path: Path) -> None:
+        """As it was made, and as it is read from disk."""
+        model = tiny_model()
+        before, plain, hooks = weights(model), _drawn(model), _hooks(model)
+        made = self.erase(model)
+        made.save(tmp_path)
+        for edit in (made, load_edit(tmp_path, self.registry())):
+            with edit.applied(model):
+                within = _drawn(model)
+            assert_same_tensors(weights(model), before)
+            assert _hooks(model) == hooks, "a hook is left on the pipeline"
+            assert torch.equal(_drawn(model), plain)
+            if self.inference:  # few steps of training may move no 8-bit pixel
+                assert not torch.equal(within, plain), "the edit changes nothing that is drawn"
+            if edit is made:
+                first = within
+        assert torch.equal(within, first), "read from disk it draws otherwise"
 
     def test_the_erase_loss_falls(self) -> None:
         """Beside a run that stands still: both draw the same z_t in the same step."""
@@ -175,8 +201,10 @@ class MethodTester:
         edit = self.erase(tiny_model(), concepts=concepts)
         assert edit.info["concepts"] == list(concepts)
         alone = self.erase(tiny_model(), concepts=concepts[:1])
-        assert any(not torch.equal(alone.tensors[n], v) for n, v in edit.tensors.items())
-        assert all(bool(value.isfinite().all()) for value in edit.tensors.values())
+        assert alone.info.get("inference") != edit.info.get("inference") or any(
+            not torch.equal(alone.stored[n], v) for n, v in edit.stored.items()
+        )
+        assert all(bool(value.isfinite().all()) for value in edit.stored.values())
 
     def test_an_interrupted_run_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
         whole = self.erase(tiny_model())
@@ -195,7 +223,7 @@ class MethodTester:
                 resume=checkpoint,
                 history=whole.history[: checkpoint.step],
             )
-            assert_same_tensors(resumed.tensors, whole.tensors)
+            assert_same_tensors(resumed.stored, whole.stored)
             assert_same_tensors(resumed.adversaries, whole.adversaries)
             assert resumed.history == whole.history
             assert resumed.info["unet_passes"] == whole.info["unet_passes"]
@@ -210,7 +238,7 @@ class MethodTester:
         except TrainingError as error:
             failure = error
         assert_same_tensors(weights(model), before)
-        assert failure or poison.heard < poison.step, "a NaN weight went unnoticed"
+        assert failure or not poison.given, "a NaN weight went unnoticed"
         if failure:
             assert str(tmp_path / CHECKPOINT) in str(failure)
             checkpoint = Checkpoint.load(tmp_path / CHECKPOINT)
@@ -272,13 +300,13 @@ class _Poison(Callback):
     """Makes one weight in training NaN after a step."""
 
     def __init__(self, model: LoadedModel, step: int) -> None:
-        self.model, self.step, self.heard = model, step, -1
+        self.model, self.step, self.given = model, step, False
 
     def on_step(self, record: dict[str, Any]) -> None:
-        self.heard = record["step"]
-        if self.heard == self.step:
-            trained = next(p for p in self.model.unet.parameters() if p.requires_grad)
-            trained.data.flatten()[0] = math.nan
+        trained = [p for p in self.model.unet.parameters() if p.requires_grad]
+        if record["step"] == self.step and trained:  # a hook may train nothing
+            trained[0].data.flatten()[0] = math.nan
+            self.given = True
 
 
 class _ScopeWatcher(Callback):
@@ -295,9 +323,26 @@ class _ScopeWatcher(Callback):
             for name, parameter in getattr(pipeline, part).named_parameters():
                 if part == "unet" and name in self.scope:
                     continue
+                if f"{part}.{name}" not in self.before:
+                    continue  # an adapter's
                 assert parameter.grad is None, f"{part}.{name} has a gradient"
                 assert not parameter.requires_grad, f"{part}.{name} asks for a gradient"
                 assert torch.equal(parameter, self.before[f"{part}.{name}"]), f"{name} changed"
+
+
+def _drawn(model: LoadedModel) -> Tensor:
+    """A picture of the erased concept and one of another, uint8 [2, H, W, 3]."""
+    return torch.from_numpy(generate(model, ["garbage truck", "church"], [0, 1]))
+
+
+def _hooks(model: LoadedModel) -> int:
+    """How many hooks there are on the modules of the pipeline."""
+    parts = (model.pipeline.unet, model.pipeline.text_encoder, model.pipeline.vae)
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for part in parts
+        for module in part.modules()
+    )
 
 
 @contextmanager

@@ -113,12 +113,12 @@ def idle_parts_offloaded(pipeline: Any, wanted: bool) -> Iterator[None]:
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], settings: TrainingSettings
 ) -> torch.optim.Optimizer:
-    """Adam over the parameters in scope.
+    """Adam over the parameters that are trained, which may be none.
 
     Raises:
         MissingExtraError: 8-bit Adam without bitsandbytes.
     """
-    values = list(parameters.values())
+    values = [{"params": list(parameters.values())}]
     if settings.optimizer == "adam":
         return torch.optim.Adam(values, lr=settings.learning_rate)
     try:

@@ -105,6 +105,10 @@ def erase(
         result = trainer.fit(
             built, make_context, loaded.unet, scope, loaded.passes, resume=resume, history=history
         )
+    own = {name for name, _ in loaded.unet.named_parameters()}
+    part, of_part = built.inference(), {}
+    if part is not None:
+        of_part = {**{n: v for n, v in result.tensors.items() if n not in own}, **part.tensors}
     info = {
         "method": method,
         "concepts": [concept.text for concept in erasure.erased],
@@ -121,8 +125,10 @@ def erase(
         "unet_passes": result.passes.as_dict(),
         "peak_memory_mb": peak_memory_mb(),
         **({"memory": memory} if memory else {}),
+        **({"inference": part.describe(registry)} if part is not None else {}),
     }
-    return Edit(result.tensors, info, result.history, result.adversaries)
+    tensors = {name: value for name, value in result.tensors.items() if name not in of_part}
+    return Edit(tensors, info, result.history, result.adversaries, of_part, registry)
 
 
 def plan_erasure(

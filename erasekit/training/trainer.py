@@ -46,7 +46,7 @@ class TrainingResult:
     """What a finished run leaves.
 
     Attributes:
-        tensors: the trained values of the parameters in scope.
+        tensors: the trained values of the parameters in scope, or of adapters.
         history: one record per step.
         adversaries: embeddings of the adversarial concepts along the run, by "step.index".
         passes: UNet passes of the run.
@@ -95,9 +95,10 @@ class Trainer:
 
         Args:
             method: a built method.
-            make_context: makes the method's context from the parameters in scope.
+            make_context: makes the method's context from the parameters that it trains.
             unet: the module that is trained.
-            scope: which of its parameters may change; nothing else gets a gradient.
+            scope: which of its parameters may change, or get adapters; nothing else gets a
+                gradient.
             passes: the counter that the adapter increments.
             resume: go on from here.
             history: records up to `resume`.
@@ -112,11 +113,24 @@ class Trainer:
             ConfigError: the device can't compute in the precision asked for.
             MissingExtraError: 8-bit Adam without its extra.
         """
+        context = make_context({})
+        with method.trained_parameters(context, scope) as parameters:
+            context.parameters = parameters
+            return self._fit(method, context, unet, parameters, passes, resume, history)
+
+    def _fit(
+        self,
+        method: ErasureMethod,
+        context: ErasureContext,
+        unet: torch.nn.Module,
+        parameters: dict[str, torch.nn.Parameter],
+        passes: PassCount,
+        resume: Checkpoint | None,
+        history: Sequence[dict[str, Any]],
+    ) -> TrainingResult:
         began, passes_before = time.perf_counter(), passes.snapshot()
-        parameters = scope.select(unet)
         stored = {name: p.dtype for name, p in parameters.items()}
         flags = [(p, p.requires_grad) for p in unet.parameters()]
-        context = make_context(parameters)
         surroundings = ExitStack()
         surroundings.enter_context(
             prepared_unet(context.family, parameters, self.settings, self.processes)

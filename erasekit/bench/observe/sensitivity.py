@@ -24,7 +24,7 @@ from erasekit.diffusion.stillness import held_still
 from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import ddim_scheduler, trajectory_seed
 from erasekit.edits import Edit
-from erasekit.errors import ConceptError, ConfigError
+from erasekit.errors import ConceptError, ConfigError, EditError
 
 BATCH = 32
 """Words of one UNet pass."""
@@ -100,8 +100,13 @@ def word_sensitivities(
 
     Raises:
         ConceptError: a word is longer than the tokenizer's limit.
-        EditError: the edit is of another model.
+        EditError: the edit is of another model, or has an inference part.
     """
+    if edit.inference is not None:
+        raise EditError(
+            f"The spectrum is one of changed weights, and this edit has the inference part "
+            f"{edit.inference.name!r}; use erasekit bench, which measures edits of any kind."
+        )
     family = model.family
     changed = {n: p for n, p in model.unet.named_parameters() if n in edit.tensors}
     frozen = FrozenWeights(model.unet, changed)

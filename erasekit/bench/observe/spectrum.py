@@ -94,8 +94,10 @@ def spectrum_words(
 
 
 def edit_key(edit: Edit) -> str:
-    """Content hash of an edit: its base model and every bit of its tensors."""
+    """Content hash of an edit: its base model, every bit of its tensors, its inference part."""
     digest = hashlib.sha256(edit.base_hash.encode())
+    if edit.inference is not None:
+        digest.update(edit.inference.identity.encode())
     for name, tensor in sorted(edit.tensors.items()):
         values = tensor.detach().to("cpu").contiguous()
         digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())

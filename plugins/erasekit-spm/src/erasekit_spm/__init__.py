@@ -1,0 +1,1 @@
+"""One-dimensional adapters (SPM, Lyu et al., CVPR 2024) as a method of erasekit."""
