@@ -4,7 +4,8 @@ Three columns: what `erasekit bench show` says, what the scores in the records g
 saved images give when they are scored anew. The records must agree to 1e-9. An image's alignment
 must agree to --tolerance (points of 100 * cosine), and its rank, but for classes that lie within
 the tolerance of each other; then all rates agree to 1e-9 and a delta to twice the tolerance. On the
-machine that made the store, with as many threads, the gap should be 0. Exit code 1 on a difference.
+machine that made the store only the last bits of a float32 differ (unit vectors are made in another
+order). Exit code 1 on a difference.
 
 Points along a run and intervals are not looked at. Ranks by a classifier with classes of its own,
 and measures other than NER, are taken from the records; a line says so.
