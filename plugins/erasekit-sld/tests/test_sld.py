@@ -17,7 +17,7 @@ from erasekit.plugin.registry import Registry
 from erasekit.testing import MethodTester, tiny_model
 from erasekit.training.erase import erase
 from erasekit_sld import hooks
-from erasekit_sld.guidance import GuidanceConfig
+from erasekit_sld.guidance import GuidanceConfig, safety_guidance
 from erasekit_sld.method import PRESETS
 
 STEPS, SCALE = 4, 4.0
@@ -109,6 +109,15 @@ def test_erasekit_and_plain_diffusers_draw_what_the_equations_say(bound: str) ->
     assert np.abs(drawn.astype(int) - expected).max() <= 1
     assert np.abs(by_diffusers - expected).max() <= 1
     assert np.abs(plain.astype(int) - expected).max() > 1
+
+
+def test_the_concept_itself_as_prompt_is_left_alone_or_drawn_as_the_empty_one() -> None:
+    """mu is min(1, 0) or max(1, 0) where eps(c) = eps(c_S)."""
+    uncond, unsafe = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    momentum = torch.zeros_like(uncond)
+    for bound, expected in (("at-most-1", momentum), ("at-least-1", unsafe - uncond)):
+        config = GuidanceConfig(**{**PRESETS["max"], "bound": bound})
+        assert torch.equal(safety_guidance(uncond, unsafe, unsafe, momentum, config), expected)
 
 
 def test_momentum_begins_anew_with_each_drawing() -> None:
