@@ -36,7 +36,7 @@ BELOW: dict[str, set[str]] = {
 }
 """What each part of the package may import, beside itself."""
 
-HOOKS = sorted(PACKAGE.rglob("hooks.py"))
+HOOKS = [path for path in MODULES if path.name == "hooks.py"]
 TORCH_FREE = [
     "erasekit",
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),

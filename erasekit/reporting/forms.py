@@ -15,7 +15,6 @@ from typing import Any
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
-from erasekit.reporting.further import found, good, shown, title, written
 from erasekit.reporting.wording import MISSING
 
 FORMS = ("csv", "parquet", "markdown", "latex")
@@ -100,6 +99,8 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
     Shares are percent, alignments and deltas are rounded to two digits. Where methods may keep
     none of the concepts on purpose, there is no pool, and the top five stand in its place.
     """
+    from erasekit.reporting.further import found, good, shown, title, written
+
     if what == "concepts":
         header = ["Erased", "Method", "Concept", "Split", "Delta ↓", "95 % interval", "n"]
         words = ("erased", "method", "concept", "split")
