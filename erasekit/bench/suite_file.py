@@ -109,7 +109,10 @@ def read_suite(path: Path, model: ModelDescriptor) -> Suite:
     try:
         data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"The suite {str(path)!r} can't be read: {error.strerror}.") from error
+        raise ConfigError(
+            f"The suite {str(path)!r} can't be read: {error.strerror}; name another file, or a "
+            "suite of `erasekit suites`."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The suite {str(path)!r} is not valid TOML: {error}.") from error
     try:
