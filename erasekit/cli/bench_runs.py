@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 SHORT = 8
 """Digits of a sweep's key in listings."""
 
+_LACKING = {
+    "methods": "cell that is done; run it",
+    "concepts": "cell that is done; run it",
+    "comparisons": "two methods to compare; run another one",
+    "matched": "cell that was scored along its run; run it with --along",
+}
+"""Why a table can be empty, and what to do."""
+
 RUN_ARGUMENT = typer.Argument(help="Folder of records, as `erasekit bench` wrote it.")
 SWEEP_OPTION = typer.Option(
     "--sweep", help="Which of the folder's sweeps: the first digits of its key [default: the last]."
@@ -90,7 +98,9 @@ def export(
     what: Annotated[
         str,
         typer.Option(
-            "--table", help="methods: a row per method and erased set; concepts: per concept."
+            "--table",
+            help="methods: a row per method and erased set; concepts: per concept; comparisons: "
+            "per pair of methods; matched: at the same strength of erasure.",
         ),
     ] = "methods",
     sweep: Annotated[str | None, SWEEP_OPTION] = None,
@@ -102,14 +112,14 @@ def export(
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
-    _, _, summary = _read(folder, sweep)
+    manifest, _, summary = _read(folder, sweep)
     data = summary_json(summary)
-    rows = data["per_concept"] if what == "concepts" else [*data["rows"], *data["overall"]]
+    rows = [row for field in TABLES[what] for row in data[field]]
     if not rows:
-        raise ConfigError(f"The sweep in {str(folder)!r} has no cell that is done; run it first.")
+        raise ConfigError(f"The sweep in {str(folder)!r} has no {_LACKING[what]} first.")
     if output.is_dir() or (output.exists() and not overwrite):
         raise ConfigError(f"{str(output)!r} exists; name another file or add --overwrite.")
-    write_table(rows, what, form, output)
+    write_table(rows, what, form, output, manifest.about)
     stdout().print(str(output), soft_wrap=True, markup=False)
 
 

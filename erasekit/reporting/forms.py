@@ -15,10 +15,18 @@ from typing import Any
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
-from erasekit.reporting.wording import MISSING
+from erasekit.reporting.wording import MISSING, classes_by
 
 FORMS = ("csv", "parquet", "markdown", "latex")
-TABLES = ("methods", "concepts")
+TABLES = {
+    "methods": ("rows", "overall"),
+    "concepts": ("per_concept",),
+    "comparisons": ("comparisons",),
+    "matched": ("matched",),
+}
+"""The fields of `summary_json` that each table holds, one below the other."""
+_WORDS = ("Erased", "Method", "Other", "Concept", "Split")
+"""Columns of words, which stand to the left."""
 
 DASH = "–"
 _LATEX = {
@@ -38,28 +46,58 @@ _PLAIN = {"\\": "\\\\", **{sign: f"\\{sign}" for sign in "|*_`<"}}
 """What Markdown would read as markup."""
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], what: str, form: str, path: Path) -> None:
+def write_table(
+    rows: Sequence[Mapping[str, Any]], what: str, form: str, path: Path, about: Mapping[str, Any]
+) -> None:
     """Write `rows` of `summary_json`.
 
     Args:
         rows: of one kind.
-        what: "methods" (`rows` and `overall`) or "concepts" (`per_concept`).
+        what: one of `TABLES`.
         form: one of `FORMS`.
         path: the file.
+        about: what the benchmark says about itself; suite and judges stand in every table.
 
     Raises:
         MissingExtraError: Parquet without pyarrow.
         OutputError: the file can't be written.
     """
+    told = [{**origin(about), **row} for row in rows]
     if form == "parquet":
-        _write_parquet(rows, path)
+        _write_parquet(told, path)
         return
     if form == "csv":
-        text = csv_text(rows)
+        text = csv_text(told)
     else:
         header, body = printed(rows, what)
-        text = markdown_text(header, body) if form == "markdown" else latex_text(header, body)
+        write = markdown_text if form == "markdown" else latex_text
+        text = write(header, body, measured_by(about))
     atomic_write_text(path, text)
+
+
+def origin(about: Mapping[str, Any]) -> dict[str, str]:
+    """What was measured and who judged, as columns.
+
+    >>> clip = {"name": "clip"}
+    >>> suite = {"model": "sd1.4", "suite": "own", "suite_version": "1", "protocol": "full"}
+    >>> origin({**suite, "scorer": clip, "classifier": clip})["classifier"]
+    'clip zero-shot'
+    """
+    names = ("model", "suite", "suite_version", "protocol")
+    return {
+        **{name: str(about[name]) for name in names},
+        "scorer": str(about["scorer"]["name"]),
+        "classifier": classes_by(about),
+    }
+
+
+def measured_by(about: Mapping[str, Any]) -> str:
+    """The same as a line below a table."""
+    said = origin(about)
+    return (
+        f"{said['suite']} {said['suite_version']} on {said['model']}, {said['protocol']} protocol; "
+        f"alignment by {said['scorer']}, classes by {said['classifier']}."
+    )
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +147,27 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
             for row in rows
         ]
         return header, body
+    if what == "comparisons":
+        header = ["Erased", "Method", "Other", "Difference of delta", "95 % interval", "p (Holm)"]
+        body = [
+            [
+                *(row[w] for w in ("erased", "method", "other")),
+                *(_number(row["difference"]), _interval(row["ci95"]), _p_value(row["p_value"])),
+            ]
+            for row in rows
+        ]
+        return header, body
+    if what == "matched":
+        header = ["Erased", "Method", "ESR-1 (%)", "Delta ↓", "95 % interval", "Step"]
+        body = [
+            [
+                *(row["erased"], row["method"], _percent(row["esr1"])),
+                *(_number(row["delta"]), _interval(row["ci95"])),
+                DASH if row["step"] is None else f"{row['step']:.0f}",
+            ]
+            for row in rows
+        ]
+        return header, body
     pooled = any(row["delta_pool_mean"] is not None for row in rows)
     rates = ("esr1", "psr1") if pooled else ("esr1", "esr5", "psr1", "psr5")
     measures = shown((m, role) for row in rows for m, own in _measures(row).items() for role in own)
@@ -132,9 +191,9 @@ def _measures(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in GitHub's Markdown; columns of numbers to the right."""
-    return markdown_table(header, body, _right(header))
+def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]], below: str) -> str:
+    """A table in GitHub's Markdown, columns of numbers to the right, and a line below it."""
+    return f"{markdown_table(header, body, _right(header))}\n{_escaped(below, _PLAIN)}\n"
 
 
 def markdown_table(
@@ -146,7 +205,7 @@ def markdown_table(
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def latex_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def latex_text(header: Sequence[str], body: Sequence[Sequence[str]], below: str) -> str:
     r"""A `tabular` with the rules of booktabs, ready for `\input`; a rule between erased sets."""
     columns = "".join("r" if right else "l" for right in _right(header))
     lines = [
@@ -160,7 +219,9 @@ def latex_text(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
         if position and row[0] != body[position - 1][0]:
             lines.append(r"\midrule")
         lines.append(_latex_line(row))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    note = _escaped(below, _LATEX)
+    lines += [r"\bottomrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\footnotesize {note}}} \\"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -171,8 +232,20 @@ def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         raise MissingExtraError("Parquet", "tables") from error
     flattened = [flat(row) for row in rows]
     columns = {name: [row.get(name) for row in flattened] for name in _fields(flattened)}
+    table = pyarrow.table(
+        {
+            # A column without a value has the type that it has in other tables.
+            name: pyarrow.array(values, None if any(v is not None for v in values) else _type(name))
+            for name, values in columns.items()
+        }
+    )
     with atomic_path(path) as temporary:
-        parquet.write_table(pyarrow.table(columns), temporary)
+        parquet.write_table(table, temporary)
+
+
+def _type(name: str) -> str:
+    """What Parquet calls the type of the field `name`."""
+    return "string" if name.endswith(("note", "concept")) else "double"
 
 
 def _fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -180,7 +253,7 @@ def _fields(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _right(header: Sequence[str]) -> list[bool]:
-    return [name not in ("Erased", "Method", "Concept", "Split") for name in header]
+    return [name not in _WORDS for name in header]
 
 
 def _latex_line(row: Sequence[str]) -> str:
@@ -199,6 +272,10 @@ def _number(value: float | None) -> str:
 
 def _percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f}"
+
+
+def _p_value(p: float | None) -> str:
+    return DASH if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _interval(limits: Sequence[float | None]) -> str:

@@ -143,7 +143,7 @@ def test_a_sweep_is_chosen_by_its_key(run, command, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "markdown", "latex"])
-@pytest.mark.parametrize("what", ["methods", "concepts"])
+@pytest.mark.parametrize("what", ["methods", "concepts", "comparisons"])
 def test_export_writes_a_file(run, finished: Path, tmp_path: Path, form: str, what: str) -> None:
     path = tmp_path / "out" / "table"
     done = run("bench", "export", finished, "--to", form, "--table", what, "--output", path)
@@ -152,8 +152,11 @@ def test_export_writes_a_file(run, finished: Path, tmp_path: Path, form: str, wh
     if form == "csv":
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        wanted = data["per_concept"] if what == "concepts" else data["rows"]
-        assert [row["method"] for row in rows] == [row["method"] for row in wanted]
+        field = {"methods": "rows", "concepts": "per_concept"}.get(what, what)
+        assert [row["method"] for row in rows] == [row["method"] for row in data[field]]
+        by = {(row["scorer"], row["classifier"]) for row in rows}
+        name = data["scorer"]["name"]
+        assert by == {(name, f"{name} zero-shot")}
     assert path.stat().st_size > 200
     taken = run("bench", "export", finished, "--to", form, "--output", path)
     assert (taken.code, "--overwrite" in taken.sentence) == (2, True)
@@ -167,6 +170,7 @@ def test_export_writes_a_file(run, finished: Path, tmp_path: Path, form: str, wh
         (["export", "STORE", "--to", "excel", "--output", "x"], "Unknown form 'excel'"),
         (["export", "STORE", "--to", "csv", "--table", "x", "--output", "y"], "Unknown table"),
         (["export", "STORE", "--to", "csv", "--output", "."], "exists"),
+        (["export", "STORE", "--to", "csv", "--table", "matched", "--output", "x"], "--along"),
     ],
     ids=" ".join,
 )
