@@ -250,6 +250,7 @@ class BenchmarkRunner:
                 record.status == "failed" and self.store.stamp(key) == replaces.get(key)
             ):
                 record = self._run_cell(sheets, case, planned, base)
+                sheets.finish()
                 self.store.put_record(record)
         self.observer.on_record(record)
         return True
@@ -257,17 +258,14 @@ class BenchmarkRunner:
     def _base(self, sheets: SheetScorer, case: PlannedCase) -> list[tuple[ConceptScores, ...]]:
         """Scores of the un-erased model, page by page; kept as the case's base record."""
         wanted = [sheets.sheet(page, self.model.hash) for page in case.pages]
-        for sheet in wanted:  # first those that are free, so that processes share the drawing
-            if sheets.known(sheet, case.labels) is None:
-                with self.store.claims.tried(sheet.key) as mine:
-                    if mine:
-                        sheets.scores(sheet, case.labels)
+        sheets.share(wanted, case.labels)
         scores = []
         for sheet in wanted:
             found = sheets.known(sheet, case.labels)
             if found is None:
                 with self.store.claims.held(sheet.key, self.observer.on_waiting):
                     found = sheets.scores(sheet, case.labels)
+                    sheets.finish()
             scores.append(found)
         cell = self._base_cell(case)
         if self.store.base(cell.key) is None:
@@ -304,6 +302,7 @@ class BenchmarkRunner:
                 for key, edit in edits.items()
             }
             sets = measure_sets(sheets, case, planned.edit_key, edits[planned.edit_key])
+            sheets.finish()
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised

@@ -1,15 +1,20 @@
-"""Draws the pages of an evaluation and scores what was saved."""
+"""Draws the pages of an evaluation, scores them, and saves them.
+
+A sheet is encoded on a thread while it is scored and the next one is drawn. The thread touches no
+file: what it made is written by the caller of `finish`, or before the next sheet is encoded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from erasekit.bench.identity import generation_identity
 from erasekit.bench.prompts import EvaluatedConcept
-from erasekit.bench.store import RecordStore
+from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.bench.suite import Suite
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
@@ -60,10 +65,20 @@ class Sheet:
         return content_key(self.identity)
 
 
-class SheetScorer:
-    """Draws sheets that are missing, and scores them from the saved 8-bit images.
+@dataclass(frozen=True)
+class _Unsaved:
+    """A sheet that is being encoded."""
 
-    A page is one batch however the sweep was interrupted, so the images never depend on that.
+    key: str
+    images: Images
+    png: Future[bytes]
+
+
+class SheetScorer:
+    """Draws sheets that are missing, and scores them from the 8-bit images that are saved.
+
+    A page is one batch however the sweep was interrupted, so the images never depend on that. The
+    last sheet is on disk after `finish`, those before it earlier.
 
     Args:
         model: draws.
@@ -84,6 +99,8 @@ class SheetScorer:
         self.model, self.judges, self.store = model, Judges.of(judges), store
         self.on_images = on_images
         self.generation = generation_identity(suite, model)
+        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._unsaved: _Unsaved | None = None
 
     def sheet(self, page: tuple[EvaluatedConcept, ...], weights: str) -> Sheet:
         """The sheet of a page under these weights."""
@@ -117,6 +134,36 @@ class SheetScorer:
             return None
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
+    def share(self, wanted: Sequence[Sheet], labels: LabelSet) -> None:
+        """Score those of the base model's sheets that no other process is at.
+
+        A sheet stays claimed until it is on disk, which is when the next one was drawn.
+
+        Raises: as `scores`.
+        """
+        with ExitStack() as claimed:
+            for sheet in wanted:
+                if self.known(sheet, labels) is not None:
+                    continue
+                with ExitStack() as own:
+                    if own.enter_context(self.store.claims.tried(sheet.key)):
+                        self.scores(sheet, labels)
+                        self.finish(but=sheet)
+                        claimed.close()
+                        claimed.enter_context(own.pop_all())
+            self.finish()
+
+    def finish(self, but: Sheet | None = None) -> None:
+        """Save the sheet that was drawn last, unless it is `but`.
+
+        Raises:
+            OutputError: the store can't be written, or the disk is full.
+        """
+        unsaved = self._unsaved
+        if unsaved is not None and (but is None or unsaved.key != but.key):
+            self._unsaved = None
+            self.store.put_sheet(unsaved.key, unsaved.png.result())
+
     def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
         return {
             "sheet": sheet.key,
@@ -129,7 +176,12 @@ class SheetScorer:
         """The images of a sheet as they are saved, uint8 [rows, columns, H, W, 3].
 
         Drawn where the store has none.
+
+        Raises:
+            OutputError: the sheet before it can't be saved.
         """
+        if self._unsaved is not None and self._unsaved.key == sheet.key:
+            return self._unsaved.images
         images = self.store.sheet(sheet.key, sheet.shape)
         if images is None:
             applied: AbstractContextManager[Any] = (
@@ -145,11 +197,10 @@ class SheetScorer:
                     batch_size=self.generation["batch"],
                     on_images=self.on_images,
                 )
-            self.store.put_sheet(
-                sheet.key, drawn.reshape(*sheet.shape, *drawn.shape[1:]), sheet.identity
-            )
-            images = self.store.sheet(sheet.key, sheet.shape)
-            assert images is not None
+            images = drawn.reshape(*sheet.shape, *drawn.shape[1:])
+            self.finish()
+            png = self._encoder.submit(sheet_png, images, sheet.identity)
+            self._unsaved = _Unsaved(sheet.key, images, png)
         return images
 
 

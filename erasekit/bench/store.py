@@ -18,6 +18,7 @@ left by a process that died, and is removed. No torch here, except where edits a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -185,15 +186,12 @@ class RecordStore:
         height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
         return pixels.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
 
-    def put_sheet(self, key: str, images: Images, identity: Mapping[str, Any]) -> None:
-        """Write a sheet; `identity` goes into the file, so that it explains itself."""
-        rows, columns, height, width, channels = images.shape
-        pixels = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
-        note = PngImagePlugin.PngInfo()
-        note.add_itxt("erasekit", json.dumps(identity, sort_keys=True, ensure_ascii=False))
-        remove_leftovers(self.sheet_path(key))
-        with atomic_path(self.sheet_path(key)) as temporary:
-            Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=note)
+    def put_sheet(self, key: str, png: bytes) -> None:
+        """Write a sheet, as `sheet_png` encoded it."""
+        path = self.sheet_path(key)
+        remove_leftovers(path)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(png)
 
     def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
         """An edit that was made before, or None.
@@ -223,6 +221,22 @@ class RecordStore:
                 temporary.replace(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
+    """A sheet as a PNG file, the same to the last bit when `RecordStore.sheet` reads it.
+
+    Args:
+        images: uint8 [rows, columns, H, W, 3].
+        identity: goes into the file, so that it explains itself.
+    """
+    rows, columns, height, width, channels = images.shape
+    pixels = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)
+    note = PngImagePlugin.PngInfo()
+    note.add_itxt("erasekit", json.dumps(identity, sort_keys=True, ensure_ascii=False))
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", pnginfo=note)
+    return file.getvalue()
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasekit.bench.store import RecordStore
+from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.errors import OutputError
 from erasekit.records import Cell, ConceptScores, Paired, Record, content_key
 
@@ -66,7 +66,7 @@ def test_a_damaged_file_counts_as_missing(store: RecordStore, record: Record) ->
 
 def test_a_sheet_comes_back_to_the_last_bit(store: RecordStore) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 12, 3), dtype=np.uint8)
-    store.put_sheet("k", images, {"prompts": ["é"]})
+    store.put_sheet("k", sheet_png(images, {"prompts": ["é"]}))
     np.testing.assert_array_equal(store.sheet("k", (3, 2)), images)
     with Image.open(store.sheet_path("k")) as file:
         assert json.loads(file.text["erasekit"]) == {"prompts": ["é"]}
@@ -76,7 +76,7 @@ def test_a_sheet_comes_back_to_the_last_bit(store: RecordStore) -> None:
 
 def test_a_truncated_sheet_counts_as_missing(store: RecordStore) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), dtype=np.uint8)
-    store.put_sheet("k", images, {})
+    store.put_sheet("k", sheet_png(images, {}))
     path = store.sheet_path("k")
     path.write_bytes(path.read_bytes()[:300])
     assert store.sheet("k", (2, 2)) is None

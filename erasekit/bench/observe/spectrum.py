@@ -167,6 +167,7 @@ def drawn_deltas(
     base, key = sheets.model.hash, edit_key(edit)
     before = [sheets.scores(sheets.sheet(tuple(page), base), labels) for page in laid_out]
     after = [sheets.scores(sheets.sheet(tuple(page), key), labels, edit) for page in laid_out]
+    sheets.finish()
     return list(paired_pages(laid_out, before, after))
 
 
