@@ -71,7 +71,7 @@ def predictions_computed_anew() -> Iterator[None]:
         with torch.no_grad(), self.frozen.swapped():
             latents, timesteps = kept.latents.repeat(count, 1, 1, 1), kept.timesteps.repeat(count)
             found = self.family.predict_noise(latents, timesteps, torch.cat(prompts)).chunk(count)
-        uncond = found[1] if erasing else kept.noise_pred_uncond
+        uncond = found[1] if erasing else None
         return LatentBatch(kept.latents, kept.timesteps, found[0], uncond)
 
     with (

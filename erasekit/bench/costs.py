@@ -47,9 +47,10 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     """What an erasure comes to by its method's settings, roughly.
 
     What the method itself says (`ErasureMethod.expected_passes`), else: Trajectories: every solver
-    step is two passes, with and without the prompt. A step: each row of the erase branch, and of
-    the keep branch where there is one, forward and backward; each ascent the same. A method
-    without `batch_size`, such as a closed form, counts as nothing.
+    step is two passes, with and without the prompt, or one where words are sampled unguided. A
+    step: each row of the erase branch, and of the keep branch where there is one, forward and
+    backward; each ascent with passes of its own the same. A method without `batch_size`, such as a
+    closed form, counts as nothing.
 
     Args:
         made_by: the erasure's part of a cell's identity.
@@ -74,15 +75,17 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         words = min(len(words_for(model, source, registry)), settings["num_concepts"])
         words = min(words, settings["centres"] or words)
     branches = 2 if keeps else 1
-    per_step = 3.0 * rows * (branches + settings.get("ascent_steps", 0))
+    ascents = 0 if settings.get("shared_ascent") else settings.get("ascent_steps", 0)
+    per_step = 3.0 * rows * (branches + ascents)
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
         per_step += 2 * min(settings["candidates"], words) / refresh
-    trajectories, solver_steps = 0, settings.get("trajectory_steps", 0)
+    trajectories, solver_steps = 0.0, settings.get("trajectory_steps", 0)
     if settings.get("latents_from") == "current":  # half of one on average, anew in each step
         per_step += branches * rows * solver_steps
     elif "trajectories" in settings:
         trajectories = erased * math.ceil(settings["trajectories"] / erased)
-        trajectories += words * settings.get("keep_trajectories", 0)
+        kept = words * settings.get("keep_trajectories", 0)
+        trajectories += kept / 2 if settings.get("keep_guidance") == 1 else kept
     return float(settings["steps"] * per_step + 2 * trajectories * solver_steps)
 
 

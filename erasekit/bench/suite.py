@@ -188,7 +188,10 @@ class Suite:
         for key, option in _OPTIONS.items():
             if changes.get(key) is not None and changes[key] < 1:
                 raise ConfigError(f"{option} is {changes[key]}; give 1 or more.")
-        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+        given = {k: v for k, v in changes.items() if v is not None}
+        if any(given[k] < getattr(self, k) for k in _OPTIONS if k in given and getattr(self, k)):
+            given["protocol"] = "short"
+        return replace(self, **given)
 
     def _spread(self) -> list[ModelConcept]:
         wanted = set(self.spread)

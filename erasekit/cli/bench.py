@@ -209,6 +209,11 @@ def bench(
                 f"The measure {judges.sets[0].name!r} is of captions' images, and the suite "
                 f"{scaled.name!r} has no captions; name a file with --captions."
             )
+        if scaled.probes and not judges.measures:
+            print_note(
+                "The prompts of --prompts are drawn, but no measure looks at them; add one with "
+                "--measures, such as nudenet."
+            )
         for sentence in judges.left_out:
             print_note(sentence)
         runner = BenchmarkRunner(loaded, judges, registry, store)
@@ -303,17 +308,17 @@ def _announce(
     plan: Plan, sweep: Sweep, model: LoadedModel, judges: Judges, folder: Path, dry_run: bool
 ) -> None:
     """Say on standard error what is about to happen (on standard output for a dry run)."""
-    from erasekit.reporting.wording import classes_by
+    from erasekit.reporting.wording import classes_by, several
 
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
     full = "" if suite.protocol == "full" else " (--full runs the full one)"
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
-        f"{len(sweep.methods)} methods x {len(sweep.cases)} erased sets ({cases}) x "
-        f"{len(sweep.seeds)} seeds; {plan.cases[0].images} images after each erasure, "
-        f"{suite.images_per_erased} of an erased concept and {suite.images_per_concept} of a kept "
-        f"one. Alignment by {judges.scorer.name}, classes by "
+        f"{several(len(sweep.methods), 'method')} x {several(len(sweep.cases), 'erased set')} "
+        f"({cases}) x {several(len(sweep.seeds), 'seed')}; {plan.cases[0].images} images after "
+        f"each erasure, {suite.images_per_erased} of an erased concept and "
+        f"{suite.images_per_concept} of a kept one. Alignment by {judges.scorer.name}, classes by "
         f"{classes_by(judges.identity)}.",
         markup=False,
     )

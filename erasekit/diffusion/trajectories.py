@@ -36,13 +36,24 @@ class LatentBatch:
         latents: z_t, [B, C, h, w].
         timesteps: t, [B], int64.
         noise_pred: frozen eps(z_t, t, c) for each row's own prompt, [B, C, h, w].
-        noise_pred_uncond: frozen eps(z_t, t, ""), [B, C, h, w].
+        noise_pred_uncond: frozen eps(z_t, t, ""), [B, C, h, w]; None where the source was made
+            without it.
     """
 
     latents: Tensor
     timesteps: Tensor
     noise_pred: Tensor
-    noise_pred_uncond: Tensor
+    noise_pred_uncond: Tensor | None
+
+    def neutral_noise_pred(self) -> Tensor:
+        """`noise_pred_uncond` of a source that has it.
+
+        Raises:
+            ValueError: it has not.
+        """
+        if self.noise_pred_uncond is None:
+            raise ValueError("The latents were sampled without the unconditional prediction.")
+        return self.noise_pred_uncond
 
 
 class LatentSource(ABC):
@@ -90,8 +101,11 @@ class FrozenTrajectories(LatentSource):
         frozen: the original weights, swapped in while sampling.
         on_sampled: called with the number of trajectories just sampled.
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
+        with_uncond: whether rows need the prediction without the prompt. Where they don't, and
+            `guidance_scale` is 1, a solver step is one pass and not two.
 
-    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn; `trajectory_bytes` of all.
+    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
+    `trajectory_bytes` of all.
 
     Raises:
         OutputError: `mapped`, and the folder for temporary files (TMPDIR) has no space.
@@ -110,13 +124,14 @@ class FrozenTrajectories(LatentSource):
         batch_size: int = 32,
         on_sampled: Callable[[int], None] | None = None,
         mapped: bool = False,
+        with_uncond: bool = True,
     ) -> None:
-        self.family, self.prompt_embeds = family, prompt_embeds
+        self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
         self.steps, self.scale = num_inference_steps, guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
         self.frozen, self.on_sampled = frozen, on_sampled
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
-        self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._kept: dict[int, tuple[Tensor, ...]] = {}
         self._groups = torch.full((len(prompt_embeds),), -1)
         self._file = self._mapped_file() if mapped else None
 
@@ -133,11 +148,11 @@ class FrozenTrajectories(LatentSource):
             for p, w, s in zip(indices, which, step, strict=True)
         ]
         device = self.family.device
-        latents, cond, uncond = (
+        latents, cond, *uncond = (
             torch.stack(parts).to(device) for parts in zip(*picked, strict=True)
         )
         timesteps = self.scheduler.timesteps[step].to(self.family.device)
-        return LatentBatch(latents, timesteps, cond, uncond)
+        return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
     @torch.no_grad()
     def ensure(self, indices: Sequence[int]) -> None:
@@ -145,7 +160,7 @@ class FrozenTrajectories(LatentSource):
         missing = sorted(set(indices) - set(self._kept))
         self._groups[missing] = self._groups.max() + 1
         jobs = [(p, n) for p in missing for n in range(self.per_prompt)]
-        found: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {p: [] for p in missing}
+        found: dict[int, list[tuple[Tensor, ...]]] = {p: [] for p in missing}
         with self.frozen.swapped():
             for start in range(0, len(jobs), self.batch_size):
                 chunk = jobs[start : start + self.batch_size]
@@ -154,12 +169,12 @@ class FrozenTrajectories(LatentSource):
                 if self.on_sampled:
                     self.on_sampled(len(chunk))
         for p, trajectories in found.items():
-            latents, cond, uncond = (torch.stack(part) for part in zip(*trajectories, strict=True))
+            parts = tuple(torch.stack(part) for part in zip(*trajectories, strict=True))
             if self._file is not None:
-                for place, part in zip(self._file[p], (latents, cond, uncond), strict=True):
+                for place, part in zip(self._file[p], parts, strict=True):
                     place.copy_(part)
-                latents, cond, uncond = self._file[p]
-            self._kept[p] = (latents, cond, uncond)
+                parts = tuple(self._file[p])
+            self._kept[p] = parts
 
     def groups(self) -> Tensor:
         return self._groups.clone()
@@ -169,10 +184,14 @@ class FrozenTrajectories(LatentSource):
             self.ensure(torch.nonzero(groups == number).flatten().tolist())
 
     def _mapped_file(self) -> Tensor:
-        """Room for all prompts on disk, [P, 3, N, S, C, h, w]; the file goes with this object."""
+        """Room for all prompts on disk, [P, 3, N, S, C, h, w], 2 for 3 without `with_uncond`.
+
+        The file goes with this object.
+        """
         prompts, latent = len(self.prompt_embeds), self.family.latents_shape()
-        shape = (prompts, 3, self.per_prompt, self.steps, *latent)
-        size = trajectory_bytes(self.family, prompts * self.per_prompt, self.steps)
+        shape = (prompts, 2 + self.with_uncond, self.per_prompt, self.steps, *latent)
+        count = prompts * self.per_prompt
+        size = trajectory_bytes(self.family, count, self.steps, self.with_uncond)
         folder = tempfile.mkdtemp(prefix="erasekit-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / "trajectories"
@@ -183,22 +202,27 @@ class FrozenTrajectories(LatentSource):
         kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
         return kept.view(shape)
 
-    def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, ...]]:
         embeds = self.prompt_embeds[[p for p, _ in jobs]]
         seeds = [trajectory_seed(self.seed, n) for _, n in jobs]
         latents = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
+        sides = 2 if self.with_uncond or self.scale != 1 else 1
         empty = self.family.unconditional_embeds().expand_as(embeds)
-        both = torch.cat([empty, embeds])
+        prompts = torch.cat([empty, embeds]) if sides == 2 else embeds
         steps = []
         for t in self.scheduler.timesteps:
-            inputs = torch.cat([latents, latents])
+            inputs = torch.cat([latents] * sides)
             timesteps = t.expand(len(inputs))
-            output = self.family.predict_output(inputs, timesteps, both)
-            uncond, cond = self.family.to_noise(output, inputs, timesteps).chunk(2)
-            steps.append((latents, cond, uncond))
-            latents = guided_step(self.scheduler, output, t, latents, self.scale)
+            output = self.family.predict_output(inputs, timesteps, prompts)
+            noise_pred = self.family.to_noise(output, inputs, timesteps).chunk(sides)
+            kept = (noise_pred[-1], noise_pred[0])[: 1 + self.with_uncond]
+            steps.append((latents, *kept))
+            if sides == 2:
+                latents = guided_step(self.scheduler, output, t, latents, self.scale)
+            else:
+                latents = self.scheduler.step(output, t, latents, return_dict=False)[0]
         stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
-        return [(latents, cond, uncond) for latents, cond, uncond in zip(*stacked, strict=True)]
+        return list(zip(*stacked, strict=True))
 
 
 class CurrentTrajectories(LatentSource):
@@ -245,10 +269,12 @@ class CurrentTrajectories(LatentSource):
         return LatentBatch(latents, timesteps, cond, uncond)
 
 
-def trajectory_bytes(family: FamilyAdapter, count: int, num_inference_steps: int) -> int:
-    """Bytes that `count` kept trajectories take: three latents a solver step each."""
+def trajectory_bytes(
+    family: FamilyAdapter, count: int, num_inference_steps: int, with_uncond: bool = True
+) -> int:
+    """Bytes that `count` kept trajectories take: three latents a solver step each, or two."""
     latent = math.prod(family.latents_shape()) * family.dtype.itemsize
-    return 3 * count * num_inference_steps * latent
+    return (2 + with_uncond) * count * num_inference_steps * latent
 
 
 def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:

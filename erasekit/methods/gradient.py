@@ -33,6 +33,12 @@ class GradientConfig(SampledConfig):
         description="g: how far the target lies beyond the neutral concept, away from the erased",
     )
     keep_trajectories: int = Field(2, gt=0, description="trajectories kept per word of R")
+    keep_guidance: float = Field(
+        1.0,
+        ge=0,
+        description="guidance of the trajectories kept of words of R; 1 is none, at half the "
+        "passes",
+    )
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ class GradientErasure(SampledErasure):
         generator = self.context.generator(step, "erase")
         concepts = self.rows(step, generator)
         drawn = self.erased_source.draw(concepts, generator)
-        neutral = drawn.noise_pred_uncond
+        neutral = drawn.neutral_noise_pred()
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)
             neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)

@@ -69,32 +69,47 @@ class SampledErasure(ErasureMethod):
             source.sample_groups(torch.zeros(count, dtype=torch.int64))
         return source
 
-    def latent_source(self, prompt_embeds: Tensor, per_prompt: int) -> LatentSource:
-        """Where z_t of the prompts [P, L, D] come from, as `latents_from` says.
+    def latent_source(
+        self,
+        prompt_embeds: Tensor,
+        per_prompt: int,
+        guidance_scale: float | None = None,
+        with_uncond: bool = True,
+    ) -> LatentSource:
+        """Where z_t of the prompts come from, as `latents_from` says.
 
         Trajectories are sampled when a prompt is first drawn.
+
+        Args:
+            prompt_embeds: [P, L, D].
+            per_prompt: trajectories kept of each.
+            guidance_scale: None takes `trajectory_guidance`.
+            with_uncond: whether rows need the prediction without the prompt, too; without it,
+                and at a guidance of 1, kept trajectories cost half as many passes.
         """
+        scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
                 prompt_embeds,
                 num_inference_steps=self.config.trajectory_steps,
-                guidance_scale=self.config.trajectory_guidance,
+                guidance_scale=scale,
                 frozen=self.context.frozen,
             )
         count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
-        needed = trajectory_bytes(self.family, count, steps)
+        needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
         return FrozenTrajectories(
             self.family,
             prompt_embeds,
             num_inference_steps=steps,
-            guidance_scale=self.config.trajectory_guidance,
+            guidance_scale=scale,
             per_prompt=per_prompt,
             seed=self.context.seed,
             frozen=self.context.frozen,
             mapped=mapped,
+            with_uncond=with_uncond,
         )
 
     def rows(self, step: int, generator: torch.Generator) -> Tensor:

@@ -46,6 +46,19 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
             "https://arxiv.org/abs/1801.03924",
         ),
         ScorerDescriptor(
+            "clip-distance",
+            "measure: distance to the base model's image by CLIP ViT-L/14's image encoder",
+            "erasekit.metrics.clip_distance:clip_distance",
+            _CLIP,
+            {"model": "ViT-L-14", "pretrained": "openai"},
+        ),
+        ScorerDescriptor(
+            "icons-distance",
+            "measure: distance to the base model's image by icons-clip's image encoder",
+            "erasekit.metrics.clip_distance:clip_distance_folder",
+            options={"folder": "erasekit.diffusion.icons:scorer_folder", "name": "icons-clip"},
+        ),
+        ScorerDescriptor(
             "fid",
             "measure: FID of captions' images, on TensorFlow's Inception of 2015 (--weights)",
             "erasekit.metrics.fid:FID",

@@ -11,8 +11,9 @@ from erasekit.reporting.columns import Column
 from erasekit.reporting.wording import DOWN, MISSING, UP, number, percent
 
 CLIP_SCORE, FID, LPIPS, NER = "clip-score", "fid", "lpips", "ner-"
-_ORDER = (FID, CLIP_SCORE, LPIPS, "ner-0.5", NER, "")
-_TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS"}
+DISTANCE = "clip-distance"
+_ORDER = (FID, CLIP_SCORE, LPIPS, DISTANCE, "ner-0.5", NER, "")
+_TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS", DISTANCE: "distance"}
 
 
 def shown(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -42,9 +43,9 @@ def title(name: str, role: str) -> str:
 
 def good(name: str, role: str) -> str:
     """The direction that is good, or "" where that isn't known."""
-    if name == CLIP_SCORE or (name == LPIPS and role == "erased"):
+    if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and role == "erased"):
         return UP
-    return DOWN if name in (FID, LPIPS) or name.startswith(NER) else ""
+    return DOWN if name in (FID, LPIPS, DISTANCE) or name.startswith(NER) else ""
 
 
 def written(name: str, value: float | None) -> str:

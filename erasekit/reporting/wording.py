@@ -90,3 +90,11 @@ def thousands(value: float) -> str:
 def _off_zero(value: float, digits: int) -> float:
     """The value rounded, without the sign of a zero."""
     return round(value, digits) + 0.0
+
+
+def several(count: int, noun: str) -> str:
+    """
+    >>> several(1, "seed"), several(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -116,6 +116,22 @@ def test_a_number_that_is_not_positive_is_refused(suite: Suite, field: str) -> N
         suite.scaled(**{field: 0})
 
 
+@pytest.mark.parametrize(
+    ("change", "protocol"),
+    [
+        ({"images_per_concept": 1}, "short"),
+        ({"seeds": 1}, "short"),
+        ({"images_per_concept": 500, "seeds": 50}, "full"),
+        ({"images_per_concept": None}, "full"),
+    ],
+)
+def test_less_than_the_protocol_asks_for_is_a_short_one(
+    suite: Suite, change: dict[str, int | None], protocol: str
+) -> None:
+    assert suite.scaled(**change).protocol == protocol
+    assert suite.scaled(seeds=1).scaled(**change).protocol == "short"
+
+
 def test_cases_are_separated_by_commas_and_joined_by_plus(world_model) -> None:
     cases = parse_cases("garbage truck, church+castle", world_model)
     assert [case.label for case in cases] == ["garbage truck", "church+castle"]

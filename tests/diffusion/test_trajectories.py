@@ -50,9 +50,8 @@ def make(model, frozen, kind=FrozenTrajectories, **options):
         model.family,
         embeds,
         num_inference_steps=STEPS,
-        guidance_scale=SCALE,
         frozen=frozen,
-        **options,
+        **{"guidance_scale": SCALE, **options},
     )
 
 
@@ -254,3 +253,32 @@ def test_a_disk_without_room_is_told_before_anything_is_sampled(
     with pytest.raises(OutputError, match="No space left"):
         make(tiny_model, frozen, mapped=True)
     assert tiny_model.passes.snapshot() == before
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_without_guidance_a_step_is_one_pass_where_rows_need_no_more(
+    tiny_model, frozen, mapped: bool
+) -> None:
+    """The same z_t and predictions as with both passes, at half of them and two thirds the room."""
+    both = make(tiny_model, frozen, guidance_scale=1.0)
+    _, expected = everything(both)
+    before = tiny_model.passes.snapshot()
+    source = make(tiny_model, frozen, guidance_scale=1.0, with_uncond=False, mapped=mapped)
+    _, found = everything(source)
+    assert (tiny_model.passes - before).forward == len(PROMPTS) * 2 * STEPS
+    for name in ("latents", "timesteps", "noise_pred"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5
+        )
+    assert found.noise_pred_uncond is None
+    with pytest.raises(ValueError, match="without the unconditional prediction"):
+        found.neutral_noise_pred()
+    sizes = [trajectory_bytes(tiny_model.family, 6, STEPS, flag) for flag in (False, True)]
+    assert sizes[0] * 3 == sizes[1] * 2
+
+
+def test_guidance_takes_both_passes_whatever_is_kept(tiny_model, frozen) -> None:
+    _, expected = everything(make(tiny_model, frozen))
+    _, found = everything(make(tiny_model, frozen, with_uncond=False))
+    for name in ("latents", "timesteps", "noise_pred"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ def set_pi(task: Task, spread: float = 1.0, seed: int = 3) -> Tensor:
     with torch.no_grad():
         pi.copy_(spread * torch.randn(pi.shape, generator=torch.Generator().manual_seed(seed)))
     return pi
+
+
+def own_passes(*concepts: str, **settings: Any) -> Task:
+    """`gumbel` whose pi has passes of its own."""
+    return prepared("gumbel", *concepts, shared_ascent=False, **settings)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 10.0])
@@ -55,7 +61,7 @@ def test_the_straight_through_gradient_of_pi(space: str) -> None:
 
     The frozen prediction and z_t are constants, as published.
     """
-    task = prepared("gumbel", "church", "bus", temperature=1.5, batch_size=6, loss_space=space)
+    task = own_passes("church", "bus", temperature=1.5, batch_size=6, loss_space=space)
     pi = set_pi(task)
     before = pi.detach().clone()
     batch = task.method._erased_batch(0)
@@ -95,7 +101,7 @@ def test_the_straight_through_gradient_of_pi(space: str) -> None:
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
     """In float64. Detached: the frozen prediction is a constant; exact: it moves with c_a."""
-    task = prepared("gumbel", temperature=1.0, batch_size=2, hard=False, exact_gradient=exact)
+    task = own_passes(temperature=1.0, batch_size=2, hard=False, exact_gradient=exact)
     words = len(task.strategy.space)
     task.strategy.source.sample_groups(torch.zeros(words, dtype=torch.int64))  # in float32
     task.model.pipeline.to(torch.float64)
@@ -158,15 +164,15 @@ def test_soft_rows_are_kept_where_the_frozen_model_predicts_for_the_mixture() ->
 
 
 def test_ascent_leaves_no_gradient_on_the_weights() -> None:
-    task = prepared("gumbel", exact_gradient=True, ascent_steps=2)
+    task = own_passes(exact_gradient=True, ascent_steps=2)
     task.strategy.ascend(task.method._erased_batch(0))
     assert all(p.grad is None for p in task.model.unet.parameters())
 
 
 def test_pi_climbs_l2() -> None:
     """At a theta' that stands still, pi moves to words that are harmed more than the mean."""
-    task = prepared(
-        *("gumbel", "church"),
+    task = own_passes(
+        "church",
         hard=False,
         temperature=1.0,
         ascent_lr=0.2,
@@ -197,7 +203,7 @@ def test_pi_climbs_l2() -> None:
 
 
 def test_each_erased_concept_has_its_own_pi() -> None:
-    task = prepared("gumbel", "church", "bus", batch_size=4)
+    task = own_passes("church", "bus", batch_size=4)
     batch = task.method._erased_batch(0)
     alone = torch.zeros_like(batch.concepts)
     object.__setattr__(batch, "concepts", alone)
@@ -205,3 +211,41 @@ def test_each_erased_concept_has_its_own_pi() -> None:
     first, second = task.strategy.pi.detach()
     assert first.abs().max() > 0
     assert second.abs().max() == 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_shared_ascent_follows_l2_of_the_step_s_own_rows(exact: bool) -> None:
+    """The outer loss's backward pass moves pi by Adam on d L2 / d pi, whatever lambda is."""
+    settings = {"batch_size": 6, "ascent_lr": 0.1, "temperature": 1.5, "exact_gradient": exact}
+    task = prepared("gumbel", "church", "bus", keep_weight=7.0, **settings)
+    pi = set_pi(task)
+    start, before = pi.detach().clone(), pi.detach().clone()
+    batch = task.method._erased_batch(4)
+    strategy = task.strategy
+    y = strategy.draw(batch.concepts, task.context.generator(4, "keep"))
+    generator = task.context.generator(4, "keep")
+    torch.rand(y.shape, generator=generator)  # what the draw of y took
+    (expected,) = torch.autograd.grad(strategy.gain(batch, y, generator), pi)
+    reference = torch.optim.Adam([before.requires_grad_(True)], lr=0.1, maximize=True)
+    before.grad = expected
+    reference.step()
+
+    passes = len(task.passes)
+    task.method.training_step(4).loss.backward()
+    own = 2 if exact else 1  # with exact_gradient the frozen prediction is a pass as well
+    assert len(task.passes) == passes + own
+    assert pi.grad is None
+    clear = expected.abs() > 1e-3 * expected.abs().max()
+    torch.testing.assert_close(pi.detach()[clear], before.detach()[clear], rtol=1e-3, atol=1e-4)
+    assert not torch.equal(pi.detach(), start)
+
+
+def test_a_shared_ascent_leaves_the_weights_gradient_alone() -> None:
+    """At one pi the step on theta' is the same, with or without passes of pi's own."""
+    found = []
+    for shared in (True, False):
+        task = prepared("gumbel", batch_size=4, shared_ascent=shared, ascent_steps=0)
+        task.method.training_step(0).loss.backward()
+        found.append([p.grad.clone() for p in task.context.parameters.values()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)

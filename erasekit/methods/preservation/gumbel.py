@@ -21,7 +21,14 @@ class GumbelConfig(SpaceConfig):
         True, description="one word per row, by straight-through; off: a mixture of all words"
     )
     ascent_lr: float = Field(1e-2, gt=0, description="learning rate of pi (Adam)")
-    ascent_steps: int = Field(1, ge=0, description="ascent steps on pi per outer step")
+    shared_ascent: bool = Field(
+        True,
+        description="move pi once per outer step by the gradient that the step's own backward pass "
+        "gives; off: by `ascent_steps` passes of its own, as published",
+    )
+    ascent_steps: int = Field(
+        1, ge=0, description="ascent steps on pi per outer step, where they have their own passes"
+    )
     exact_gradient: bool = Field(
         False, description="let pi's gradient flow through the frozen prediction too"
     )
@@ -34,6 +41,11 @@ class GumbelPreservation(SpacePreservation):
     gradient ascent on L2 (Bui et al., NeurIPS 2024, section 4, eq. 6-8). Every row of a batch
     draws its own y. A hard row is kept on its word's own z_t, where the frozen prediction is
     known; a soft row on the z_t of its likeliest word, with one frozen pass.
+
+    With `shared_ascent` the kept row's own backward pass gives pi's gradient as well, so that the
+    search costs no pass: theta' descends and pi ascends at the same time on the same draw, as in
+    free adversarial training (Shafahi et al., NeurIPS 2019), where the published schedule takes
+    turns.
     """
 
     Config = GumbelConfig
@@ -46,13 +58,27 @@ class GumbelPreservation(SpacePreservation):
         self.pi.requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.pi], lr=self.config.ascent_lr, maximize=True)
         self.start = self.expected_embeds()
+        if self.config.shared_ascent and task.config.keep_weight:
+            self.pi.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                self.ascend_shared
+            )
 
     def ascend(self, batch: ErasedBatch) -> None:
+        if self.config.shared_ascent:
+            return
         for ascent in range(self.config.ascent_steps):
             generator = self.task.context.generator(batch.step, f"ascend {ascent}")
             y = self.draw(batch.concepts, generator)
             (self.pi.grad,) = torch.autograd.grad(self.gain(batch, y, generator), self.pi)
             self.optimizer.step()
+
+    def ascend_shared(self, pi: Tensor) -> None:
+        """One step on pi, whose gradient the outer step's loss has just given, lambda times."""
+        if pi.grad is None:
+            raise RuntimeError("A hook for accumulated gradients was called without one.")
+        pi.grad.div_(self.task.config.keep_weight)
+        self.optimizer.step()
+        pi.grad = None
 
     def gain(self, batch: ErasedBatch, y: Tensor, generator: torch.Generator) -> Tensor:
         """What pi ascends on, a scalar: L2 of the mixtures y [B, K]."""
@@ -64,7 +90,7 @@ class GumbelPreservation(SpacePreservation):
 
     def keep(self, batch: ErasedBatch) -> KeepBatch:
         generator = self.task.context.generator(batch.step, "keep")
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.config.shared_ascent):
             y = self.draw(batch.concepts, generator)
             self.chosen, self.concepts = y.argmax(dim=1).cpu(), batch.concepts
             return self.rows(y, generator)

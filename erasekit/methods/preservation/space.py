@@ -51,7 +51,13 @@ class SpacePreservation(PreservationStrategy):
         space = context.concept_space(self.config.concept_space)
         space = space.nearest(context.erased_features, self.config.num_concepts)
         self.space = space.centres(self.config.centres) if self.config.centres else space
-        self.source = task.latent_source(self.space.prompt_embeds, task.config.keep_trajectories)
+        config = task.config
+        self.source = task.latent_source(
+            self.space.prompt_embeds,
+            config.keep_trajectories,
+            config.keep_guidance if config.latents_from == "frozen" else None,
+            with_uncond=False,
+        )
         self.chosen = torch.zeros(0, dtype=torch.int64)
         self.concepts = torch.zeros(0, dtype=torch.int64)
 

@@ -177,3 +177,8 @@ def test_the_words_to_keep_are_what_is_searched() -> None:
 def test_a_neutral_concept_is_refused() -> None:
     with pytest.raises(ConfigError, match="no use for --neutral 'a photo'; drop that"):
         age("church", neutral="a photo")
+
+
+def test_a_shared_ascent_with_the_exact_gradient_is_refused() -> None:
+    with pytest.raises(ConfigError, match="set one of them to false"):
+        age("church", shared_ascent=True, exact_gradient=True)

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from erasekit.methods.gradient import ErasedBatch, KeepBatch
+from erasekit.errors import ConfigError
+from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.gumbel import GumbelConfig, GumbelPreservation
 
 
@@ -15,6 +16,11 @@ class MixtureConfig(GumbelConfig):
 
     hard: bool = Field(
         False, description="one word per row, by straight-through; off: a mixture of `top` words"
+    )
+    shared_ascent: bool = Field(
+        False,
+        description="move pi by the gradient of the step's own backward pass, which is L2's; not "
+        "with exact_gradient",
     )
     ascent_lr: float = Field(1e-3, gt=0, description="learning rate of pi (Adam)")
     top: int = Field(5, gt=0, description="words of a mixture: the likeliest of the draw")
@@ -39,6 +45,19 @@ class MixturePreservation(GumbelPreservation):
 
     Config = MixtureConfig
     config: MixtureConfig
+
+    def prepare(self, task: GradientErasure) -> None:
+        """As `gumbel`.
+
+        Raises:
+            ConfigError: both `shared_ascent` and `exact_gradient`.
+        """
+        if self.config.shared_ascent and self.config.exact_gradient:
+            raise ConfigError(
+                "shared_ascent=true follows L2 alone, and exact_gradient=true the whole "
+                "objective; set one of them to false."
+            )
+        super().prepare(task)
 
     def draw(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
         """y for each row, [B, K], differentiable in pi; at most `top` of a row are not zero."""
