@@ -30,13 +30,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
     parser.add_argument("--concepts", default=",".join(quality.CONCEPTS), help="quality: erased")
     parser.add_argument("--seeds", default="0,1,2", help="quality: erasure seeds")
+    parser.add_argument(
+        "--schedules",
+        default=",".join(quality.SCHEDULES),
+        help="quality: published, same steps, erasekit",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     if options.what == "quality":
         seeds = [int(seed) for seed in options.seeds.split(",")]
         path = options.results / "quality.jsonl"
-        lines = quality.measure(path, options.concepts.split(","), seeds)
+        schedules = options.schedules.split(",")
+        lines = quality.measure(path, options.concepts.split(","), seeds, schedules)
         text = quality.report(lines)
     elif options.what == "growth":
         points = growth.measure(options.results / "growth.json")

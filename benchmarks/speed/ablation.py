@@ -1,6 +1,7 @@
 """What each idea saves: erasekit's gumbel with its defaults, and each idea switched off in turn.
 
-A switched-off idea computes the same objective the dearer way. Only costs are compared here.
+A switched-off idea computes the same objective the dearer way. Only costs are compared here; what
+pi's own passes and guidance for kept words do to quality is in benchmarks/tuning.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def branches_apart() -> Iterator[None]:
 
 @contextmanager
 def ascent_with_the_erase_branch() -> Iterator[None]:
-    """A step on pi runs the erase branch too, as published."""
+    """A step on pi, with passes of its own, runs the erase branch too, as published."""
     ascend = GumbelPreservation.ascend
 
     def both(self: GumbelPreservation, batch: ErasedBatch) -> None:
@@ -146,13 +147,19 @@ class EmbedsR(Callback):
         self.model.family.embed_prompts(self.words)
 
 
+OWN_PASSES = {"shared_ascent": False}
+
 VARIANTS = (
     Variant("default"),
     Variant("z_t sampled anew from the current model", {"latents_from": "current"}),
     Variant("frozen predictions computed anew", patched=predictions_computed_anew),
     Variant("50 solver steps a trajectory", {"trajectory_steps": 50}),
     Variant("erase and keep branch apart", patched=branches_apart),
-    Variant("ascent with the erase branch", patched=ascent_with_the_erase_branch),
+    Variant("kept words sampled with guidance", {"keep_guidance": 3.0}),
+    Variant("pi with passes of its own", OWN_PASSES),
+    Variant(
+        "pi with passes of its own, and the erase branch", OWN_PASSES, ascent_with_the_erase_branch
+    ),
     Variant("gradients for all parameters", callback=GradientsForAll),
     Variant("R embedded in every step", callback=EmbedsR),
 )

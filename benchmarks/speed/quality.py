@@ -17,13 +17,19 @@ from erasekit.records import Estimate, content_key
 
 PUBLISHED, SAME, DEFAULT = "published", "same steps", "erasekit"
 """The published schedule; erasekit with its lambda and steps; erasekit as it comes."""
+SCHEDULES = (PUBLISHED, SAME, DEFAULT)
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
 WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
 """What counts as equal: points of delta, and points of ESR-1."""
 
 
-def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def measure(
+    path: Path,
+    concepts: Sequence[str],
+    seeds: Sequence[int],
+    schedules: Sequence[str] = SCHEDULES,
+) -> list[dict[str, Any]]:
     """Run what `path` has no line for; the schedules of a concept and seed in turn."""
     bench = Bench.icons()
     eye = Eye(bench)
@@ -31,7 +37,7 @@ def measure(path: Path, concepts: Sequence[str], seeds: Sequence[int]) -> list[d
     done, wanted = {line["key"] for line in lines}, set()
     for concept in concepts:
         for seed in seeds:
-            for schedule in (PUBLISHED, SAME, DEFAULT):
+            for schedule in schedules:
                 key = _key(bench, schedule, concept, seed)
                 wanted.add(key)
                 if key in done:
@@ -110,7 +116,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
     """The comparison as markdown: each schedule, and how erasekit's differ from the published."""
     rows, sentences = [], []
     theirs, runs = deltas(lines, PUBLISHED)
-    for name in (PUBLISHED, SAME, DEFAULT):
+    for name in SCHEDULES:
         own = [line for line in lines if line["schedule"] == name]
         if not own:
             continue

@@ -72,7 +72,7 @@ def overhead(rounds: int, concept: str = "garbage truck") -> dict[str, Any]:
 
     The bare passes have the loop's own batch shapes: the loop's inputs are written down once and
     the UNet is called with them again, forward and, where the loop did, backward: into the
-    parameters in scope, or into the embeddings where an ascent asked for these alone.
+    parameters in scope, and into the embeddings where the search shares the pass.
     """
     bench = Bench.icons()
     family = bench.model.family
@@ -97,12 +97,13 @@ def overhead(rounds: int, concept: str = "garbage truck") -> dict[str, Any]:
         for parameter in scope:
             parameter.requires_grad_(True)
         began = time.perf_counter()
-        for latents, timesteps, embeds, wanted, ascent in calls:
-            embeds.requires_grad_(ascent)
+        for latents, timesteps, embeds, wanted, shared in calls:
+            embeds.requires_grad_(shared)
             with torch.set_grad_enabled(wanted):
                 output = plain(latents, timesteps, embeds)
             if wanted:
-                torch.autograd.grad(output.square().mean(), [embeds] if ascent else scope)
+                inputs = [*scope, embeds] if shared else scope
+                torch.autograd.grad(output.square().mean(), inputs)
         shares.append(loop.seconds / (time.perf_counter() - began))
         bench.model.unet.requires_grad_(False)
     return {
