@@ -6,6 +6,7 @@ Environments are made by `venv` and filled by pip, from package indexes alone.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
@@ -77,9 +78,26 @@ def eight_bit(session: nox.Session) -> None:
 
 @nox.session
 def plugins(session: nox.Session) -> None:
-    """Every package in plugins/, installed into a clean environment and used from there."""
+    """Every package in plugins/, alone and then all together, in a clean environment.
+
+    Each brings its methods, with origin and version, and takes them away when it is uninstalled.
+    """
     folders = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
-    session.install(".", *map(str, folders), *dependency_groups(PROJECT, "test"))
+    session.install(".")
+    bare = _origins(session)
+    for folder in folders:
+        session.install(str(folder))
+        alone = _origins(session) - bare
+        if {origin.split(":")[0] for origin, _ in alone} != {folder.name}:
+            session.error(f"{folder.name} alone brings {sorted(alone)}")
+        session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", folder.name)
+        if left := _origins(session) - bare:
+            session.error(f"{folder.name} was uninstalled and leaves {sorted(left)}")
+    session.install(*map(str, folders), *dependency_groups(PROJECT, "test"))
+    together = {origin.split(":")[0] for origin, _ in _origins(session) - bare}
+    if together != {folder.name for folder in folders}:
+        session.error(f"together they bring {sorted(together)}")
+    session.run("erasekit", "methods")
     session.run("erasekit", "plugins")
     for folder in folders:
         session.run("pytest", str(folder), *session.posargs, env=ONE_THREAD)
@@ -140,6 +158,12 @@ def readme(session: nox.Session) -> None:
         for command in _readme_commands(clone / "README.md"):
             session.log(command)
             session.run("bash", "-euc", command, external=True, silent=False)
+
+
+def _origins(session: nox.Session) -> set[tuple[str, str]]:
+    """Origin and version of every method that is listed, each once."""
+    listing = session.run("erasekit", "methods", "--json", silent=True)
+    return {(m["plugin"], m["version"]) for m in json.loads(str(listing))["methods"]}
 
 
 def _minimums() -> list[str]:

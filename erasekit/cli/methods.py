@@ -29,7 +29,9 @@ def list_methods(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] =
     if as_json:
         print_json({"methods": methods})
         return
-    rows = [(m["name"], m["summary"], m["reference"], m["plugin"]) for m in methods]
+    rows = [
+        (m["name"], m["summary"], m["reference"], f"{m['plugin']} {m['version']}") for m in methods
+    ]
     stdout().print(table("Methods", ("method", "what it does", "reference", "plugin"), rows))
     stdout().print("Every hyperparameter of one: erasekit methods show NAME", style="dim")
 
@@ -72,6 +74,7 @@ def _summary(method: MethodDescriptor, registry: Registry) -> dict[str, Any]:
         "strategy": method.options.get("strategy"),
         "reference": method.reference,
         "plugin": registry.owner(method),
+        "version": registry.version(method),
     }
 
 

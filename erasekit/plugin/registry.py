@@ -96,6 +96,11 @@ class Registry:
                     return plugin
         raise KeyError(descriptor.name)
 
+    def version(self, descriptor: Descriptor) -> str:
+        """Version of the package whose plugin registered `descriptor`."""
+        owner = self.owner(descriptor)
+        return next((p.version for p in self.manager.plugins if p.name == owner), "unknown")
+
     def collisions(self) -> list[str]:
         """A sentence for every name that more than one plugin claims, over all kinds."""
         self.load_all()

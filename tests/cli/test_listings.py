@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ def test_every_built_in_method_is_listed(run: Run) -> None:
     for name in BUILT_IN:
         assert methods[name]["summary"]
         assert methods[name]["plugin"] == "erasekit:methods"
+        assert methods[name]["version"] == version("erasekit")
     assert "NeurIPS 2024" in methods["gumbel"]["reference"]
     text = run("methods").out
-    for name in BUILT_IN:
+    for name in (*BUILT_IN, version("erasekit")):
         assert name in text
 
 
