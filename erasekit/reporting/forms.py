@@ -85,7 +85,7 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
     """
     names = ("model", "suite", "suite_version", "protocol")
     return {
-        **{name: str(about[name]) for name in names},
+        **{name: str(about.get(name, "")) for name in names},
         "scorer": str(about["scorer"]["name"]),
         "classifier": classes_by(about),
     }
