@@ -2,9 +2,9 @@
 
 A grid has `[[runs]]` tables: `method` (or a list), `settings` (a value may be a list: all
 combinations are run), `concepts`, `seeds` and `at` (the steps that are scored, or "end": the
-finished edit, applied as a user does). Keys at the top
-are defaults for all; "published", the schedule of benchmarks/speed, has settings of its own alone.
-`--show` prints the results instead.
+finished edit, applied as a user does; settings that leave one concept in place are not tried on
+the next). Keys at the top are defaults for all; "published", the schedule of benchmarks/speed, has
+settings of its own alone. `--show` prints the results instead.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
     model = load_model("icons", registry)
     watches: dict[str, AlongTheRun] = {}
     for job in jobs:
-        if _key(job) in finished(results) or not _claimed(results, job):
+        known = finished(results)
+        if _key(job) in known or _fails(job, known) or not _claimed(results, job):
             continue
         began = time.perf_counter()
         watch = watch_job(model, registry, job, watches)
@@ -91,6 +92,15 @@ def watch_job(
     if job["method"] == NAME:
         return watch_published(model, registry, *how)
     return watch_method(model, registry, job["method"], *how)
+
+
+def _fails(job: dict[str, Any], known: dict[str, dict[str, Any]]) -> bool:
+    """Whether the finished edit of another concept has already ruled these settings out."""
+    if job["at"] != END:
+        return False
+    same = [{**job, "concept": line["concept"]} for line in known.values()]
+    lines = [known[key] for other in same if (key := _key(other)) in known]
+    return any(line["points"][-1]["esr1"] < GONE for line in lines)
 
 
 def finished(results: Path) -> dict[str, dict[str, Any]]:
