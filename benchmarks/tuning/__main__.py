@@ -1,9 +1,10 @@
 """`python -m benchmarks.tuning GRID.toml RESULTS.jsonl`: run what is missing, a line per run.
 
 A grid has `[[runs]]` tables: `method` (or a list), `settings` (a value may be a list: all
-combinations are run), `concepts`, `seeds` and `at` (the steps that are scored). Keys at the top
-are defaults for all; "published", the schedule of benchmarks/speed, has settings of its own alone.
-`--show` prints the results instead.
+combinations are run), `concepts`, `seeds` and `at` (the steps that are scored, or "end": the
+finished edit, applied as a user does; settings that leave one concept in place are not tried on
+the next). Keys at the top are defaults for all; "published", the schedule of benchmarks/speed, has
+settings of its own alone. `--show` prints the results instead.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tuning.along import GONE, AlongTheRun, Yardstick, watch_method
+from benchmarks.tuning.finished import END, watch_finished
 from benchmarks.tuning.published import NAME, watch_published
 from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.plugin.registry import Registry
@@ -64,11 +66,13 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
     """Run the jobs that `results` has no line for; several processes may share the file."""
     registry = Registry()
     model = load_model("icons", registry)
+    watches: dict[str, AlongTheRun] = {}
     for job in jobs:
-        if _key(job) in finished(results) or not _claimed(results, job):
+        known = finished(results)
+        if _key(job) in known or _fails(job, known) or not _claimed(results, job):
             continue
         began = time.perf_counter()
-        watch = watch_job(model, registry, job)
+        watch = watch_job(model, registry, job, watches)
         found = {**job, "model": model.hash, "yardstick": asdict(Yardstick())}
         found |= {"points": watch.points, "adversary": watch.adversary}
         line = json.dumps({"key": _key(job), **found}, ensure_ascii=False)
@@ -77,12 +81,26 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
         print(_headline(found), f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
-def watch_job(model: LoadedModel, registry: Registry, job: dict[str, Any]) -> AlongTheRun:
-    """Run one job."""
+def watch_job(
+    model: LoadedModel, registry: Registry, job: dict[str, Any], watches: dict[str, AlongTheRun]
+) -> AlongTheRun:
+    """Run one job; `watches` are those of concepts whose finished edits were scored before."""
+    if job["at"] == END:
+        what = (job["method"], job["concept"], job["seed"], job["settings"])
+        return watch_finished(model, registry, *what, Yardstick(), watches)
     how = (job["concept"], job["seed"], job["settings"], job["at"], Yardstick())
     if job["method"] == NAME:
         return watch_published(model, registry, *how)
     return watch_method(model, registry, job["method"], *how)
+
+
+def _fails(job: dict[str, Any], known: dict[str, dict[str, Any]]) -> bool:
+    """Whether the finished edit of another concept has already ruled these settings out."""
+    if job["at"] != END:
+        return False
+    same = [{**job, "concept": line["concept"]} for line in known.values()]
+    lines = [known[key] for other in same if (key := _key(other)) in known]
+    return any(line["points"][-1]["esr1"] < GONE for line in lines)
 
 
 def finished(results: Path) -> dict[str, dict[str, Any]]:

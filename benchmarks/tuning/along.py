@@ -87,13 +87,17 @@ class AlongTheRun(Callback):
         self.labels = LabelSet(suite.classes())
         names = quick_concepts(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)
         self.kept = names[: yardstick.near + yardstick.far]
-        self.points: list[dict[str, Any]] = []
-        self.adversary: Any = None
         self.passes = passes or model.passes
-        self.began, self.own = self.passes.snapshot(), PassCount()
+        self.restart()
         with self._uncounted():
             self.base = self._scores(self.kept, yardstick.kept_images)[0]
             self.rows = self._rows(names)
+
+    def restart(self) -> None:
+        """Forget the run, but not the un-erased model."""
+        self.points: list[dict[str, Any]] = []
+        self.adversary: Any = None
+        self.began, self.own = self.passes.snapshot(), PassCount()
 
     def on_step(self, record: dict[str, Any]) -> None:
         self.adversary = record["adversary"]
@@ -101,12 +105,16 @@ class AlongTheRun(Callback):
     def on_weights(self, step: int, parameters: Mapping[str, Tensor]) -> None:
         if step not in self.steps:
             return
-        spent = self.passes - self.began - self.own
-        with self._uncounted():
-            self.points.append({"step": step, "passes": spent.cost, **self._measured(step)})
+        self.score(step)
         gone = [point["esr1"] == 1 for point in self.points[-2:]]
         if self.stop_early and gone == [True, True]:
             raise Enough
+
+    def score(self, step: int) -> None:
+        """Add a point: the model as it is now."""
+        spent = self.passes - self.began - self.own
+        with self._uncounted():
+            self.points.append({"step": step, "passes": spent.cost, **self._measured(step)})
 
     def _measured(self, step: int) -> dict[str, Any]:
         names = [concept.text for concept in self.erasure.erased]
@@ -119,7 +127,7 @@ class AlongTheRun(Callback):
             "drift_near": float(drift[:near].mean()),
             "drift_far": float(drift[near:].mean()),
         }
-        if found["esr1"] >= GONE or step == max(self.steps):
+        if found["esr1"] >= GONE or step == max(self.steps, default=None):
             after = self._scores(self.kept, self.yardstick.kept_images)[0]
             deltas = (self.base - after).mean(axis=1)
             found["delta_near"] = float(deltas[:near].mean())

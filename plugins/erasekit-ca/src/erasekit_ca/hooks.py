@@ -23,7 +23,7 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
     return [
         MethodDescriptor(
             "ca",
-            "draw an anchor concept in place of the erased one (needs --set anchor=...)",
+            "draw an anchor concept in place of the erased one (--set anchor=...)",
             "erasekit_ca.method:ConceptAblation",
             KUMARI,
             defaults={"icons": ICONS},

@@ -22,7 +22,8 @@ class AblationConfig(Settings):
     anchor: str = Field(
         "",
         description="the concept drawn instead, such as 'truck'; several, separated by commas, "
-        "are one for each --concept; empty: what --neutral names",
+        "are one for each --concept; empty: what --neutral names, else the word of the model's "
+        "concept space nearest to each",
     )
     objective: Literal["model", "noise"] = Field(
         "model",
@@ -79,7 +80,7 @@ class ConceptAblation(ErasureMethod):
         """Draw the anchors' images.
 
         Raises:
-            ConfigError: no anchor, another number of them than of concepts, one that is to be
+            ConfigError: another number of anchors than of concepts, one that is to be
                 erased, `--keep`, or prompts that can't be read or name no concept.
             ConceptError: a prompt does not fit the tokenizer.
         """
@@ -134,14 +135,11 @@ class ConceptAblation(ErasureMethod):
         return StepOutput(loss, record)
 
     def _anchors(self) -> list[str]:
-        """One anchor for each erased concept."""
+        """One anchor for each erased concept: named, or its nearest word of R."""
         erasure = self.context.erasure
         text = self.config.anchor or erasure.neutral
         if not text:
-            raise ConfigError(
-                "Concept ablation needs an anchor, the concept that is drawn instead; name one, as "
-                "in --set anchor=truck."
-            )
+            return self._nearest_words()
         anchors = one_each(text, len(erasure.erased), "anchor")
         for anchor in anchors:
             if not erasure.excludes([anchor]):
@@ -149,6 +147,16 @@ class ConceptAblation(ErasureMethod):
                     f"The anchor {anchor!r} names what is erased; choose another concept."
                 )
         return anchors
+
+    def _nearest_words(self) -> list[str]:
+        """The word of R that the text encoder puts nearest to each erased concept.
+
+        R has no erased concept and none that an evaluation holds out.
+        """
+        space = self.context.concept_space()
+        words = [space.nearest(one[None], 1).words[0] for one in self.context.erased_features]
+        self.context.on_status("anchors: " + ", ".join(words))
+        return words
 
     def _embed(self, pairs: list[PromptPair], side: Literal["anchor", "target"]) -> Tensor:
         """tau of one side of the pairs, [P, L, D]."""

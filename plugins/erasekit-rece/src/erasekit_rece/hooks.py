@@ -5,6 +5,14 @@ from __future__ import annotations
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
+ICONS = {
+    "tokens": "onward",
+    "num_concepts": 100,
+    "ridge": 0.01,
+    "preserve_scale": 0.05,
+    "epochs": 1,
+}
+
 
 @hookimpl
 def erasekit_register_methods() -> list[MethodDescriptor]:
@@ -15,5 +23,6 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
             "erasekit_rece.rece:ReliableEfficientErasure",
             "Gong et al., Reliable and Efficient Concept Erasure of Text-to-Image Diffusion "
             "Models, ECCV 2024",
+            defaults={"icons": ICONS},
         ),
     ]

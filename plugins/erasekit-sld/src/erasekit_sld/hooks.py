@@ -10,6 +10,14 @@ REFERENCE = (
     "Diffusion Models, CVPR 2023"
 )
 
+ICONS = {
+    "bound": "at-least-1",
+    "safety_scale": 1.0,
+    "threshold": 0.01,
+    "momentum_scale": 0.0,
+    "momentum_beta": 0.0,
+}
+
 
 @hookimpl
 def erasekit_register_methods() -> list[MethodDescriptor]:
@@ -19,6 +27,7 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
             "steer away from the concepts while images are drawn; no training",
             "erasekit_sld.method:SafeLatentDiffusion",
             REFERENCE,
+            defaults={"icons": ICONS},
         )
     ]
 

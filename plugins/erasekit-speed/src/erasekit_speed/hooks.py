@@ -5,6 +5,14 @@ from __future__ import annotations
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
+ICONS = {
+    "tokens": "onward",
+    "num_concepts": 200,
+    "threshold": 0.01,
+    "ridge": 0.05,
+    "influence_filter": False,
+}
+
 
 @hookimpl
 def erasekit_register_methods() -> list[MethodDescriptor]:
@@ -15,5 +23,6 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
             "erasekit_speed.speed:NullSpaceErasure",
             "Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion "
             "Models, 2025",
+            defaults={"icons": ICONS},
         ),
     ]
