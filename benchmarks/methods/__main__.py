@@ -1,0 +1,97 @@
+"""`python -m benchmarks.methods`: one table of all methods, from the stores of README.md."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from erasekit.bench.store import RecordStore
+from erasekit.bench.summary import summarise
+from erasekit.cli.bench_runs import open_store
+from erasekit.records import Record
+from erasekit.reporting.figures import save_pareto
+from erasekit.scores import Estimate
+from erasekit.summaries import Row, Summary
+
+DISTANCE = "clip-distance"
+HEADER = (
+    *("method", "ESR-1 ↑", "PSR-1 ↑", "delta, held-out ↓", "delta, pool ↓"),
+    *("style moved ↑", "kept styles moved ↓", "UNet passes", "s", "KiB"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods")
+    parser.add_argument("--objects", type=Path, nargs="+", required=True, help="stores")
+    parser.add_argument("--style", type=Path, nargs="*", default=[], help="stores")
+    parser.add_argument("--plot", type=Path, help="ESR-1 against mean delta: PNG and SVG")
+    options = parser.parse_args()
+    print(table(options.objects, options.style))
+    if options.plot:
+        rows: dict[str, Row] = {}
+        for folder in options.objects:
+            for row in pooled(_last(folder)[1]):
+                rows.setdefault(row.method, row)
+        save_pareto(Summary(tuple(rows.values()), (), ()), options.plot)
+
+
+def table(objects: Sequence[Path], styles: Sequence[Path]) -> str:
+    """A line per method over all objects and seeds, as markdown; the un-erased model first."""
+    moved = {row.method: row.measures[DISTANCE] for f in styles for row in pooled(_last(f)[1])}
+    lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
+    seen: set[str] = set()
+    for folder in objects:
+        store, summary, records = _last(folder)
+        for row in pooled(summary):
+            if row.method in seen:
+                continue
+            seen.add(row.method)
+            style = moved.get(row.method, {})
+            size = sizes(store, (r for r in records if r.cell.method == row.method))
+            base = row.method == "base"
+            cells = (
+                f"`{row.method}`",
+                f"{100 * row.esr1.value:.0f} %",
+                f"{100 * row.psr1.value:.0f} %",
+                "" if base else _interval(row.delta),
+                "" if base else _interval(row.delta_pool),
+                f"{style['erased'].value:.1f}" if style and not base else "",
+                f"{style['held-out'].value:.1f}" if style and not base else "",
+                "" if base else f"{row.unet_passes:,.0f}",
+                "" if base else f"{row.seconds:.1f}",
+                f"{size / 1024:,.0f}" if size else "",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def pooled(summary: Summary) -> list[Row]:
+    """The rows over all erased sets; where there is but one, its own."""
+    return list(summary.overall or summary.rows)
+
+
+def sizes(store: RecordStore, records: Iterable[Record]) -> float:
+    """Bytes of an edit on disk, the mean over `records`; 0 without any."""
+    found = [
+        sum(file.stat().st_size for file in (store.root / "edits" / r.edit).iterdir())
+        for r in records
+        if r.edit
+    ]
+    return statistics.fmean(found) if found else 0.0
+
+
+def _last(folder: Path) -> tuple[RecordStore, Summary, list[Record]]:
+    """The last sweep of a store."""
+    store = open_store(folder)
+    records = store.records_of(store.manifests()[-1])
+    return store, summarise(records), records
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
