@@ -5,13 +5,7 @@ from __future__ import annotations
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
-ICONS = {
-    "tokens": "onward",
-    "num_concepts": 100,
-    "ridge": 0.01,
-    "preserve_scale": 0.05,
-    "epochs": 1,
-}
+ICONS = {"tokens": "onward", "num_concepts": 100, "ridge": 0.01, "preserve_scale": 0.05}
 
 
 @hookimpl
