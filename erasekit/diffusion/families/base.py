@@ -325,7 +325,8 @@ class FamilyAdapter(ABC):
         finally:
             if upcast:
                 vae.to(dtype)
-        return torch.cat(chunks).to(self.device, self.dtype) * vae.config.scaling_factor
+        latents: Tensor = torch.cat(chunks) * vae.config.scaling_factor
+        return latents.to(self.device, self.dtype)
 
     def _decode(self, latents: Tensor) -> np.ndarray:
         vae = self.pipeline.vae

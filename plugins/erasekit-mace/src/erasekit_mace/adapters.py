@@ -112,6 +112,7 @@ class Adapters:
 
         def add(layer: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x, adapter = args[0], own[self.active]
+            assert isinstance(adapter, Adapter)
             if name in self.refinement:
                 output = output + functional.linear(x, self.refinement[name].to(x.dtype))
             inner = functional.linear(x, adapter.down.to(x.dtype))

@@ -40,10 +40,11 @@ class Recorded:
     def _map(self, name: str) -> Tensor:
         heads, scale = self.layers[name].heads, self.layers[name].scale
         query, key = (
-            part.unflatten(2, (heads, -1)).transpose(1, 2).float()
+            part.reshape(*part.shape[:2], heads, -1).transpose(1, 2).float()
             for part in (self.queries[name], self.keys[name])
         )
-        return (query @ key.transpose(2, 3) * scale).float().softmax(dim=-1)
+        scores: Tensor = query @ key.transpose(2, 3) * scale
+        return scores.float().softmax(dim=-1)
 
 
 def cross_attention(unet: nn.Module) -> dict[str, Any]:
@@ -130,6 +131,6 @@ def attended(maps: list[Tensor], size: tuple[int, int], places: slice) -> Tensor
     layers = []
     for attention in maps:
         shares = attention[..., places].sum(dim=3).mean(dim=1)
-        grid = shares.unflatten(1, sides(size, attention.shape[2]))[:, None]
+        grid = shares.reshape(-1, 1, *sides(size, attention.shape[2]))
         layers.append(functional.interpolate(grid, size, mode="bilinear", align_corners=False))
     return torch.stack(layers).mean(dim=0)
