@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -55,9 +55,8 @@ class Adapters:
 
     Args:
         layers: the projections, by name.
-        count: number of concepts E.
-        rank: of each.
-        generator: draws v.
+        rank: of each adapter.
+        generators: draw v, one for each concept.
 
     Attributes:
         active: the concept whose adapters work.
@@ -66,13 +65,13 @@ class Adapters:
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Linear], count: int, rank: int, generator: torch.Generator
+        self, layers: Mapping[str, nn.Linear], rank: int, generators: Sequence[torch.Generator]
     ) -> None:
         self.layers = layers
         self.active = 0
         self.refinement: dict[str, Tensor] = {}
         self._own = {
-            name: nn.ModuleList([Adapter(layer, rank, generator) for _ in range(count)])
+            name: nn.ModuleList([Adapter(layer, rank, generator) for generator in generators])
             for name, layer in layers.items()
         }
         self.parameters = {
@@ -91,12 +90,10 @@ class Adapters:
                 stack.callback(layer.register_forward_hook(self._adding(name)).remove)
             yield
 
-    def choose(self, concept: int) -> None:
-        """Let one concept's adapters work; only they get gradients, so that no other moves."""
+    def choose(self, concept: int) -> list[nn.Parameter]:
+        """Let one concept's adapters work, and give their parameters."""
         self.active = concept
-        for own in self._own.values():
-            for number, adapter in enumerate(own):
-                adapter.requires_grad_(number == concept)
+        return [parameter for own in self._own.values() for parameter in own[concept].parameters()]
 
     def factors(
         self, name: str, trained: Mapping[str, Tensor] | None = None

@@ -6,7 +6,7 @@ from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
 ICONS = {
-    "steps": 60,
+    "steps": 100,
     "learning_rate": 3e-3,
     "batch_size": 4,
     "prompts": "{}",

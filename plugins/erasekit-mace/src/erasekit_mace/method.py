@@ -42,7 +42,7 @@ class MaceConfig(MappingConfig):
         0.05, gt=0, description="weight of staying near the original projections, in both"
     )
     rank: int = Field(1, gt=0, description="rank of a concept's adapters")
-    batch_size: int = Field(4, gt=0, description="rows per step, all of one concept and prompt")
+    batch_size: int = Field(4, gt=0, description="rows per step and concept")
     images: int = Field(8, gt=0, description="pictures drawn of each concept before training")
     sampling_steps: int = Field(50, gt=0, description="solver steps of such a picture")
     sampling_guidance: float = Field(6.0, ge=0, description="guidance while drawing them")
@@ -67,7 +67,7 @@ class MassConceptErasure(ErasureMethod):
 
     Lu et al., CVPR 2024. W' maps the words behind a concept to what they map to behind its guide;
     u_i v_i is trained to turn attention away from the concept's tokens; W* gives the rows of each
-    concept what its own adapter gives. Step s trains the adapters of concept s mod E.
+    concept what its own adapter gives. Each step trains every concept's adapters, by themselves.
     """
 
     Config = MaceConfig
@@ -85,7 +85,7 @@ class MassConceptErasure(ErasureMethod):
         pictures = settings["images"] * erased
         drawn = 0 if settings["pictures"] else 2 * pictures * settings["sampling_steps"]
         masks = pictures * len(NOISE_LEVELS) if settings["masks"] == "attention" else 0
-        return float(drawn + masks + 3 * settings["steps"] * settings["batch_size"])
+        return float(drawn + masks + 3 * erased * settings["steps"] * settings["batch_size"])
 
     @contextmanager
     def trained_parameters(
@@ -94,8 +94,10 @@ class MassConceptErasure(ErasureMethod):
         unet = context.model.unet
         self.selected = scope.select(unet)
         self.layers = projections(unet, scope)
-        count, generator = len(context.erasure.erased), context.generator(0, "adapters")
-        self.adapters = Adapters(self.layers, count, self.config.rank, generator)
+        generators = [
+            context.generator(0, f"adapters {concept.text}") for concept in context.erasure.erased
+        ]
+        self.adapters = Adapters(self.layers, self.config.rank, generators)
         with self.adapters.installed():
             yield self.adapters.parameters
 
@@ -126,10 +128,34 @@ class MassConceptErasure(ErasureMethod):
         self._refine(concepts)
 
     def training_step(self, step: int) -> StepOutput:
-        concept = step % len(self.placed)
+        """One step of each concept's adapters, of which none feels the others.
+
+        Concepts are back-propagated one after another, so that memory does not grow with them; what
+        the Trainer gets has their losses' sum as value and as gradient.
+        """
+        total = torch.zeros((), device=self.family.device)
+        losses: list[float] = []
+        timesteps: list[int] = []
+        for concept in range(len(self.placed)):
+            parameters = self.adapters.choose(concept)
+            loss, drawn = self._suppression(step, concept)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    product = (parameter * gradient).sum()
+                    total = total + product - product.detach()
+            total = total + loss.detach()
+            losses.append(float(loss.detach()))
+            timesteps += drawn.tolist()
+        record = {"erase_loss": sum(losses) / len(losses), "timestep": timesteps}
+        return StepOutput(total, record)
+
+    def _suppression(self, step: int, concept: int) -> tuple[Tensor, Tensor]:
+        """The loss of one concept, scalar, and the timesteps of its rows, [B]."""
         source, prompts = self.sources[concept], self.placed[concept]
-        generator = self.context.generator(step, "suppress")
-        prompt = (step // len(self.placed)) % len(prompts)
+        text = self.context.erasure.erased[concept].text
+        generator = self.context.generator(step, f"suppress {text}")
+        prompt = step % len(prompts)
         of_prompt = (source.prompts == prompt).nonzero().flatten()
         if not len(of_prompt):  # fewer pictures than prompts
             of_prompt = torch.arange(len(source.prompts))
@@ -146,16 +172,14 @@ class MassConceptErasure(ErasureMethod):
                 unet_pass()
             return suppression(recorded.maps(), masks, places)
 
-        self.adapters.choose(concept)
-        loss = self.family.read_pass(
+        losses = self.family.read_pass(
             read,
             noised.latents,
             noised.timesteps,
             self.embeds[concept][prompt].expand(rows, -1, -1),
             self.masks[concept][images.to(self.masks[concept].device)],
-        ).mean()
-        record = {"erase_loss": float(loss.detach()), "timestep": timesteps.tolist()}
-        return StepOutput(loss, record)
+        )
+        return losses.mean(), timesteps
 
     @torch.no_grad()
     def edited(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
