@@ -1,4 +1,4 @@
-"""Clean latents that the frozen model draws, noised to any timestep as in its training."""
+"""Clean latents, such as the frozen model draws, noised to any timestep as in its training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,42 @@ class NoisedBatch:
     noise: Tensor
 
 
-class GeneratedLatents:
+class CleanLatents:
+    """z_0 of pictures, which can be noised to any timestep.
+
+    Args:
+        family: the adapter.
+        latents: z_0, [N, C, h, w].
+        prompts: which prompt each image is of, [N], int64.
+    """
+
+    def __init__(self, family: FamilyAdapter, latents: Tensor, prompts: Tensor) -> None:
+        self.family, self.latents, self.prompts = family, latents, prompts
+
+    def draw(
+        self, images: Tensor, generator: torch.Generator, timesteps: Tensor | None = None
+    ) -> NoisedBatch:
+        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps.
+
+        Ho et al., NeurIPS 2020, eq. 4.
+
+        Args:
+            images: which image each row is of, [B], int64.
+            generator: draws timesteps and noise.
+            timesteps: t of each row, [B], int64, on the CPU; None draws them uniformly over all of
+                the model's.
+        """
+        alphas = self.family.alphas_cumprod
+        if timesteps is None:
+            timesteps = torch.randint(len(alphas), (len(images),), generator=generator)
+        clean = self.latents[images.to(self.latents.device)]
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        kept = alphas[timesteps.to(alphas.device)][:, None, None, None]
+        latents = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(clean.dtype)
+        return NoisedBatch(latents, timesteps.to(clean.device), noise)
+
+
+class GeneratedLatents(CleanLatents):
     """z_0 of the frozen model, drawn once and kept; what a data set is to diffusion training.
 
     Args:
@@ -61,13 +96,12 @@ class GeneratedLatents:
         frozen: FrozenWeights,
         batch_size: int = 32,
     ) -> None:
-        self.family = family
-        self.prompts = torch.arange(count) % len(prompt_embeds)
+        prompts = torch.arange(count) % len(prompt_embeds)
         scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
         drawn = []
         with torch.no_grad(), frozen.swapped():
             for numbers in torch.split(torch.arange(count), batch_size):
-                embeds = prompt_embeds[self.prompts[numbers].to(prompt_embeds.device)]
+                embeds = prompt_embeds[prompts[numbers].to(prompt_embeds.device)]
                 both = torch.cat([family.unconditional_embeds().expand_as(embeds), embeds])
                 seeds = [trajectory_seed(seed, int(n)) for n in numbers]
                 latents = initial_noise(family, seeds) * scheduler.init_noise_sigma
@@ -76,21 +110,4 @@ class GeneratedLatents:
                     output = family.predict_output(inputs, t.expand(len(inputs)), both)
                     latents = guided_step(scheduler, output, t, latents, guidance_scale)
                 drawn.append(latents)
-        self.latents = torch.cat(drawn)
-
-    def draw(self, images: Tensor, generator: torch.Generator) -> NoisedBatch:
-        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps at t uniform over all of the model's.
-
-        Ho et al., NeurIPS 2020, eq. 4.
-
-        Args:
-            images: which image each row is of, [B], int64.
-            generator: draws timesteps and noise.
-        """
-        alphas = self.family.alphas_cumprod
-        timesteps = torch.randint(len(alphas), (len(images),), generator=generator)
-        clean = self.latents[images.to(self.latents.device)]
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
-        kept = alphas[timesteps.to(alphas.device)][:, None, None, None]
-        latents = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(clean.dtype)
-        return NoisedBatch(latents, timesteps.to(clean.device), noise)
+        super().__init__(family, torch.cat(drawn), prompts)

@@ -164,6 +164,15 @@ class ErasureMethod(ABC):
         """
         return None
 
+    def edited(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What an edit holds, made from the trained values as they are now.
+
+        By default these values. A method that trains factors and leaves weights, as by fusing
+        adapters, gives the UNet's new weights here, by name. Called with the UNet being theta but
+        for what is trained; changes nothing.
+        """
+        return dict(trained)
+
     @abstractmethod
     def prepare(self, context: ErasureContext) -> None:
         """Called once before the first step, with the UNet still being theta."""

@@ -23,7 +23,7 @@ from erasekit.methods.base import ErasureContext, ErasureMethod
 PROJECTIONS = ("attn2.to_k.weight", "attn2.to_v.weight")
 
 
-class ClosedFormConfig(Settings):
+class MappingConfig(Settings):
     """What goes to what, and what stays."""
 
     guide: tuple[str, ...] = Field(
@@ -32,11 +32,6 @@ class ClosedFormConfig(Settings):
         "their order; empty: --neutral, which is the empty prompt by default",
     )
     keep: tuple[str, ...] = Field((), description="concepts to keep, beside those of --keep")
-    tokens: Literal["last", "onward"] = Field(
-        "last",
-        description="rows of a prompt that stand for its concept: that of its last content token, "
-        "or this and all behind it, which a causal text encoder writes the concept into as well",
-    )
     concept_space: str = Field(
         "",
         description="source of further words to keep: a registered one or a file; "
@@ -47,6 +42,16 @@ class ClosedFormConfig(Settings):
         ge=0,
         description="keep this many words of it, nearest to the erased concepts, where "
         "no concept to keep is named",
+    )
+
+
+class ClosedFormConfig(MappingConfig):
+    """The same, of rows that stand for concepts."""
+
+    tokens: Literal["last", "onward"] = Field(
+        "last",
+        description="rows of a prompt that stand for its concept: that of its last content token, "
+        "or this and all behind it, which a causal text encoder writes the concept into as well",
     )
 
 
@@ -168,7 +173,7 @@ def guides_of(context: ErasureContext, guide: tuple[str, ...]) -> list[str]:
     return list(guides) * (count // len(guides))
 
 
-def words_to_keep(context: ErasureContext, config: ClosedFormConfig) -> list[str]:
+def words_to_keep(context: ErasureContext, config: MappingConfig) -> list[str]:
     """The concepts named by --keep and `keep`, else the nearest `num_concepts` of R; may be empty.
 
     Raises:

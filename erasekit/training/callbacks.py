@@ -22,7 +22,7 @@ class Callback:
         """A step is done; `record` is its line of `history.jsonl`."""
 
     def on_weights(self, step: int, parameters: Mapping[str, Tensor]) -> None:
-        """After `step` steps, the trained values of the parameters in scope; copy what you keep.
+        """After `step` steps, what an edit would hold then; copy what you keep.
 
         Called before the first step too, with `step` 0 (or where a resumed run goes on from).
         """

@@ -6,9 +6,10 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class TrainingResult:
     """What a finished run leaves.
 
     Attributes:
-        tensors: the trained values of the parameters in scope, or of adapters.
+        tensors: what the method makes of the trained values: those of the parameters in scope, or
+            of adapters.
         history: one record per step.
         adversaries: embeddings of the adversarial concepts along the run, by "step.index".
         passes: UNet passes of the run.
@@ -180,7 +182,11 @@ class Trainer:
                 self._loop(method, parameters, optimizer, start, adversaries, checkpoint)
             trained = {name: p.detach() for name, p in parameters.items()}
             return TrainingResult(
-                trained, self._history, adversaries, passes - passes_before, clock.seconds()
+                method.edited(trained),
+                self._history,
+                adversaries,
+                passes - passes_before,
+                clock.seconds(),
             )
         finally:
             for name, parameter in parameters.items():
@@ -207,7 +213,7 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_start(start, total)
-            self._show_weights(start, parameters)
+            self._show_weights(start, method, parameters)
             while step < total:
                 whole = False
                 record = self._step(step, method, parameters, optimizer)
@@ -219,7 +225,7 @@ class Trainer:
                 step, whole = step + 1, True
                 for callback in self.callbacks:
                     callback.on_step(record)
-                self._show_weights(step, parameters)
+                self._show_weights(step, method, parameters)
                 if self.processes.any(self._stop.asked):
                     raise KeyboardInterrupt
                 if self.folder and every and step % every == 0 and step < total:
@@ -259,8 +265,10 @@ class Trainer:
         optimizer.step()
         return {"step": step, "loss": loss, **empty, **output.record}
 
-    def _show_weights(self, step: int, parameters: dict[str, torch.nn.Parameter]) -> None:
-        values = {name: p.detach() for name, p in parameters.items()}
+    def _show_weights(
+        self, step: int, method: ErasureMethod, parameters: dict[str, torch.nn.Parameter]
+    ) -> None:
+        values = _Edited(method, {name: p.detach() for name, p in parameters.items()})
         for callback in self.callbacks:
             callback.on_weights(step, values)
 
@@ -342,6 +350,26 @@ def _saved(checkpoint: Checkpoint, folder: Path) -> bool:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+class _Edited(Mapping[str, Tensor]):
+    """What an edit would hold now; made when somebody looks."""
+
+    def __init__(self, method: ErasureMethod, trained: dict[str, Tensor]) -> None:
+        self._method, self._trained = method, trained
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        return self._method.edited(self._trained)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 @dataclass

@@ -16,7 +16,9 @@ from erasekit.diffusion.families import FamilyAdapter, adapter_for, base
 from erasekit.diffusion.families.sd1 import StableDiffusion1
 from erasekit.diffusion.families.text import pack_pooled, pooled_rows, unpack_pooled
 from erasekit.diffusion.loading import LoadedModel, hash_weights, load_model, wrap_pipeline
+from erasekit.diffusion.running import SharedRunner
 from erasekit.diffusion.sampling import generate, initial_noise
+from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ModelError, UnknownNameError
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.hookspecs import hookimpl
@@ -321,3 +323,55 @@ def test_a_plugin_adds_a_family(loaded: Loaded, monkeypatch: pytest.MonkeyPatch)
     assert np.array_equal(images[0][:, :, ::-1], images[1])
     with pytest.raises(UnknownNameError, match="family 'mirror'"):
         adapter_for(pipeline, registry, "mirror")
+
+
+def test_pictures_are_encoded_as_the_vae_does(family_model: LoadedModel) -> None:
+    family, vae = family_model.family, family_model.pipeline.vae
+    _, height, width = family.latents_shape()
+    side = height * family.pipeline.vae_scale_factor, width * family.pipeline.vae_scale_factor
+    images = np.random.default_rng(0).integers(0, 256, (2, *side, 3), dtype=np.uint8)
+    processed = family.pipeline.image_processor.preprocess(images.astype(np.float32) / 255)
+    expected = vae.encode(processed).latent_dist.mean * vae.config.scaling_factor
+    torch.testing.assert_close(family.encode(images), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_is_read_from_a_pass_has_its_gradient_and_is_counted(
+    loaded: Loaded, parts: int
+) -> None:
+    """A loss on hidden states and a plane of each row, in one piece and in parts."""
+    model = loaded("sd1")
+    family, unet = model.family, model.unet
+    scope = ParameterScope("re:mid_block.*to_q").select(unet)
+    for parameter in scope.values():
+        parameter.requires_grad_(True)
+    (layer,) = (unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_q"),)
+    latents, t = initial_noise(family, [0, 1, 2]), torch.tensor([10, 500, 900])
+    embeds = family.embed_prompts(["church", "bus", "car"])
+    planes = torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def read(unet_pass: Callable[[], torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        handle = layer.register_forward_hook(lambda m, a, output: seen.append(output))
+        try:
+            unet_pass()
+        finally:
+            handle.remove()
+        return seen[0].square().mean(dim=(1, 2)) * own.sum(dim=(1, 2, 3))
+
+    states: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(lambda m, a, output: states.append(output))
+    unet(latents, t, encoder_hidden_states=embeds)
+    handle.remove()
+    expected = states[0].square().mean(dim=(1, 2)) * planes.sum(dim=(1, 2, 3))
+    family.runner = SharedRunner(unet, scope, parts=parts)
+    before = family.passes.snapshot()
+    found = family.read_pass(read, latents, t, embeds, planes)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    wanted = torch.autograd.grad(expected.mean(), list(scope.values()), allow_unused=True)
+    found.mean().backward()
+    assert any(gradient is not None for gradient in wanted)
+    for parameter, gradient in zip(scope.values(), wanted, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-7)
+    assert (family.passes - before).as_dict() == {"forward": 3, "backward": 3}

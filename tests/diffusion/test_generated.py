@@ -76,3 +76,12 @@ def test_timesteps_are_uniform_and_noise_is_normal(tiny_model) -> None:
 def test_too_many_solver_steps_are_refused(tiny_model) -> None:
     with pytest.raises(ConfigError, match="1001 solver steps are not possible; use 1 to 1000"):
         make(tiny_model, steps=1001)
+
+
+def test_given_timesteps_are_taken(tiny_model) -> None:
+    source, given = make(tiny_model), torch.tensor([5, 700, 999])
+    drawn = source.draw(torch.arange(3), torch.Generator().manual_seed(1), given)
+    assert drawn.timesteps.tolist() == given.tolist()
+    ddpm = DDPMScheduler.from_config(tiny_model.pipeline.scheduler.config)
+    expected = ddpm.add_noise(source.latents, drawn.noise, given)
+    torch.testing.assert_close(drawn.latents, expected)

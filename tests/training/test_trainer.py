@@ -398,3 +398,26 @@ def test_weights_along_a_run_are_those_of_shorter_runs() -> None:
     assert_same_tensors(along.kept[2], short.tensors)
     start = {name: dict(model.unet.named_parameters())[name] for name in along.kept[0]}
     assert_same_tensors(along.kept[0], start)
+
+
+def test_the_edit_is_what_the_method_makes_of_what_it_trained(probes, monkeypatch, tmp_path) -> None:
+    """In the edit and along the run; checkpoints keep what is trained."""
+    plain, kept, asked = run(probes), {}, []
+
+    def first_alone(self, trained) -> dict[str, torch.Tensor]:
+        asked.append(len(trained))
+        name = next(iter(trained))
+        return {name: 2 * trained[name]}
+
+    class Along(Callback):
+        def on_weights(self, step, parameters) -> None:
+            if step in (4, 5):
+                kept[step] = {name: value.clone() for name, value in parameters.items()}
+
+    monkeypatch.setattr(Probe, "edited", first_alone)
+    edit = run(probes, callbacks=[Along()])
+    name = next(iter(plain.tensors))
+    assert_same_tensors(edit.tensors, {name: 2 * plain.tensors[name]})
+    assert_same_tensors(kept[5], edit.tensors)
+    assert not torch.equal(kept[4][name], kept[5][name])
+    assert asked == [len(plain.tensors)] * 3, "made where nobody looks"

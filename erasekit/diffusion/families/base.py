@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from erasekit.diffusion.families.text import BATCH, rows_before_end
 from erasekit.diffusion.passes import PassCount
-from erasekit.diffusion.running import Runner
+from erasekit.diffusion.running import Runner, UNetPass
 from erasekit.errors import ConceptError, ModelError
 
 DECODED_AT_ONCE = 1 << 20
@@ -202,7 +202,48 @@ class FamilyAdapter(ABC):
 
         Arguments and counting as `predict_noise`.
         """
-        output = self.runner(self._run_unet, latents, timesteps, prompt_embeds)
+        return self._carried_out(self._run_unet, latents, timesteps, prompt_embeds)
+
+    def read_pass(
+        self,
+        read: Callable[[Callable[[], Tensor], Tensor], Tensor],
+        latents: Tensor,
+        timesteps: Tensor,
+        prompt_embeds: Tensor,
+        planes: Tensor,
+    ) -> Tensor:
+        """What `read` takes from a UNet pass beside its output, such as a loss on attention maps.
+
+        The pass is carried out and counted as that of `predict_noise`: perhaps in parts, by several
+        processes, and once more in the backward pass. So gradients flow through what `read` gives
+        alone; what it keeps to itself has none.
+
+        Args:
+            read: given a function that runs the UNet and gives its output, and the planes of the
+                same rows, [b, K, h, w]; gives one tensor of as many rows, [b, ...]. It leaves
+                nothing behind in the UNet.
+            latents, timesteps, prompt_embeds: as of `predict_noise`.
+            planes: what belongs to each row, such as masks, [B, K, h, w].
+
+        Returns:
+            What `read` gave, [B, ...].
+        """
+        channels = latents.shape[1]
+
+        def run(rows: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+            def unet_pass() -> Tensor:
+                return self._run_unet(rows[:, :channels], timesteps, prompt_embeds)
+
+            return read(unet_pass, rows[:, channels:])
+
+        rows = torch.cat([latents, planes.to(latents)], dim=1)
+        return self._carried_out(run, rows, timesteps, prompt_embeds)
+
+    def _carried_out(
+        self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
+    ) -> Tensor:
+        """The output of `run` for all rows, with its passes counted."""
+        output = self.runner(run, latents, timesteps, prompt_embeds)
         count = latents.shape[0]
         self.passes.forward += count
         if output.requires_grad:
@@ -262,6 +303,30 @@ class FamilyAdapter(ABC):
             if upcast:
                 vae.to(dtype)
         return np.concatenate(chunks)
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """Clean latents [B, C, h, w] of images, uint8 [B, H, W, 3]; the mean that the VAE gives.
+
+        In float32 where `decode` is.
+        """
+        vae = self.pipeline.vae
+        dtype = vae.dtype
+        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+        rows = max(1, DECODED_AT_ONCE // (images.shape[1] * images.shape[2]))
+        try:
+            if upcast:
+                vae.to(torch.float32)
+            chunks = [
+                vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode()
+                for part in torch.split(pixels, rows)
+            ]
+        finally:
+            if upcast:
+                vae.to(dtype)
+        latents: Tensor = torch.cat(chunks) * vae.config.scaling_factor
+        return latents.to(self.device, self.dtype)
 
     def _decode(self, latents: Tensor) -> np.ndarray:
         vae = self.pipeline.vae

@@ -1,0 +1,1 @@
+"""MACE: Mass Concept Erasure (Lu et al., CVPR 2024)."""
