@@ -190,7 +190,10 @@ def test_a_file_and_a_folder_of_one_model_give_one_edit(
         load_edit(Path(work(family, source).erased["folder"])) for source in ("folder", "file")
     )
     assert folder.base_hash == file.base_hash
-    assert all(torch.equal(folder.tensors[name], file.tensors[name]) for name in file.tensors)
+    for name in file.tensors:  # but for rounding, which follows where in memory weights lie:
+        torch.testing.assert_close(  # three steps of 0.03 have moved each by up to 0.09
+            folder.tensors[name], file.tensors[name], rtol=0, atol=2e-4
+        )
 
 
 def test_an_exported_v_model_says_that_it_predicts_v(work: Callable[[str, str], Worked]) -> None:
