@@ -190,10 +190,10 @@ def test_a_file_and_a_folder_of_one_model_give_one_edit(
         load_edit(Path(work(family, source).erased["folder"])) for source in ("folder", "file")
     )
     assert folder.base_hash == file.base_hash
-    for name in file.tensors:  # but for rounding, which follows where in memory weights lie:
-        torch.testing.assert_close(  # three steps of 0.03 have moved each by up to 0.09
-            folder.tensors[name], file.tensors[name], rtol=0, atol=2e-4
-        )
+    for name, tensor in file.tensors.items():
+        # But for rounding, which follows where in memory weights lie; Adam's step is 0.03.
+        apart = (folder.tensors[name] - tensor).square().mean().sqrt()
+        assert apart < 0.01 * 0.03, name
 
 
 def test_an_exported_v_model_says_that_it_predicts_v(work: Callable[[str, str], Worked]) -> None:

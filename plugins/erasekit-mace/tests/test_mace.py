@@ -28,7 +28,7 @@ from erasekit.training.settings import build_method, resolve_settings
 from erasekit_mace import hooks
 from erasekit_mace.method import MassConceptErasure
 
-QUICK: dict[str, Any] = {"images": 2, "sampling_steps": 3, "learning_rate": 2e-2}
+QUICK: dict[str, Any] = {"steps": 6, "images": 2, "sampling_steps": 3}
 
 
 class TestMace(MethodTester):

@@ -74,7 +74,7 @@ class MassConceptErasure(ErasureMethod):
     config: MaceConfig
     training_defaults: ClassVar[Mapping[str, Any]] = {
         "steps": 100,
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-2,
         "scope": "xattn-kv",
         "num_concepts": 100,
     }
