@@ -400,13 +400,7 @@ def test_weights_along_a_run_are_those_of_shorter_runs() -> None:
     assert_same_tensors(along.kept[0], start)
 
 
-<<<<<<< HEAD
-def test_the_edit_is_what_the_method_makes_of_what_it_trained(
-    probes, monkeypatch, tmp_path
-) -> None:
-=======
 def test_the_edit_is_what_the_method_makes_of_the_trained(probes, monkeypatch, tmp_path) -> None:
->>>>>>> mace
     """In the edit and along the run; checkpoints keep what is trained."""
     plain, kept, asked = run(probes), {}, []
 
