@@ -137,7 +137,7 @@ def test_a_suite_of_the_users_from_a_file(bench, tmp_path: Path) -> None:
     data = done.json
     assert "mine 7" in done.err
     assert "short protocol" in done.err  # fewer images than the suite's
-    assert (data["suite"], data["suite_version"], data["protocol"]) == ("mine", "7", "full")
+    assert (data["suite"], data["suite_version"], data["protocol"]) == ("mine", "7", "short")
     assert data["erased_sets"] == [{"erased": "church+bus", "kept": ["car"]}]
     assert data["classifier"] == data["scorer"]
     assert data["measures"] == []
