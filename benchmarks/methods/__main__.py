@@ -11,7 +11,7 @@ from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.cli.bench_runs import open_store
 from erasekit.records import Record
-from erasekit.reporting.figures import save_pareto
+from erasekit.reporting.drawing import new_figure, save_figure
 from erasekit.scores import Estimate
 from erasekit.summaries import Row, Summary
 
@@ -26,15 +26,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods")
     parser.add_argument("--objects", type=Path, nargs="+", required=True, help="stores")
     parser.add_argument("--style", type=Path, nargs="*", default=[], help="stores")
-    parser.add_argument("--plot", type=Path, help="ESR-1 against mean delta: PNG and SVG")
+    parser.add_argument("--plot", type=Path, help="ESR-1 against mean delta, a PNG")
     options = parser.parse_args()
     print(table(options.objects, options.style))
     if options.plot:
-        rows: dict[str, Row] = {}
-        for folder in options.objects:
-            for row in pooled(_last(folder)[1]):
-                rows.setdefault(row.method, row)
-        save_pareto(Summary(tuple(rows.values()), (), ()), options.plot)
+        plot(options.objects, options.plot)
+
+
+def plot(objects: Sequence[Path], path: Path) -> None:
+    """ESR-1 against mean delta, every method by its name; the un-erased model is left out."""
+    rows: dict[str, Row] = {}
+    for folder in objects:
+        for row in pooled(_last(folder)[1]):
+            rows.setdefault(row.method, row)
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
+    for row in rows.values():
+        if row.method == "base":
+            continue
+        delta, esr1 = row.delta, 100 * row.esr1.value
+        reach = [[delta.value - delta.low], [delta.high - delta.value]]
+        axes.errorbar(delta.value, esr1, xerr=reach, fmt="o", color="#0072b2", elinewidth=0.6)
+        axes.annotate(
+            row.method, (delta.value, esr1), (0, 5), textcoords="offset points", ha="center"
+        )
+    axes.margins(y=0.12)
+    axes.set_xlabel("mean delta on held-out concepts, 95 % interval (less harm to the left)")
+    axes.set_ylabel("ESR-1, % (more erased upwards)")
+    save_figure(figure, path)
 
 
 def table(objects: Sequence[Path], styles: Sequence[Path]) -> str:
