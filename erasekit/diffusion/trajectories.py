@@ -45,7 +45,7 @@ class LatentBatch:
     noise_pred: Tensor
     noise_pred_uncond: Tensor | None
 
-    def neutral_noise_pred(self) -> Tensor:
+    def unconditional_noise_pred(self) -> Tensor:
         """`noise_pred_uncond` of a source that has it.
 
         Raises:

@@ -212,7 +212,7 @@ class GradientErasure(SampledErasure):
         generator = self.context.generator(step, "erase")
         concepts = self.rows(step, generator)
         drawn = self.erased_source.draw(concepts, generator)
-        neutral = drawn.neutral_noise_pred()
+        neutral = drawn.unconditional_noise_pred()
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)
             neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)

@@ -272,7 +272,7 @@ def test_without_guidance_a_step_is_one_pass_where_rows_need_no_more(
         )
     assert found.noise_pred_uncond is None
     with pytest.raises(ValueError, match="without the unconditional prediction"):
-        found.neutral_noise_pred()
+        found.unconditional_noise_pred()
     sizes = [trajectory_bytes(tiny_model.family, 6, STEPS, flag) for flag in (False, True)]
     assert sizes[0] * 3 == sizes[1] * 2
 

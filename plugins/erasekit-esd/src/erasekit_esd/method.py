@@ -97,7 +97,7 @@ class ESDErasure(SampledErasure):
             concepts: which erased concept each row is of, [B].
             drawn: z_t, with the frozen predictions for c and the unconditional prompt.
         """
-        neutral = drawn.neutral_noise_pred()
+        neutral = drawn.unconditional_noise_pred()
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)
             neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)
