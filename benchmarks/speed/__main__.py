@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import growth, quality, timing
+from benchmarks.speed import adversary, growth, quality, timing
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 
@@ -25,6 +25,7 @@ def main() -> None:
             "quality",
             "growth",
             "growth-plot",
+            "adversary",
         ),
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
@@ -44,6 +45,8 @@ def main() -> None:
         schedules = options.schedules.split(",")
         lines = quality.measure(path, options.concepts.split(","), seeds, schedules)
         text = quality.report(lines)
+    elif options.what == "adversary":
+        text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))
     elif options.what == "growth":
         points = growth.measure(options.results / "growth.json")
         growth.plot(points, options.results / "growth.png")

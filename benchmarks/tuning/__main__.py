@@ -69,13 +69,13 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
     watches: dict[str, AlongTheRun] = {}
     for job in jobs:
         known = finished(results)
-        if _key(job) in known or _fails(job, known) or not _claimed(results, job):
+        if key_of(job) in known or _fails(job, known) or not _claimed(results, job):
             continue
         began = time.perf_counter()
         watch = watch_job(model, registry, job, watches)
         found = {**job, "model": model.hash, "yardstick": asdict(Yardstick())}
         found |= {"points": watch.points, "adversary": watch.adversary}
-        line = json.dumps({"key": _key(job), **found}, ensure_ascii=False)
+        line = json.dumps({"key": key_of(job), **found}, ensure_ascii=False)
         with results.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(_headline(found), f"{time.perf_counter() - began:.0f} s", flush=True)
@@ -99,7 +99,7 @@ def _fails(job: dict[str, Any], known: dict[str, dict[str, Any]]) -> bool:
     if job["at"] != END:
         return False
     same = [{**job, "concept": line["concept"]} for line in known.values()]
-    lines = [known[key] for other in same if (key := _key(other)) in known]
+    lines = [known[key] for other in same if (key := key_of(other)) in known]
     return any(line["points"][-1]["esr1"] < GONE for line in lines)
 
 
@@ -115,7 +115,7 @@ def show(jobs: list[dict[str, Any]], found: dict[str, dict[str, Any]]) -> None:
     """The runs as a table, and each setting's mean over concepts and seeds."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:
-        if line := found.get(_key(job)):
+        if line := found.get(key_of(job)):
             groups.setdefault(f"{job['method']} {_short(job['settings'])}", []).append(line)
     for name, lines in groups.items():
         print(name)
@@ -156,7 +156,8 @@ def _short(settings: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _key(job: dict[str, Any]) -> str:
+def key_of(job: dict[str, Any]) -> str:
+    """What a job is known by in the results."""
     return json.dumps(job, sort_keys=True)
 
 
@@ -164,7 +165,7 @@ def _claimed(results: Path, job: dict[str, Any]) -> bool:
     """Whether this process is the first to take the job."""
     folder = results.with_suffix(".claims")
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{abs(hash_of(_key(job))):x}"
+    name = f"{abs(hash_of(key_of(job))):x}"
     try:
         os.close(os.open(folder / name, os.O_CREAT | os.O_EXCL))
     except FileExistsError:

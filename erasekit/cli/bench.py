@@ -312,7 +312,9 @@ def _announce(
 
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
-    full = "" if suite.protocol == "full" else " (--full runs the full one)"
+    full = (
+        "" if suite.protocol == "full" else " (--full, given no smaller numbers, runs the full one)"
+    )
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.cases), 'erased set')} "

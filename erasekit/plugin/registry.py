@@ -21,6 +21,19 @@ from erasekit.plugin.manager import PluginManager, describe_fault
 
 D = TypeVar("D", bound=Descriptor)
 
+HOOKS: dict[type[Descriptor], str] = {
+    MethodDescriptor: "erasekit_register_methods",
+    StrategyDescriptor: "erasekit_register_strategies",
+    InferenceDescriptor: "erasekit_register_inference_parts",
+    ScorerDescriptor: "erasekit_register_scorers",
+    MetricDescriptor: "erasekit_register_metrics",
+    SuiteDescriptor: "erasekit_register_suites",
+    ConceptSpaceDescriptor: "erasekit_register_concept_spaces",
+    FamilyDescriptor: "erasekit_register_families",
+    ModelDescriptor: "erasekit_register_models",
+}
+"""Each kind of descriptor, and the hook that gives them."""
+
 
 class Registry:
     """What is registered, by kind and name.
@@ -35,58 +48,58 @@ class Registry:
         self._tables: dict[type[Descriptor], dict[str, list[tuple[str, Descriptor]]]] = {}
 
     def methods(self) -> dict[str, MethodDescriptor]:
-        return self._all(MethodDescriptor, "erasekit_register_methods")
+        return self._all(MethodDescriptor)
 
     def strategies(self) -> dict[str, StrategyDescriptor]:
-        return self._all(StrategyDescriptor, "erasekit_register_strategies")
+        return self._all(StrategyDescriptor)
 
     def inference_parts(self) -> dict[str, InferenceDescriptor]:
-        return self._all(InferenceDescriptor, "erasekit_register_inference_parts")
+        return self._all(InferenceDescriptor)
 
     def scorers(self) -> dict[str, ScorerDescriptor]:
-        return self._all(ScorerDescriptor, "erasekit_register_scorers")
+        return self._all(ScorerDescriptor)
 
     def metrics(self) -> dict[str, MetricDescriptor]:
-        return self._all(MetricDescriptor, "erasekit_register_metrics")
+        return self._all(MetricDescriptor)
 
     def suites(self) -> dict[str, SuiteDescriptor]:
-        return self._all(SuiteDescriptor, "erasekit_register_suites")
+        return self._all(SuiteDescriptor)
 
     def concept_spaces(self) -> dict[str, ConceptSpaceDescriptor]:
-        return self._all(ConceptSpaceDescriptor, "erasekit_register_concept_spaces")
+        return self._all(ConceptSpaceDescriptor)
 
     def families(self) -> dict[str, FamilyDescriptor]:
-        return self._all(FamilyDescriptor, "erasekit_register_families")
+        return self._all(FamilyDescriptor)
 
     def models(self) -> dict[str, ModelDescriptor]:
-        return self._all(ModelDescriptor, "erasekit_register_models")
+        return self._all(ModelDescriptor)
 
     def method(self, name: str) -> MethodDescriptor:
-        return self._one(MethodDescriptor, "erasekit_register_methods", name)
+        return self._one(MethodDescriptor, name)
 
     def strategy(self, name: str) -> StrategyDescriptor:
-        return self._one(StrategyDescriptor, "erasekit_register_strategies", name)
+        return self._one(StrategyDescriptor, name)
 
     def inference_part(self, name: str) -> InferenceDescriptor:
-        return self._one(InferenceDescriptor, "erasekit_register_inference_parts", name)
+        return self._one(InferenceDescriptor, name)
 
     def scorer(self, name: str) -> ScorerDescriptor:
-        return self._one(ScorerDescriptor, "erasekit_register_scorers", name)
+        return self._one(ScorerDescriptor, name)
 
     def metric(self, name: str) -> MetricDescriptor:
-        return self._one(MetricDescriptor, "erasekit_register_metrics", name)
+        return self._one(MetricDescriptor, name)
 
     def suite(self, name: str) -> SuiteDescriptor:
-        return self._one(SuiteDescriptor, "erasekit_register_suites", name)
+        return self._one(SuiteDescriptor, name)
 
     def concept_space(self, name: str) -> ConceptSpaceDescriptor:
-        return self._one(ConceptSpaceDescriptor, "erasekit_register_concept_spaces", name)
+        return self._one(ConceptSpaceDescriptor, name)
 
     def family(self, name: str) -> FamilyDescriptor:
-        return self._one(FamilyDescriptor, "erasekit_register_families", name)
+        return self._one(FamilyDescriptor, name)
 
     def model(self, name: str) -> ModelDescriptor:
-        return self._one(ModelDescriptor, "erasekit_register_models", name)
+        return self._one(ModelDescriptor, name)
 
     def owner(self, descriptor: Descriptor) -> str:
         """Name of the plugin that registered `descriptor`."""
@@ -113,22 +126,24 @@ class Registry:
 
     def load_all(self) -> None:
         """Ask every plugin for everything, so that each broken one is known."""
-        for lookup in (
-            self.methods,
-            self.strategies,
-            self.inference_parts,
-            self.scorers,
-            self.metrics,
-            self.suites,
-            self.concept_spaces,
-            self.families,
-            self.models,
-        ):
-            lookup()
+        for kind in HOOKS:
+            self._table(kind)
 
-    def _table(self, kind: type[D], hook: str) -> dict[str, list[tuple[str, Descriptor]]]:
+    def owned(self, plugin: str) -> list[Descriptor]:
+        """All that the plugin of this name registered."""
+        self.load_all()
+        return [
+            descriptor
+            for table in self._tables.values()
+            for claims in table.values()
+            for owner, descriptor in claims
+            if owner == plugin
+        ]
+
+    def _table(self, kind: type[Descriptor]) -> dict[str, list[tuple[str, Descriptor]]]:
         if kind in self._tables:
             return self._tables[kind]
+        hook = HOOKS[kind]
         table: dict[str, list[tuple[str, Descriptor]]] = {}
         for plugin, result in self.manager.call_each(hook):
             try:
@@ -146,12 +161,12 @@ class Registry:
         self._tables[kind] = table
         return table
 
-    def _all(self, kind: type[D], hook: str) -> dict[str, D]:
-        table = self._table(kind, hook)
+    def _all(self, kind: type[D]) -> dict[str, D]:
+        table = self._table(kind)
         return {name: claims[0][1] for name, claims in table.items() if len(claims) == 1}  # type: ignore[misc]
 
-    def _one(self, kind: type[D], hook: str, name: str) -> D:
-        table = self._table(kind, hook)
+    def _one(self, kind: type[D], name: str) -> D:
+        table = self._table(kind)
         claims = table.get(name)
         if not claims:
             raise UnknownNameError(kind.kind, name, table)

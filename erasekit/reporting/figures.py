@@ -27,6 +27,8 @@ HARMED = 12
 """Concepts in a figure of those that were harmed most."""
 APART = 5.0
 """Points of print between methods with the same ESR-1."""
+SPREAD = 20.0
+"""At most between the first and the last of them, or they would leave the panel."""
 
 
 def save_pareto(summary: Summary, path: Path) -> list[Path]:
@@ -170,10 +172,12 @@ def _front(rows: Sequence[Row]) -> list[Row]:
 def _apart(rows: Sequence[Row]) -> list[float]:
     """How far to raise each point, in points of print, so that those of one ESR-1 are all seen."""
     places = [round(100 * row.esr1.value) for row in rows]
-    return [
-        APART * (places[:i].count(place) - (places.count(place) - 1) / 2)
-        for i, place in enumerate(places)
-    ]
+    found = []
+    for i, place in enumerate(places):
+        gaps = places.count(place) - 1
+        apart = min(APART, SPREAD / gaps) if gaps else 0.0
+        found.append(apart * (places[:i].count(place) - gaps / 2))
+    return found
 
 
 def _point(

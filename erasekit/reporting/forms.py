@@ -1,7 +1,8 @@
 """Bench tables as files that other programs read: CSV, Parquet, Markdown, LaTeX.
 
 CSV and Parquet hold every field of the `--json` rows at full precision. Markdown and LaTeX hold the
-columns that a paper prints, rounded. A missing value is an empty field, a null, or a dash.
+columns that a paper prints, rounded, and make the best delta and those tied with it stand out. A
+missing value is an empty field, a null, or a dash.
 """
 
 from __future__ import annotations
@@ -29,6 +30,20 @@ _WORDS = ("Erased", "Method", "Other", "Concept", "Split")
 """Columns of words, which stand to the left."""
 
 DASH = "–"
+
+
+class Best(str):
+    """A cell with the smallest delta of its erased set."""
+
+    __slots__ = ()
+
+
+class Tied(str):
+    """A cell with a delta that can't be told from the best."""
+
+    __slots__ = ()
+
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -44,6 +59,13 @@ _LATEX = {
 }
 _PLAIN = {"\\": "\\\\", **{sign: f"\\{sign}" for sign in "|*_`<"}}
 """What Markdown would read as markup."""
+_StandingOut = Mapping[type, tuple[str, str]]
+_IN_MARKDOWN: _StandingOut = {Best: ("**{}**", "bold"), Tied: ("*{}*", "italic")}
+_IN_LATEX: _StandingOut = {
+    Best: (r"\textbf{{{}}}", "bold"),
+    Tied: (r"\underline{{{}}}", "underlined"),
+}
+"""How cells stand out, and what that is called below the table."""
 
 
 def write_table(
@@ -176,7 +198,8 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
     header += [f"{title(*key)} {good(*key)}".strip().replace("\n", ", ") for key in measures]
     body = []
     for row in rows:
-        cost = [_number(row["delta_mean"]), _interval(row["delta_ci95"])]
+        kind = Best if row.get("best") else Tied if row.get("tied") else str
+        cost = [kind(_number(row["delta_mean"])), _interval(row["delta_ci95"])]
         cost += [_number(row["delta_pool_mean"])] if pooled else []
         cost += [str(row["seeds"])]
         cells = [row["erased"], row["method"], *(_percent(row[rate]) for rate in rates)]
@@ -193,14 +216,15 @@ def _measures(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def markdown_text(header: Sequence[str], body: Sequence[Sequence[str]], below: str) -> str:
     """A table in GitHub's Markdown, columns of numbers to the right, and a line below it."""
-    return f"{markdown_table(header, body, _right(header))}\n{_escaped(below, _PLAIN)}\n"
+    note = _escaped(_told(below, body, _IN_MARKDOWN), _PLAIN)
+    return f"{markdown_table(header, body, _right(header))}\n{note}\n"
 
 
 def markdown_table(
     header: Sequence[str], body: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> str:
     """A table in GitHub's Markdown; `right` says which columns stand to the right."""
-    lines = [[_escaped(cell, _PLAIN) for cell in row] for row in (header, *body)]
+    lines = [[_cell(cell, _PLAIN, _IN_MARKDOWN) for cell in row] for row in (header, *body)]
     lines.insert(1, ["--:" if to_the_right else ":--" for to_the_right in right])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -219,7 +243,7 @@ def latex_text(header: Sequence[str], body: Sequence[Sequence[str]], below: str)
         if position and row[0] != body[position - 1][0]:
             lines.append(r"\midrule")
         lines.append(_latex_line(row))
-    note = _escaped(below, _LATEX)
+    note = _escaped(_told(below, body, _IN_LATEX), _LATEX)
     lines += [r"\bottomrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\footnotesize {note}}} \\"]
     return "\n".join([*lines, r"\end{tabular}", ""])
 
@@ -257,9 +281,22 @@ def _right(header: Sequence[str]) -> list[bool]:
 
 
 def _latex_line(row: Sequence[str]) -> str:
-    line = " & ".join(_escaped(cell, _LATEX) for cell in row)
+    line = " & ".join(_cell(cell, _LATEX, _IN_LATEX) for cell in row)
     shield = "{}" if line.startswith(("[", "*")) else ""  # else an argument of the last line's \\
     return rf"{shield}{line} \\"
+
+
+def _cell(text: str, signs: Mapping[str, str], standing_out: _StandingOut) -> str:
+    form, _ = standing_out.get(type(text), ("{}", ""))
+    return form.format(_escaped(text, signs))
+
+
+def _told(below: str, body: Sequence[Sequence[str]], standing_out: _StandingOut) -> str:
+    """The line below a table, with what stands out in it."""
+    kinds = {type(cell) for row in body for cell in row}
+    meant = {Best: "the smallest delta of its set", Tied: "can't be told from it"}
+    told = [f"{standing_out[kind][1]}: {means}" for kind, means in meant.items() if kind in kinds]
+    return f"{below} {'; '.join(told).capitalize()}." if told else below
 
 
 def _escaped(text: str, signs: Mapping[str, str]) -> str:

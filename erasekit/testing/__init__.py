@@ -2,13 +2,17 @@
 
 Subclass one in a test file; pytest collects what it inherits:
 
-    from erasekit.testing import MethodTester, StrategyTester
+    from erasekit.testing import MethodTester, PluginTester, StrategyTester
 
     class TestMyMethod(MethodTester):
         method = "my-method"
 
     class TestMyStrategy(StrategyTester):
         strategy = "my-strategy"
+
+    class TestMyPlugin(PluginTester):
+        hooks = my_package.hooks
+        registers = ("method my-method", "strategy my-strategy")
 
 Beside them, `prepared` gives a method whose weights have moved, with the frozen ones, so that
 loss and gradient of a step can be computed once more in plain torch.
@@ -17,6 +21,7 @@ Every test trains for real, on a random model with Stable Diffusion 1's anatomy 
 that a step takes about 0.02 s on one core. This package itself needs no pytest.
 """
 
+from erasekit.testing.plugins import PluginTester
 from erasekit.testing.prepared import Prepared, UNetPass, prepared
 from erasekit.testing.testers import (
     MethodTester,
@@ -29,6 +34,7 @@ from erasekit.testing.tiny import WORDS, build_tiny_folder, tiny_folder, tiny_mo
 __all__ = [
     "WORDS",
     "MethodTester",
+    "PluginTester",
     "Prepared",
     "StrategyTester",
     "UNetPass",

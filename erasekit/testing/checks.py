@@ -19,34 +19,16 @@ from erasekit.errors import ErasekitError, ScopeError
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy
 from erasekit.plugin.descriptors import (
-    ConceptSpaceDescriptor,
     Descriptor,
-    FamilyDescriptor,
     InferenceDescriptor,
     MethodDescriptor,
-    MetricDescriptor,
-    ModelDescriptor,
-    ScorerDescriptor,
     StrategyDescriptor,
-    SuiteDescriptor,
 )
 from erasekit.plugin.manager import PluginManager, describe_fault
-from erasekit.plugin.registry import Registry
+from erasekit.plugin.registry import HOOKS, Registry
 from erasekit.testing.testers import MethodTester, StrategyTester
 from erasekit.testing.tiny import tiny_model
 
-HOOKS: dict[str, type[Descriptor]] = {
-    "erasekit_register_methods": MethodDescriptor,
-    "erasekit_register_strategies": StrategyDescriptor,
-    "erasekit_register_inference_parts": InferenceDescriptor,
-    "erasekit_register_scorers": ScorerDescriptor,
-    "erasekit_register_metrics": MetricDescriptor,
-    "erasekit_register_suites": SuiteDescriptor,
-    "erasekit_register_concept_spaces": ConceptSpaceDescriptor,
-    "erasekit_register_families": FamilyDescriptor,
-    "erasekit_register_models": ModelDescriptor,
-}
-"""Each hook that gives descriptors, and which."""
 BASES: dict[type[Descriptor], type] = {
     MethodDescriptor: ErasureMethod,
     StrategyDescriptor: PreservationStrategy,
@@ -85,9 +67,10 @@ def check_plugin(points: Sequence[EntryPoint]) -> Iterator[Finding]:
     if not names:
         return
     for point in points:
-        yield _quick_hooks(point)
+        fault = slow_hooks(point.module)
+        yield Finding(f"plugin {point.name!r}", "its hooks import no torch", fault)
     descriptors: list[Descriptor] = []
-    for hook, kind in HOOKS.items():
+    for kind, hook in HOOKS.items():
         given, findings = _given(manager, names, hook, kind)
         descriptors += given
         yield from findings
@@ -117,20 +100,18 @@ def _loads(manager: PluginManager, point: EntryPoint, names: list[str]) -> Findi
     return Finding(f"plugin {point.name!r}", "it can be imported, and its hooks are known", fault)
 
 
-def _quick_hooks(point: EntryPoint) -> Finding:
-    """Every command imports the hooks, so they must not cost seconds."""
+def slow_hooks(module: str) -> str | None:
+    """Why importing the hooks in `module` costs every command seconds; None where it does not."""
     code = (
-        f"import sys; sys.path[:0] = {sys.path!r}; import {point.module}; "
-        "print('torch' in sys.modules)"
+        f"import sys; sys.path[:0] = {sys.path!r}; import {module}; print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    fault = None
     if done.returncode:
-        fault = done.stderr.strip().splitlines()[-1]
-    elif done.stdout.split()[-1] == "True":
-        fault = f"{point.module} imports torch; import it where the descriptors point at"
-    return Finding(f"plugin {point.name!r}", "its hooks import no torch", fault)
+        return done.stderr.strip().splitlines()[-1]
+    if done.stdout.split()[-1] == "True":
+        return f"{module} imports torch; import it where the descriptors point at"
+    return None
 
 
 def _given(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.speed import adversary
 from benchmarks.speed.ablation import VARIANTS
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
 from benchmarks.speed.runs import Bench, Run
@@ -136,3 +137,42 @@ def _line(schedule: str, concept: str, seed: int, lost: float, esr1: float) -> d
         "before": before,
         "after": {name: [value - lost for value in row] for name, row in before.items()},
     }
+
+
+def searched(method: str, concept: str, drift: float, esr1: float = 1.0, **search: Any) -> Any:
+    point = {"drift_near": drift, "drift_far": drift, "delta_near": 5.0, "delta_far": 0.0}
+    before = {"step": 50, "passes": 700, "esr1": 0.5, **dict.fromkeys(point, 99.0)}
+    return {
+        "method": method,
+        "settings": {"ascent_lr": 0.1} if search else {},
+        "concept": concept,
+        "seed": 0,
+        "points": [before, {"step": 80, "passes": 1000, "esr1": esr1, **point}],
+        "adversary": [search] if search else None,
+    }
+
+
+def test_searches_are_compared_run_by_run_where_the_concept_is_gone() -> None:
+    lines = [
+        searched("random", "bus", 1.0),
+        searched("random", "castle", 3.0),
+        searched("gumbel", "bus", 0.5, entropy=2.0),
+        searched("gumbel", "castle", 2.5, entropy=1.0),
+        searched("argmax", "bus", 1.0, esr1=0.5),
+    ]
+    rows = [
+        [c.strip() for c in row.split("|")[1:-1]] for row in adversary.report(lines).split("\n")
+    ]
+    assert rows[2] == ["`random`", "2 of 2", "1,000", "2.00", "", "3.00", "", ""]
+    gone = ["`gumbel ascent_lr=0.1`", "2 of 2", "1,000", "1.50", "-0.50 [-0.50, -0.50]"]
+    assert rows[3] == [*gone, "3.00", "+0.00 [+0.00, +0.00]", "1.50"]
+    assert rows[4] == ["`argmax`", "0 of 1", "", "", "", "", "", ""]
+
+
+def test_the_grid_of_searches_has_each_run_once() -> None:
+    jobs = adversary.jobs({"*": {"steps": 150}, "gumbel": {"keep_weight": 1.0}})
+    keys = [adversary.key_of(job) for job in jobs]
+    assert len(set(keys)) == len(keys)
+    assert {"random", "nearest", "argmax", "gumbel", "none"} == {job["method"] for job in jobs}
+    (one, *_) = [job for job in jobs if job["method"] == "gumbel"]
+    assert one["defaults"] == {"steps": 150, "keep_weight": 1.0}

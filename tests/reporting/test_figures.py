@@ -72,6 +72,21 @@ def test_the_points_are_where_the_numbers_say(summary: Summary) -> None:
     assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == [(0, 10), (2, 93.75)]
 
 
+def test_many_methods_of_one_esr_stand_apart_and_inside_the_panel() -> None:
+    rows = [bench_row(f"method {i:02}", float(i), esr1=1.0) for i in range(17)]
+    rows += [bench_row("other", 3.0, esr1=0.0)]
+    figure = pareto_figure("many", rows, styles([row.method for row in rows]))
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    points = [
+        line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() not in "|_"
+    ]
+    heights = [line.get_transform().transform(line.get_xydata())[0][1] for line in points]
+    assert len(set(heights)) == len(rows)
+    low, high = axes.bbox.y0, axes.bbox.y1
+    assert low < min(heights) < max(heights) < high
+
+
 def test_many_sets_stand_in_rows_with_all_of_them_first(summary: Summary) -> None:
     rows = [row for row in summary.rows if row.erased == "church"]
     overall = tuple(bench_row(row.method, row.delta.value, "all") for row in rows)

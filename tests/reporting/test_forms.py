@@ -200,6 +200,19 @@ def test_latex_has_booktabs_rules_and_says_what_it_needs() -> None:
     assert r"ESR-1 (\%) $\uparrow$" in text
 
 
+def test_the_best_delta_and_those_tied_with_it_stand_out() -> None:
+    best, tied, worse = ({**METHODS[1], "method": name} for name in ("a", "b", "c"))
+    table = printed([METHODS[0], {**best, "best": True}, {**tied, "tied": True}, worse], "methods")
+    lines = markdown_text(*table, BELOW).splitlines()
+    deltas = [line.split(" | ")[4] for line in lines[2:6]]
+    assert deltas == ["–", "**0.33**", "*0.33*", "0.33"]
+    assert lines[-1].endswith("Bold: the smallest delta of its set; italic: can't be told from it.")
+    text = latex_text(*table, BELOW)
+    assert text.count(r"& \textbf{0.33} &") == text.count(r"& \underline{0.33} &") == 1
+    assert "underlined: can't be told from it." in text
+    assert "Bold" not in markdown_text(*printed([METHODS[0], worse], "methods"), BELOW)
+
+
 @given(st.text(alphabet=st.characters(codec="latin-1", exclude_categories=["Cc"])))
 def test_no_name_breaks_a_latex_row(name: str) -> None:
     row = {**CONCEPTS[0], "concept": name}
@@ -226,7 +239,8 @@ def test_plain_rows_stay_as_they_are(row: dict[str, object]) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX here")
 def test_latex_compiles(tmp_path: Path) -> None:
     odd = [*CONCEPTS, *({**CONCEPTS[0], "erased": name} for name in ("[x]", "*", NASTY))]
-    kinds = ((METHODS, "methods"), (odd, "concepts"))
+    marked = [{**METHODS[1], "best": True}, {**METHODS[2], "tied": True}]
+    kinds = ((METHODS, "methods"), (marked, "methods"), (odd, "concepts"))
     tables = [latex_text(*printed(rows, what), BELOW) for rows, what in kinds]
     (tmp_path / "t.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}"

@@ -1,47 +1,28 @@
-"""The plugin as erasekit finds it: installed, sound, torch-free."""
+"""The plugin as erasekit finds it, and its suite."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from erasekit.bench.suite import Suite, build_suite
-from erasekit.plugin.registry import Registry
+from erasekit.testing import PluginTester
+from erasekit_template import hooks
 
 
-def test_it_is_found_without_fault_and_claims_no_taken_name() -> None:
-    registry = Registry()
-    assert registry.collisions() == []
-    plugin = next(p for p in registry.manager.plugins if p.distribution == "erasekit-template")
-    assert (plugin.name, plugin.error) == ("erasekit-template:template", None)
+class TestPlugin(PluginTester):
+    """Every test of `PluginTester`."""
 
+    hooks = hooks
+    registers = (
+        "method template-closed-form",
+        "method template-hardest",
+        "strategy template-hardest",
+        "scorer template-colour",
+        "suite template-colours",
+    )
 
-def test_everything_it_registers_can_be_loaded() -> None:
-    registry = Registry()
-    found = [
-        descriptor
-        for listing in (
-            registry.methods(),
-            registry.strategies(),
-            registry.scorers(),
-            registry.suites(),
-        )
-        for descriptor in listing.values()
-        if registry.owner(descriptor) == "erasekit-template:template"
-    ]
-    assert len(found) == 5
-    assert all(callable(descriptor.load()) for descriptor in found)
-
-
-def test_the_suite_is_built_for_any_model() -> None:
-    registry = Registry()
-    suite = build_suite(registry.suite("template-colours"), registry.model("icons"))
-    assert isinstance(suite, Suite)
-    assert registry.scorer(suite.scorer)
-    assert all(registry.method(method) for method in suite.methods)
-    assert {concept.split for concept in suite.concepts} == {"pool", "held-out"}
-
-
-def test_its_hooks_import_no_torch() -> None:
-    check = "import sys, erasekit_template.hooks; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True)
+    def test_the_suite_is_built_for_any_model(self) -> None:
+        registry = self.registry()
+        suite = build_suite(registry.suite("template-colours"), registry.model("icons"))
+        assert isinstance(suite, Suite)
+        assert registry.scorer(suite.scorer)
+        assert all(registry.method(method) for method in suite.methods)
+        assert {concept.split for concept in suite.concepts} == {"pool", "held-out"}

@@ -1,0 +1,13 @@
+"""The plugin as erasekit finds it."""
+
+from __future__ import annotations
+
+from erasekit.testing import PluginTester
+from erasekit_spm import hooks
+
+
+class TestPlugin(PluginTester):
+    """Every test of `PluginTester`."""
+
+    hooks = hooks
+    registers = ("method spm", "strategy spm-anchor", "inference part spm")
