@@ -312,9 +312,7 @@ def _announce(
 
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
-    full = (
-        "" if suite.protocol == "full" else " (--full, given no smaller numbers, runs the full one)"
-    )
+    full = "" if suite.protocol == "full" else " (the full one: --full, with no smaller numbers)"
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.cases), 'erased set')} "

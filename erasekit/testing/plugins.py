@@ -39,10 +39,12 @@ class PluginTester:
     def test_it_registers_what_it_says_and_claims_no_taken_name(self) -> None:
         registry = self.registry()
         own = str(registry.manager.pluggy.get_name(self.hooks))
-        assert registry.collisions() == []
-        assert [p.error for p in registry.manager.plugins if p.name == own and p.error] == []
+        clashes = registry.collisions()
+        assert clashes == [], " ".join(clashes)
+        faults = [p.error for p in registry.manager.plugins if p.name == own and p.error]
+        assert faults == [], faults[0]
         found = [f"{descriptor.kind} {descriptor.name}" for descriptor in registry.owned(own)]
-        assert sorted(found) == sorted(self.registers)
+        assert sorted(found) == sorted(self.registers), f"it registers {', '.join(found)}"
 
     def test_all_that_it_registers_can_be_loaded_and_is_described(self) -> None:
         registry = self.registry()
@@ -57,4 +59,5 @@ class PluginTester:
                 assert bare == [], f"{descriptor.name}: no description of {bare}"
 
     def test_its_hooks_import_no_torch(self) -> None:
-        assert slow_hooks(self.hooks.__name__) is None
+        fault = slow_hooks(self.hooks.__name__)
+        assert fault is None, fault
