@@ -46,6 +46,7 @@ def step(options: StepOptions) -> dict[str, Any]:
     """Build the model, take the steps, and say what they took; run in a process of its own."""
     import torch
 
+    from benchmarks.speed.bare import BarePasses
     from erasekit.concepts import Concept, Erasure
     from erasekit.diffusion.loading import wrap_pipeline
     from erasekit.diffusion.scope import ParameterScope
@@ -71,6 +72,33 @@ def step(options: StepOptions) -> dict[str, Any]:
             spent = [round(b - a, 1) for a, b in itertools.pairwise(self.marks)]
             return {"trajectories": spent[0], "steps": spent[1:]}
 
+    class Latest(Callback):
+        """Of the passes that are written down, those of the last step alone are kept."""
+
+        def __init__(self, bare: BarePasses) -> None:
+            self.bare = bare
+
+        def on_start(self, step: int, total_steps: int) -> None:
+            self.bare.calls.clear()
+            self.last = total_steps - 1
+
+        def on_step(self, record: dict[str, Any]) -> None:
+            if record["step"] < self.last:
+                self.bare.calls.clear()
+
+    def bare_seconds(bare: BarePasses, unet: Any) -> dict[str, float]:
+        """The last step's passes alone, as they are and with checkpointing."""
+        found = {}
+        for name, switch in (
+            ("bare_step", unet.disable_gradient_checkpointing),
+            ("bare_step_checkpointed", unet.enable_gradient_checkpointing),
+        ):
+            switch()
+            began = time.process_time()
+            bare.again()
+            found[name] = round(time.process_time() - began, 1)
+        return found
+
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         pipeline = build_pipeline(options.family, options.dtype, scratch, options.latents)
@@ -85,7 +113,9 @@ def step(options: StepOptions) -> dict[str, Any]:
     }
     erasure = Erasure((Concept("garbage truck"),), "", WORDS)
     clock = ProcessorClock()
-    edit = erase(model, "gumbel", erasure, settings=settings, callbacks=[clock])
+    bare = BarePasses(model.family, [n for n, _ in model.unet.named_parameters() if "attn2" in n])
+    with bare.written():
+        edit = erase(model, "gumbel", erasure, settings=settings, callbacks=[clock, Latest(bare)])
     seconds, after = edit.info["seconds"], edit.info["peak_memory_mb"]
     needs = memory_needs(
         model.family,
@@ -112,7 +142,7 @@ def step(options: StepOptions) -> dict[str, Any]:
             "trajectories": round(seconds["total"] - seconds["loop"], 1),
             "steps": seconds["loop"],
         },
-        "processor_seconds": clock.seconds(),
+        "processor_seconds": {**clock.seconds(), **bare_seconds(bare, model.unet)},
         "peak_gib": {"model_built": gib(before * 2**20), "run": gib(after * 2**20)},
         "row_bytes": {"plain": needs.row, "checkpointed": needs.passing_row},
         "lower_bound_gib": in_gib(lean_bound(unet, trained, idle, needs.pool, needs.stored_half)),

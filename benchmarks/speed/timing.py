@@ -6,12 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from benchmarks.speed.ablation import VARIANTS
+from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.runs import Bench, Run
 from erasekit.diffusion.sampling import generate
 from erasekit.training.callbacks import Callback
@@ -68,46 +67,22 @@ def ablations(rounds: int, concept: str = "garbage truck") -> list[dict[str, Any
 
 
 def overhead(rounds: int, concept: str = "garbage truck") -> dict[str, Any]:
-    """The default's training loop by the bare passes that it makes.
-
-    The bare passes have the loop's own batch shapes: the loop's inputs are written down once and
-    the UNet is called with them again, forward and, where the loop did, backward: into the
-    parameters in scope, and into the embeddings where the search shares the pass.
-    """
+    """The default's training loop by the bare passes that it makes."""
     bench = Bench.icons()
-    family = bench.model.family
-    plain = family._run_unet
-    scope = [p for name, p in bench.model.unet.named_parameters() if "attn2" in name]
+    names = [name for name, _ in bench.model.unet.named_parameters() if "attn2" in name]
+    bare = BarePasses(bench.model.family, names)
     bench.ours([concept], 0, {"steps": 2})  # warm up
-    calls: list[tuple[Tensor, Tensor, Tensor, bool, bool]] = []
     shares = []
-
-    def written(latents: Tensor, timesteps: Tensor, embeds: Tensor) -> Tensor:
-        wanted = torch.is_grad_enabled()
-        kept = latents.detach(), timesteps, embeds.detach()
-        calls.append((*kept, wanted, wanted and embeds.requires_grad))
-        return plain(latents, timesteps, embeds)
-
     for _ in range(rounds):
-        with patch.object(family, "_run_unet", written):
-            bench.ours([concept], 0, callbacks=[_Loop(on_start=calls.clear)])
+        with bare.written():
+            bench.ours([concept], 0, callbacks=[_Loop(on_start=bare.calls.clear)])
         loop = _Loop()
         bench.ours([concept], 0, callbacks=[loop])
-        bench.model.unet.requires_grad_(False)
-        for parameter in scope:
-            parameter.requires_grad_(True)
         began = time.perf_counter()
-        for latents, timesteps, embeds, wanted, shared in calls:
-            embeds.requires_grad_(shared)
-            with torch.set_grad_enabled(wanted):
-                output = plain(latents, timesteps, embeds)
-            if wanted:
-                inputs = [*scope, embeds] if shared else scope
-                torch.autograd.grad(output.square().mean(), inputs)
+        bare.again()
         shares.append(loop.seconds / (time.perf_counter() - began))
-        bench.model.unet.requires_grad_(False)
     return {
-        "forward_passes": sum(len(call[0]) for call in calls),
+        "forward_passes": bare.forward,
         "min": min(shares),
         "median": statistics.median(shares),
         "max": max(shares),
