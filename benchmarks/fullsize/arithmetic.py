@@ -129,7 +129,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
     """Of a run with the family's own defaults: one row a step, 50 words of R."""
     unet, trained, idle = _counts(family)
     size = 4 if dtype == "fp32" else 2
-    kept = GradientConfig().trajectories + PUBLISHED["*"]["centres"]
+    kept = 3 * GradientConfig().trajectories + 2 * PUBLISHED["*"]["centres"]
     return MemoryNeeds(
         unet=size * unet,
         idle=size * idle,
@@ -138,7 +138,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
         passing_row=shape.passing_row,
         rows=2 * PUBLISHED["*"]["batch_size"],
         rows_at_once=rows_at_once(shape.latents, shape.latents),
-        pool=3 * 4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
+        pool=4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
         stored_half=size == 2,
         gpu=True,
     )

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--schedules",
         default=",".join(quality.SCHEDULES),
-        help="quality: published, same steps, erasekit",
+        help="quality: which schedules",
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
     if options.what == "quality":
         seeds = [int(seed) for seed in options.seeds.split(",")]
         path = options.results / "quality.jsonl"
-        schedules = options.schedules.split(",")
+        schedules = [quality.SCHEDULES[name] for name in options.schedules.split(",")]
         lines = quality.measure(path, options.concepts.split(","), seeds, schedules)
         text = quality.report(lines)
     elif options.what == "adversary":

@@ -52,7 +52,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault(named(line), []).append(line)
-    base = {_pair(line): point for line in groups[AGAINST] if (point := first_gone(line))}
+    base = {_pair(line): point for line in groups.get(AGAINST, ()) if (point := first_gone(line))}
     rows = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
     for name, own in groups.items():
         points = {_pair(line): point for line in own if (point := first_gone(line))}

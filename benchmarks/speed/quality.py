@@ -11,24 +11,42 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.speed.runs import LEARNING_RATE, PUBLISHED_STEPS, SAME_STEPS, Bench, Eye, Run
+from benchmarks.speed.runs import (
+    FAST,
+    FAST_STEPS,
+    LEARNING_RATE,
+    PUBLISHED_STEPS,
+    SAME_STEPS,
+    Bench,
+    Eye,
+    Run,
+)
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
 
-PUBLISHED, SAME, DEFAULT = "published", "same steps", "erasekit"
-"""The published schedule; erasekit with its lambda and steps; erasekit as it comes."""
-SCHEDULES = (PUBLISHED, SAME, DEFAULT)
+RATES = {"published": LEARNING_RATE, "published, fast": FAST}
+"""The published schedule, by learning rate, with the steps that the tuning rule chose for it."""
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "same steps": ("published", SAME_STEPS),
+    "erasekit": ("published", {}),
+    "erasekit, fast": ("published, fast", FAST_STEPS),
+}
+"""erasekit at the published lambda and steps, as it comes, and at the larger rate: what each is
+held against, and its settings."""
+SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*RATES, *OURS)}
+"""By what the command line calls them."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
 WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
 """What counts as equal: points of delta, and points of ESR-1."""
+COSTS = ("passes", "seconds")
 
 
 def measure(
     path: Path,
     concepts: Sequence[str],
     seeds: Sequence[int],
-    schedules: Sequence[str] = SCHEDULES,
+    schedules: Sequence[str] = tuple(SCHEDULES.values()),
 ) -> list[dict[str, Any]]:
     """Run what `path` has no line for; the schedules of a concept and seed in turn."""
     bench = Bench.icons()
@@ -42,10 +60,10 @@ def measure(
                 wanted.add(key)
                 if key in done:
                     continue
-                if schedule == PUBLISHED:
-                    run = bench.published(concept, seed)
+                if schedule in RATES:
+                    run = bench.published(concept, seed, learning_rate=RATES[schedule])
                 else:
-                    run = bench.ours([concept], seed, SAME_STEPS if schedule == SAME else None)
+                    run = bench.ours([concept], seed, OURS[schedule][1])
                 line = {"key": key, **_line(schedule, concept, seed, run, eye)}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
@@ -61,11 +79,12 @@ def measure(
 def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
     """Of what a line depends on, so that one of other defaults is never taken for it."""
     defaults = bench.model.descriptor.defaults
-    how: Any = (PUBLISHED_STEPS, LEARNING_RATE, defaults["*"]["num_concepts"])
-    if schedule != PUBLISHED:
-        how = {**defaults["*"], **defaults.get("gumbel", {})}
-    if schedule == SAME:
-        how |= SAME_STEPS
+    how: Any
+    if schedule in RATES:
+        rate = RATES[schedule]
+        how = (PUBLISHED_STEPS[rate], rate, defaults["*"]["num_concepts"])
+    else:
+        how = {**defaults["*"], **defaults.get("gumbel", {}), **OURS[schedule][1]}
     return content_key([bench.model.hash, schedule, how, concept, seed])
 
 
@@ -92,16 +111,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, list[str]]:
-    """delta per (erased, kept) pair, noise and run, NaN where a run has no such pair.
+def deltas(lines: Sequence[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
+    """delta per (erased, kept) pair, noise and run of one schedule.
 
     Returns:
-        [pairs, noises, runs], and which erased concept each run is of.
+        [pairs, noises, runs], NaN where a run has no such pair, and which erased concept each run
+        is of.
     """
-    own = sorted(
-        (line for line in lines if line["schedule"] == schedule),
-        key=lambda line: (line["concept"], line["seed"]),
-    )
+    own = sorted(lines, key=_pair)
     pairs = list(dict.fromkeys((line["concept"], kept) for line in own for kept in line["after"]))
     noises = len(next(iter(own[0]["after"].values())))
     found = np.full((len(pairs), noises, len(own)), np.nan)
@@ -113,43 +130,57 @@ def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, 
 
 
 def report(lines: Sequence[dict[str, Any]]) -> str:
-    """The comparison as markdown: each schedule, and how erasekit's differ from the published."""
+    """The comparison as markdown: each schedule, and how erasekit's differ from the published.
+
+    A difference is over the concepts and seeds that both schedules were run for.
+    """
     rows, sentences = [], []
-    theirs, runs = deltas(lines, PUBLISHED)
-    for name in SCHEDULES:
-        own = [line for line in lines if line["schedule"] == name]
+    groups = {
+        name: [line for line in lines if line["schedule"] == name] for name in (*RATES, *OURS)
+    }
+    for name, own in groups.items():
         if not own:
             continue
-        values, _ = deltas(lines, name)
+        values, runs = deltas(own)
+        passes, seconds = (float(np.mean([line[key] for line in own])) for key in COSTS)
         esr1 = 100 * float(np.mean([line["esr1"] for line in own]))
-        passes = float(np.mean([line["passes"] for line in own]))
-        seconds = float(np.mean([line["seconds"] for line in own]))
         estimate = crossed_interval(values, strata=runs)
         rows.append(
-            f"| {name} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} | {seconds:.0f} |"
+            f"| {name} | {len(own)} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} | "
+            f"{seconds:.0f} |"
         )
-        if name == PUBLISHED:
-            least, longest = passes, seconds
-            continue
-        difference = crossed_interval(values - theirs, strata=runs)
-        esr = esr_difference(lines, name)
-        sentences.append(
-            f"{name} - published: delta {_text(difference)} "
-            f"({verdict(difference, WITHIN_DELTA, -1)}), ESR-1 {_text(esr)} points "
-            f"({verdict(esr, WITHIN_ESR, 1)}); {least / passes:.1f} times fewer passes, "
-            f"{longest / seconds:.1f} times less time."
-        )
-    header = "| schedule | ESR-1 | mean delta, held-out | UNet passes | seconds |"
-    return "\n".join([header, "|---|---|---|---|---|", *rows, "", *sentences])
+        if name in OURS and (theirs := groups[OURS[name][0]]):
+            sentences.append(_compared(own, theirs))
+    header = "| schedule | runs | ESR-1 | mean delta, held-out | UNet passes | seconds |"
+    return "\n".join([header, "|---" * 6 + "|", *rows, "", *sentences])
 
 
-def esr_difference(lines: Sequence[dict[str, Any]], schedule: str) -> Estimate:
-    """Mean difference of ESR-1 in points to the published schedule, paired, with a t interval."""
-    by_run: dict[tuple[str, int], dict[str, float]] = {}
-    for line in lines:
-        by_run.setdefault((line["concept"], line["seed"]), {})[line["schedule"]] = line["esr1"]
-    apart = np.array([100 * (both[schedule] - both[PUBLISHED]) for both in by_run.values()])
+def _compared(own: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> str:
+    ours_by, theirs_by = ({_pair(line): line for line in some} for some in (own, theirs))
+    both = sorted(ours_by.keys() & theirs_by.keys())
+    own, theirs = [ours_by[pair] for pair in both], [theirs_by[pair] for pair in both]
+    values, runs = deltas(own)
+    difference = crossed_interval(values - deltas(theirs)[0], strata=runs)
+    esr = esr_difference(own, theirs)
+    passes, seconds = (
+        [line[key] / other[key] for line, other in zip(theirs, own, strict=True)] for key in COSTS
+    )
+    return (
+        f"{own[0]['schedule']} - {theirs[0]['schedule']}, {len(both)} runs: delta "
+        f"{_text(difference)} ({verdict(difference, WITHIN_DELTA, -1)}), ESR-1 {_text(esr)} points "
+        f"({verdict(esr, WITHIN_ESR, 1)}); {np.median(passes):.1f} times fewer passes, "
+        f"{np.median(seconds):.1f} times less time [{min(seconds):.1f} to {max(seconds):.1f}]."
+    )
+
+
+def esr_difference(own: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> Estimate:
+    """Mean difference of ESR-1 in points of runs in the same order, with a t interval."""
+    apart = np.array([100 * (a["esr1"] - b["esr1"]) for a, b in zip(own, theirs, strict=True)])
     return crossed_interval(apart[None, :, None])
+
+
+def _pair(line: dict[str, Any]) -> tuple[str, int]:
+    return line["concept"], line["seed"]
 
 
 def verdict(estimate: Estimate, within: float, better: int) -> str:

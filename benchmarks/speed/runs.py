@@ -27,10 +27,12 @@ from erasekit.plugin.registry import Registry
 from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
 
-LEARNING_RATE = 3e-4
+LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""
-PUBLISHED_STEPS = 65
+PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
+FAST_STEPS = {"learning_rate": FAST, "steps": 40}
+"""erasekit at the larger rate."""
 SAME_STEPS = {"steps": 65, "keep_weight": 1.0}
 """erasekit at the published lambda and number of steps: the same objective, made cheaper."""
 
@@ -103,11 +105,18 @@ class Bench:
         size = self.model.descriptor.defaults["*"]["num_concepts"]
         return concept_space(self.model, erasure, self.registry).nearest(features, size)
 
-    def published(self, concept: str, seed: int, steps: int = PUBLISHED_STEPS) -> Run:
-        """The published schedule, with the same R as erasekit's default."""
+    def published(
+        self, concept: str, seed: int, steps: int = 0, learning_rate: float = LEARNING_RATE
+    ) -> Run:
+        """The published schedule, with the same R as erasekit's default.
+
+        Args:
+            steps: on theta'; 0 is what the tuning rule chose for this learning rate.
+        """
         began = time.perf_counter()
         family, passes = self.model.family, PassCount()
-        config = PublishedConfig(loops=2 * steps, learning_rate=LEARNING_RATE)
+        loops = 2 * (steps or PUBLISHED_STEPS[learning_rate])
+        config = PublishedConfig(loops=loops, learning_rate=learning_rate)
         space = self.space(concept)
         tensors, _ = erase_as_published(
             self.model.pipeline,

@@ -196,15 +196,16 @@ def memory_needs(
     pipeline = family.pipeline
     idle = [getattr(pipeline, name, None) for name in ("vae", "text_encoder", "text_encoder_2")]
     words = kept or int(settings.get("centres") or settings.get("num_concepts") or 0)
-    trajectories = max(erased, int(settings.get("trajectories") or 0))
-    trajectories += words * int(settings.get("keep_trajectories") or 0)
+    own = max(erased, int(settings.get("trajectories") or 0))
+    of_words = words * int(settings.get("keep_trajectories") or 0)
     if settings.get("latents_from") == "current":
-        trajectories = 0
+        own = of_words = 0
     channels, height, width = family.latents_shape()
     latent = 4 * channels * height * width
-    pool = 3 * latent * trajectories * int(settings.get("trajectory_steps") or 0)
+    # Of a word z_t and the prediction for it are kept, of what is erased the unconditional one too.
+    pool = (3 * own + 2 * of_words) * latent * int(settings.get("trajectory_steps") or 0)
     rows = rows_per_step(int(settings.get("batch_size", 1)), erased)
-    sampled = min(SAMPLED_ROWS, 2 * trajectories) or 2 * rows
+    sampled = min(SAMPLED_ROWS, 2 * (own + of_words)) or 2 * rows
     return MemoryNeeds(
         unet=_bytes(family.unet.parameters()),
         idle=sum(_bytes(part.parameters()) for part in idle if part is not None),

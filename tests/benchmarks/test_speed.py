@@ -121,15 +121,20 @@ def test_quality_is_the_paired_difference() -> None:
         for seed in (0, 1)
         for schedule, lost, esr1 in (("published", 3.0, 1.0), ("erasekit", 3.2, 0.95))
     ]
-    ours, of = deltas(lines, "erasekit")
-    theirs, _ = deltas(lines, "published")
+    own, published = ([n for n in lines if n["schedule"] == s] for s in ("erasekit", "published"))
+    ours, of = deltas(own)
+    theirs, _ = deltas(published)
     assert of == ["church", "church", "pistol", "pistol"]
     apart = ours - theirs
     assert np.allclose(apart[np.isfinite(apart)], 0.2)
-    assert esr_difference(lines, "erasekit").value == pytest.approx(-5.0)
+    assert esr_difference(own, published).value == pytest.approx(-5.0)
+    text = report(lines[1:])
+    assert text.count("| 4 |") == text.count("| 3 |") == 1
+    assert "erasekit - published, 3 runs" in text
     text = report(lines)
     assert "delta +0.20 [+0.20, +0.20] (equal within 0.5)" in text
-    assert "2.0 times fewer passes, 4.0 times less time" in text
+    assert "2.0 times fewer passes, 4.0 times less time [4.0 to 4.0]" in text
+    assert "erasekit - " not in report(own)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,7 @@ def test_searches_are_compared_run_by_run_where_the_concept_is_gone() -> None:
     gone = ["`gumbel ascent_lr=0.1`", "2 of 2", "1,000", "1.50", "-0.50 [-0.50, -0.50]"]
     assert rows[3] == [*gone, "3.00", "+0.00 [+0.00, +0.00]", "1.50"]
     assert rows[4] == ["`argmax`", "0 of 1", "", "", "", "", "", ""]
+    assert "`gumbel ascent_lr=0.1` | 2 of 2" in adversary.report(lines[2:])  # random is yet to run
 
 
 def test_the_grid_of_searches_has_each_run_once() -> None:

@@ -141,11 +141,11 @@ def test_needs_of_a_run_are_read_from_model_and_settings() -> None:
     assert needs.unet == 4 * sum(p.numel() for p in model.unet.parameters())
     assert needs.trained == sum(p.numel() for p in parameters.values())
     assert needs.rows == 3  # 3 erased and 3 kept, by 2 processes
-    assert needs.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 + 7 * 4)
+    assert needs.pool == (4 * 8 * 8 * 4) * 5 * (3 * 2 + 2 * 7 * 4)
     each = memory_needs(model.family, parameters, {**settings, "batch_size": 0}, erased=5, kept=0)
     assert each.rows == 2 * 5  # one row for each erased concept
     named = memory_needs(model.family, parameters, settings, erased=2, kept=1)
-    assert named.pool == 3 * (4 * 8 * 8 * 4) * 5 * (2 + 1 * 4)
+    assert named.pool == (4 * 8 * 8 * 4) * 5 * (3 * 2 + 2 * 1 * 4)
     assert named.sampled_rows == 12
     assert named.rows_at_once == 512
     little = {**settings, "trajectory_memory": 1 / 2**20}
