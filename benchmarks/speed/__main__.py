@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import adversary, growth, quality, timing
+import torch
+
+from benchmarks.speed import adversary, growth, levers, quality, start, timing
+from erasekit.files import atomic_write_json
+from erasekit.training.provenance import versions
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 
@@ -26,6 +31,8 @@ def main() -> None:
             "growth",
             "growth-plot",
             "adversary",
+            "start",
+            "levers",
         ),
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
@@ -56,14 +63,17 @@ def main() -> None:
         growth.plot(points, options.results / "growth.png")
         text = ""
     else:
-        rows = {
+        measures: dict[str, Callable[[int], list[dict[str, Any]]]] = {
             "published": timing.against_published,
             "ablation": timing.ablations,
             "overhead": timing.overhead,
             "drawing": timing.drawing,
-        }[options.what](options.rounds)
+            "start": start.measure,
+            "levers": levers.measure,
+        }
+        rows = measures[options.what](options.rounds)
         _kept(options.results / f"{options.what}.json", rows)
-        text = table(rows if isinstance(rows, list) else [rows])
+        text = table(rows)
     print(text)
 
 
@@ -79,10 +89,14 @@ def _text(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _kept(path: Path, data: Any) -> str:
-    text = json.dumps(data, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
-    return text
+def _kept(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows with how they came about."""
+    about = {
+        "command": " ".join(["python -m benchmarks.speed", *sys.argv[1:]]),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    atomic_write_json(path, {**about, "rows": rows})
 
 
 if __name__ == "__main__":

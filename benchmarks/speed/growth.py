@@ -15,18 +15,18 @@ from erasekit.training.provenance import peak_memory_mb
 
 AXES: dict[str, tuple[int, ...]] = {
     "erased concepts": (1, 5, 10, 50),
+    "erased concepts, 8 rows": (1, 5, 10, 50),
     "words of R": (100, 1000, 3000),
     "steps": (25, 50, 100, 200),
     "batch": (1, 2, 4, 8),
 }
 METHODS = ("random", "gumbel", "argmax")
+STEPS = 50
+"""Where steps are not the axis."""
 
 
 def measure(path: Path) -> list[dict[str, Any]]:
-    """Every point in a process of its own, so that its peak memory is its own; kept as they come.
-
-    Steps are the same but on their own axis: 50 concepts share them.
-    """
+    """Every point in a process of its own, so that its peak memory is its own; kept as found."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     done = {(p["axis"], p["value"], p["method"]) for p in found}
     for axis, values in AXES.items():
@@ -43,18 +43,24 @@ def measure(path: Path) -> list[dict[str, Any]]:
 
 
 def point(axis: str, value: int, method: str) -> dict[str, Any]:
-    """One erasure with the defaults but for one number."""
+    """One erasure with the defaults but for one number; a short one before it warms up.
+
+    On icons a step has a row for each erased concept, unless the number of rows is given.
+    """
     bench = Bench.icons()
-    concepts, settings = ["garbage truck"], {}
-    if axis == "erased concepts":
+    concepts: list[str] = ["garbage truck"]
+    settings: dict[str, Any] = {"steps": STEPS}
+    if axis.startswith("erased concepts"):
         objects = [c for c in bench.model.concepts if c.kind == "object"]  # one scope for all
         concepts = [c.name for c in objects if c.split == "held-out"][:value]
+        settings |= {"batch_size": 8} if axis.endswith("8 rows") else {}
     elif axis == "words of R":
-        settings = {"concept_space": "english", "num_concepts": value}
+        settings |= {"concept_space": "english", "num_concepts": value}
     elif axis == "steps":
-        settings = {"steps": value}
+        settings |= {"steps": value}
     else:
-        settings = {"batch_size": value}
+        settings |= {"batch_size": value}
+    bench.ours(concepts[:1], 1, {**settings, "steps": 2}, method)
     run = bench.ours(concepts, 0, settings, method)
     return {
         "axis": axis,
@@ -73,7 +79,7 @@ def plot(points: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(AXES), figsize=(14, 3.6), layout="constrained")
+    figure, panels = plt.subplots(1, len(AXES), figsize=(17, 3.6), layout="constrained")
     markers = dict(zip(METHODS, "so^", strict=True))
     for panel, axis in zip(panels, AXES, strict=True):
         for method in METHODS:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.speed import adversary
+from benchmarks.speed import adversary, levers
 from benchmarks.speed.ablation import VARIANTS
 from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
@@ -91,6 +92,27 @@ def test_bare_passes_are_those_of_the_run(bench: Bench) -> None:
     assert bare.forward == sum(forward) == run.forward
     assert sum(backward) == run.backward
     assert not any(p.requires_grad or p.grad is not None for p in bare.parameters)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [levers.channels_last, levers.plain_attention, levers.one_thread],
+    ids=lambda w: w.__name__,
+)
+def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_gives(bench: Bench, way: Any) -> None:
+    unet = bench.model.unet
+    processors, threads = unet.attn_processors, torch.get_num_threads()
+    latents, embeds = torch.randn(2, 4, 16, 16), torch.randn(2, 12, 128)
+    with torch.no_grad():
+        plain = unet(latents, 500, embeds).sample
+        with way(unet):
+            found = unet(latents, 500, embeds).sample
+    assert torch.allclose(found, plain, atol=1e-4)
+    assert {type(p) for p in unet.attn_processors.values()} == {
+        type(p) for p in processors.values()
+    }
+    assert torch.get_num_threads() == threads
+    assert all(p.is_contiguous() for p in unet.parameters())
 
 
 def test_the_published_schedule_counts_every_pass(bench: Bench) -> None:
