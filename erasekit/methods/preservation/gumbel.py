@@ -131,7 +131,8 @@ class GumbelPreservation(SpacePreservation):
     def describe_search(self, erased: int) -> dict[str, Any]:
         probabilities = self.pi[erased].softmax(dim=0)
         start = self.start[erased]
-        shift = (self.expected_embeds()[erased] - start).norm() / start.norm()
+        mean = torch.einsum("k,kld->ld", probabilities, self.space.prompt_embeds)
+        shift = (mean - start).norm() / start.norm()
         return {
             "entropy": float(-(probabilities * probabilities.clamp_min(1e-30).log()).sum()),
             "shift": float(shift),
