@@ -92,11 +92,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, list[str]]:
+def deltas(
+    lines: Sequence[dict[str, Any]], schedule: str
+) -> tuple[np.ndarray, list[str], list[str]]:
     """delta per (erased, kept) pair, noise and run, NaN where a run has no such pair.
 
     Returns:
-        [pairs, noises, runs], and which erased concept each run is of.
+        [pairs, noises, runs], which erased concept each run is of, and which kept one each pair,
+        since a kept concept has the same noises whatever is erased.
     """
     own = sorted(
         (line for line in lines if line["schedule"] == schedule),
@@ -109,29 +112,29 @@ def deltas(lines: Sequence[dict[str, Any]], schedule: str) -> tuple[np.ndarray, 
         for kept, after in line["after"].items():
             before = line["before"][kept]
             found[pairs.index((line["concept"], kept)), :, r] = np.subtract(before, after)
-    return found, [line["concept"] for line in own]
+    return found, [line["concept"] for line in own], [kept for _, kept in pairs]
 
 
 def report(lines: Sequence[dict[str, Any]]) -> str:
     """The comparison as markdown: each schedule, and how erasekit's differ from the published."""
     rows, sentences = [], []
-    theirs, runs = deltas(lines, PUBLISHED)
+    theirs, runs, kept = deltas(lines, PUBLISHED)
     for name in SCHEDULES:
         own = [line for line in lines if line["schedule"] == name]
         if not own:
             continue
-        values, _ = deltas(lines, name)
+        values, _, _ = deltas(lines, name)
         esr1 = 100 * float(np.mean([line["esr1"] for line in own]))
         passes = float(np.mean([line["passes"] for line in own]))
         seconds = float(np.mean([line["seconds"] for line in own]))
-        estimate = crossed_interval(values, strata=runs)
+        estimate = crossed_interval(values, strata=runs, noises=kept)
         rows.append(
             f"| {name} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} | {seconds:.0f} |"
         )
         if name == PUBLISHED:
             least, longest = passes, seconds
             continue
-        difference = crossed_interval(values - theirs, strata=runs)
+        difference = crossed_interval(values - theirs, strata=runs, noises=kept)
         esr = esr_difference(lines, name)
         sentences.append(
             f"{name} - published: delta {_text(difference)} "

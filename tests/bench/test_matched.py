@@ -60,7 +60,7 @@ def test_delta_is_read_off_between_the_two_points_around_the_target() -> None:
                 [along(x, [0.8, 1.0], [3, 5]), along(x, [0.0, 0.95], [0, 1])],
             ]
         )  # [noises, seeds]
-        expected = crossed_effect(per_image[None], shared_noise=True).estimate()
+        expected = crossed_effect(per_image[None]).estimate()
         assert found.delta.value == pytest.approx(per_image.mean())
         assert (found.delta.low, found.delta.high) == pytest.approx((expected.low, expected.high))
         steps = [along(x, [0.8, 1.0], [50, 100]), along(x, [0.0, 0.95], [0, 25])]

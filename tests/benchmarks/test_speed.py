@@ -121,9 +121,10 @@ def test_quality_is_the_paired_difference() -> None:
         for seed in (0, 1)
         for schedule, lost, esr1 in (("published", 3.0, 1.0), ("erasekit", 3.2, 0.95))
     ]
-    ours, of = deltas(lines, "erasekit")
-    theirs, _ = deltas(lines, "published")
+    ours, of, kept = deltas(lines, "erasekit")
+    theirs, _, _ = deltas(lines, "published")
     assert of == ["church", "church", "pistol", "pistol"]
+    assert kept == ["beside church", "beside pistol"]
     apart = ours - theirs
     assert np.allclose(apart[np.isfinite(apart)], 0.2)
     assert esr_difference(lines, "erasekit").value == pytest.approx(-5.0)
