@@ -157,6 +157,8 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
         tables["comparisons"] = comparisons_view(summary.comparisons)
     if summary.matched:
         tables["matched"] = matched_view(summary.matched)
+    if summary.matched_comparisons:
+        tables["between_matched"] = comparisons_view(summary.matched_comparisons)
     if summary.per_concept:
         tables["concepts"] = concepts_view(summary.per_concept, methods)
     return {
