@@ -75,6 +75,8 @@ class ConceptRow:
 class Comparison:
     """Two methods on an erased set, from the same concepts, noises and erasure seeds.
 
+    At the end of their runs, or where these first reach the same strength of erasure.
+
     Attributes:
         method, other: the methods; `method` is the one that harms less on average.
         erased: the erased set, or "all".
@@ -86,6 +88,7 @@ class Comparison:
         seeds_needed: erasure seeds that would tell them apart four times in five, if the
             difference is what it looks like; None where it is told already, or where no number of
             seeds would.
+        esr1: the strength where they are compared, as of `Matched`; None at the end of their runs.
     """
 
     method: str
@@ -95,6 +98,7 @@ class Comparison:
     p_value: float
     verdict: str
     seeds_needed: int | None = None
+    esr1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ class Summary:
         comparisons: every pair of methods of every erased set, and over all sets.
         matched: methods at the same strength of erasure; empty where no run was scored along.
         notes: sentences that its readers should see.
+        matched_comparisons: every pair of methods at the same strength of erasure, where both
+            reach it with a seed.
     """
 
     rows: tuple[Row, ...]
@@ -137,3 +143,4 @@ class Summary:
     comparisons: tuple[Comparison, ...] = ()
     matched: tuple[Matched, ...] = ()
     notes: tuple[str, ...] = ()
+    matched_comparisons: tuple[Comparison, ...] = ()

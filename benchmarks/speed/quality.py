@@ -111,12 +111,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def deltas(lines: Sequence[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
+def deltas(lines: Sequence[dict[str, Any]]) -> tuple[np.ndarray, list[str], list[str]]:
     """delta per (erased, kept) pair, noise and run of one schedule.
 
     Returns:
-        [pairs, noises, runs], NaN where a run has no such pair, and which erased concept each run
-        is of.
+        [pairs, noises, runs], NaN where a run has no such pair; which erased concept each run is
+        of; and which kept one each pair, since that has the same noises whatever is erased.
     """
     own = sorted(lines, key=_pair)
     pairs = list(dict.fromkeys((line["concept"], kept) for line in own for kept in line["after"]))
@@ -126,7 +126,7 @@ def deltas(lines: Sequence[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
         for kept, after in line["after"].items():
             before = line["before"][kept]
             found[pairs.index((line["concept"], kept)), :, r] = np.subtract(before, after)
-    return found, [line["concept"] for line in own]
+    return found, [line["concept"] for line in own], [kept for _, kept in pairs]
 
 
 def report(lines: Sequence[dict[str, Any]]) -> str:
@@ -141,10 +141,10 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
     for name, own in groups.items():
         if not own:
             continue
-        values, runs = deltas(own)
+        values, runs, kept = deltas(own)
         passes, seconds = (float(np.mean([line[key] for line in own])) for key in COSTS)
         esr1 = 100 * float(np.mean([line["esr1"] for line in own]))
-        estimate = crossed_interval(values, strata=runs)
+        estimate = crossed_interval(values, strata=runs, noises=kept)
         rows.append(
             f"| {name} | {len(own)} | {esr1:.1f} % | {_text(estimate)} | {passes:,.0f} | "
             f"{seconds:.0f} |"
@@ -159,8 +159,8 @@ def _compared(own: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -
     ours_by, theirs_by = ({_pair(line): line for line in some} for some in (own, theirs))
     both = sorted(ours_by.keys() & theirs_by.keys())
     own, theirs = [ours_by[pair] for pair in both], [theirs_by[pair] for pair in both]
-    values, runs = deltas(own)
-    difference = crossed_interval(values - deltas(theirs)[0], strata=runs)
+    values, runs, kept = deltas(own)
+    difference = crossed_interval(values - deltas(theirs)[0], strata=runs, noises=kept)
     esr = esr_difference(own, theirs)
     passes, seconds = (
         [line[key] / other[key] for line, other in zip(theirs, own, strict=True)] for key in COSTS

@@ -25,9 +25,19 @@ def compare_methods(
         rows: the methods' rows, without the un-erased model's.
         runs: the records of each method.
     """
-    pairs = [_Pair.of(a, b, runs) for a, b in itertools.combinations(rows, 2)]
+    sides = [Side(row.method, row.esr1.value) for row in rows]
+    return compare_sides(rows[0].erased, sides, runs) if rows else ()
+
+
+def compare_sides(
+    erased: str, sides: Sequence[Side], runs: Mapping[str, Sequence[Record]]
+) -> tuple[Comparison, ...]:
+    """Every pair of `sides`, methods on the set `erased` by their names in `runs`."""
+    pairs = [_Pair.of(a, b, runs) for a, b in itertools.combinations(sides, 2)]
     adjusted = holm([pair.effect.p_value() for pair in pairs])
-    return tuple(pair.comparison(p, len(pairs)) for pair, p in zip(pairs, adjusted, strict=True))
+    return tuple(
+        pair.comparison(erased, p, len(pairs)) for pair, p in zip(pairs, adjusted, strict=True)
+    )
 
 
 def paired_difference(runs: Sequence[Record], others: Sequence[Record]) -> CrossedEffect:
@@ -112,24 +122,23 @@ class Verdict:
 class _Pair:
     """The method that harms less, the other one, and the difference of their deltas."""
 
-    method: Row
-    other: Row
+    one: Side
+    two: Side
     effect: CrossedEffect
 
     @classmethod
-    def of(cls, one: Row, two: Row, runs: Mapping[str, Sequence[Record]]) -> _Pair:
-        effect = paired_difference(runs[one.method], runs[two.method])
+    def of(cls, one: Side, two: Side, runs: Mapping[str, Sequence[Record]]) -> _Pair:
+        effect = paired_difference(runs[one.name], runs[two.name])
         if effect.value > 0:
             return cls(two, one, replace(effect, value=-effect.value))
         return cls(one, two, effect)
 
-    def comparison(self, p_value: float, pairs: int) -> Comparison:
-        one, two = (Side(row.method, row.esr1.value) for row in (self.method, self.other))
-        verdict = verdict_of(one, two, self.effect, p_value < LEVEL, pairs)
+    def comparison(self, erased: str, p_value: float, pairs: int) -> Comparison:
+        verdict = verdict_of(self.one, self.two, self.effect, p_value < LEVEL, pairs)
         return Comparison(
-            one.name,
-            two.name,
-            self.method.erased,
+            self.one.name,
+            self.two.name,
+            erased,
             self.effect.estimate(),
             p_value,
             verdict.text,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from erasekit.bench.comparisons import Side, compare_sides
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.records import Matched, Paired, Record, mean
+from erasekit.records import Comparison, Matched, Paired, Record, mean
 
 TARGETS = (0.90, 0.95)
 """The ESR-1 at which methods are compared."""
@@ -28,6 +29,48 @@ def match_erasure(method: str, erased: str, runs: Sequence[Record]) -> list[Matc
     done = [run for run in runs if run.status == "done"]
     scored = [_points(run) for run in done if run.along]
     return [_match(method, erased, target, done, scored) for target in TARGETS]
+
+
+def compare_matched(erased: str, runs: Mapping[str, Sequence[Record]]) -> Iterator[Comparison]:
+    """Every pair of methods of one erased set (or of all) at each of `TARGETS`.
+
+    As `compare_methods`, but each run stands for itself where it first reaches the target, as in
+    `match_erasure`: what one method's images score there is held against what the other's do, by
+    concept, noise and seed. Only seeds that bring both there count, and the note says how many
+    don't; a pair without any is left out. Holm's correction is over the pairs at one target.
+
+    Args:
+        runs: the records of each method.
+    """
+    for target in TARGETS:
+        there = {method: _runs_at(target, own) for method, own in runs.items()}
+        sides = [Side(method, target) for method in runs if there[method]]
+        for found in compare_sides(erased, sides, there):
+            if found.difference.n:
+                done = _in_common(runs[found.method], runs[found.other])
+                both = _in_common(there[found.method], there[found.other])
+                less = f"{done - both} of {done} pairs of runs are not both there"
+                difference = replace(found.difference, note=less if both < done else "")
+                yield replace(found, esr1=target, difference=difference)
+
+
+def _runs_at(target: float, runs: Sequence[Record]) -> list[Record]:
+    """The runs that reach the target, with the scores that they have there."""
+    scored = [run for run in runs if run.status == "done" and run.along]
+    points = [_reached(_points(run).points, target) for run in scored]
+    return [
+        replace(run, concepts=point.concepts)
+        for run, point in zip(scored, points, strict=True)
+        if point is not None
+    ]
+
+
+def _in_common(runs: Sequence[Record], others: Sequence[Record]) -> int:
+    """How many erasures, by set and seed, both have done."""
+    one, two = (
+        {(r.cell.erased, r.cell.seed) for r in own if r.status == "done"} for own in (runs, others)
+    )
+    return len(one & two)
 
 
 @dataclass(frozen=True)

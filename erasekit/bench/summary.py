@@ -10,7 +10,7 @@ from typing import Any
 from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.further import further_measures
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
-from erasekit.bench.matched import match_erasure
+from erasekit.bench.matched import compare_matched, match_erasure
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
@@ -66,7 +66,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     concept_rows = tuple(
         row for (method, _), own in measured.items() if method != "base" for row in own.rows
     )
-    matched = tuple(_matched(groups))
+    matched, matched_comparisons = _matched(groups)
     return Summary(
         tuple(rows),
         tuple(overall),
@@ -75,6 +75,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         tuple(comparisons),
         matched,
         tuple(_notes(rows, matched)),
+        matched_comparisons,
     )
 
 
@@ -110,18 +111,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
                 }
                 for row in summary.per_concept
             ],
-            "comparisons": [
-                {
-                    "method": found.method,
-                    "other": found.other,
-                    "erased": found.erased,
-                    **_estimate_json("difference", found.difference),
-                    "p_value": found.p_value,
-                    "seeds_needed": found.seeds_needed,
-                    "verdict": found.verdict,
-                }
-                for found in summary.comparisons
-            ],
+            "comparisons": [_comparison_json(found) for found in summary.comparisons],
             "matched": [
                 {
                     "method": found.method,
@@ -131,6 +121,10 @@ def summary_json(summary: Summary) -> dict[str, Any]:
                     "step": found.step,
                 }
                 for found in summary.matched
+            ],
+            "matched_comparisons": [
+                {"esr1": found.esr1, **_comparison_json(found)}
+                for found in summary.matched_comparisons
             ],
             "notes": summary.notes,
             "failures": summary.failures,
@@ -145,6 +139,18 @@ def _estimate_json(name: str, estimate: Estimate) -> dict[str, Any]:
         "ci95": [estimate.low, estimate.high],
         "n": estimate.n,
         "note": estimate.note or None,
+    }
+
+
+def _comparison_json(found: Comparison) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "other": found.other,
+        "erased": found.erased,
+        **_estimate_json("difference", found.difference),
+        "p_value": found.p_value,
+        "seeds_needed": found.seeds_needed,
+        "verdict": found.verdict,
     }
 
 
@@ -223,16 +229,31 @@ class _Measures:
         return self.before, self.after, self.esr1, self.esr5, self.psr1, self.psr5
 
 
-def _matched(groups: Mapping[tuple[str, str], list[Record]]) -> Iterator[Matched]:
-    """Per erased set and over all, where runs were scored along the way."""
+def _matched(
+    groups: Mapping[tuple[str, str], list[Record]],
+) -> tuple[tuple[Matched, ...], tuple[Comparison, ...]]:
+    """Methods at matched erasure, and between them, per erased set and over all.
+
+    Empty where no run was scored along the way.
+    """
     if not any(run.along for runs in groups.values() for run in runs):
-        return
-    own = {key: runs for key, runs in groups.items() if key[0] != "base"}
-    for (method, erased), runs in own.items():
-        yield from match_erasure(method, erased, runs)
-    for method in dict.fromkeys(m for m, _ in own) if len({c for _, c in own}) > 1 else ():
-        runs = [run for (m, _), group in own.items() if m == method for run in group]
-        yield from match_erasure(method, OVERALL, runs)
+        return (), ()
+    sets: dict[str, dict[str, list[Record]]] = {}
+    overall: dict[str, list[Record]] = {}
+    for (method, erased), runs in groups.items():
+        if method != "base":
+            sets.setdefault(erased, {})[method] = runs
+            overall.setdefault(method, []).extend(runs)
+    if len(sets) > 1:
+        sets[OVERALL] = overall
+    matched = [
+        found
+        for erased, own in sets.items()
+        for method, runs in own.items()
+        for found in match_erasure(method, erased, runs)
+    ]
+    compared = [found for erased, own in sets.items() for found in compare_matched(erased, own)]
+    return tuple(matched), tuple(compared)
 
 
 @dataclass(frozen=True)

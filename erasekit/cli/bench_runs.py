@@ -27,6 +27,7 @@ _LACKING = {
     "concepts": "cell that is done; run it",
     "comparisons": "two methods to compare; run another one",
     "matched": "cell that was scored along its run; run it with --along",
+    "matched-comparisons": "two methods that reach the same erasure; run them with --along",
 }
 """Why a table can be empty, and what to do."""
 
@@ -100,7 +101,8 @@ def export(
         typer.Option(
             "--table",
             help="methods: a row per method and erased set; concepts: per concept; comparisons: "
-            "per pair of methods; matched: at the same strength of erasure.",
+            "per pair of methods; matched: at the same strength of erasure; matched-comparisons: "
+            "per pair of methods there.",
         ),
     ] = "methods",
     sweep: Annotated[str | None, SWEEP_OPTION] = None,

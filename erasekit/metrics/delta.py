@@ -19,7 +19,8 @@ class Delta(Metric):
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
     mean over concepts weighs each the same; over several erased sets, each concept of each set, so
     that with as many concepts in every set it is the mean of the sets' means. Noises are crossed
-    with erasure seeds, see `crossed_effect`.
+    with erasure seeds, and a concept of several sets has the same noises in each, see
+    `crossed_effect`.
 
     Args:
         role: which concepts; None takes all that come in.
@@ -49,8 +50,7 @@ class Delta(Metric):
     def effect(self) -> CrossedEffect:
         """The mean with what its interval and tests are made of."""
         deltas, strata = self.table()
-        shared = len({noises for *_, noises in self._deltas}) == 1
-        effect = crossed_effect(deltas, strata=strata, shared_noise=shared)
+        effect = crossed_effect(deltas, strata=strata, noises=[key[-1] for key in self._deltas])
         came_in = sum(len(d) for by_run in self._deltas.values() for d in by_run.values())
         return replace(effect, missing=came_in - effect.n)
 

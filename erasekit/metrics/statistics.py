@@ -114,15 +114,13 @@ def crossed_interval(
     deltas: NDArray[np.float64],
     *,
     strata: Sequence[Hashable] | None = None,
-    shared_noise: bool = False,
+    noises: Sequence[Hashable] | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
     """The mean of a `crossed_effect` with its interval of coverage `level`; see there."""
-    effect = crossed_effect(
-        deltas, strata=strata, shared_noise=shared_noise, resamples=resamples, seed=seed
-    )
+    effect = crossed_effect(deltas, strata=strata, noises=noises, resamples=resamples, seed=seed)
     return effect.estimate(level)
 
 
@@ -130,7 +128,7 @@ def crossed_effect(
     deltas: NDArray[np.float64],
     *,
     strata: Sequence[Hashable] | None = None,
-    shared_noise: bool = False,
+    noises: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> CrossedEffect:
@@ -145,15 +143,20 @@ def crossed_effect(
     limits: two seeds that disagree make a wide interval. With one seed it is the paired t
     interval, and speaks about that one edit, not about the method.
 
+    A concept that is kept in several erased sets starts from the same noises in each, and from the
+    same image before the erasure, so its rows err alike. Rows that share their noises are one unit:
+    their residuals are summed before noises are resampled, and their noises are counted once.
+
     In simulated worlds 95 % intervals cover 93 % to 98 % of the time; the worst case is two seeds
     that spread the mean about as much as the noises do, 89 %. Three seeds mend that.
 
     Args:
-        deltas: [concepts, noises, seeds]; NaN where an image is missing.
+        deltas: [rows, noises, seeds], a row per concept, or per concept of each erased set; NaN
+            where an image is missing.
         strata: which erased set each seed belongs to, where several are averaged; seeds are
             resampled inside their stratum.
-        shared_noise: noise i is the same for all concepts, so that it is drawn for all at once;
-            else every concept has noises of its own.
+        noises: a label per row of which noises it has; rows of the same label share noise i. None
+            where every row has noises of its own.
         resamples: how many resampled means.
         seed: of the resampling; the same one gives the same interval.
     """
@@ -162,6 +165,8 @@ def crossed_effect(
     missing = int((~there).sum())
     if not kept.any():
         return CrossedEffect(math.nan, 0, missing)
+    own: Sequence[Hashable] = range(len(deltas)) if noises is None else noises
+    units = [own[row] for row in np.flatnonzero(kept).tolist()]
     deltas, there = deltas[kept], there[kept]
     filled = np.where(there, deltas, 0.0)
     counts = there.sum(axis=(1, 2))
@@ -172,20 +177,22 @@ def crossed_effect(
     residuals /= counts[:, None, None] * len(means)
 
     labels = list(strata) if strata is not None else [0] * deltas.shape[2]
-    noises = _noise_factor(there, shared_noise)
-    seeds = _seed_factor(labels)
+    residuals, present = _by_unit(residuals, there, units)
+    noise_factor, seed_factor = _noise_factor(present), _seed_factor(labels)
     found = CrossedEffect(
         mean,
         n,
         missing,
-        noise_freedom=noises.freedom,
-        seed_freedom=seeds.freedom,
-        seeds=seeds.size / len(seeds.groups),
+        noise_freedom=noise_factor.freedom,
+        seed_freedom=seed_factor.freedom,
+        seeds=seed_factor.size / len(seed_factor.groups),
     )
-    if noises.freedom == 0:
+    if noise_factor.freedom == 0:
         return found
     rng = np.random.default_rng(seed)
-    over_noises, over_seeds, interaction = _variances(residuals, noises, seeds, resamples, rng)
+    over_noises, over_seeds, interaction = _variances(
+        residuals, noise_factor, seed_factor, resamples, rng
+    )
     return replace(found, over_noises=over_noises, over_seeds=over_seeds, interaction=interaction)
 
 
@@ -216,13 +223,26 @@ class _Factor:
         return weights
 
 
-def _noise_factor(there: NDArray[np.bool_], shared: bool) -> _Factor:
-    concepts, noises, _ = there.shape
-    present = np.asarray(there.any(axis=2))
-    if shared:
-        return _Factor((np.flatnonzero(present.any(axis=0)),), noises)
-    units = np.arange(concepts * noises).reshape(concepts, noises)
-    return _Factor(tuple(units[c][present[c]] for c in range(concepts)), concepts * noises)
+def _by_unit(
+    residuals: NDArray[np.float64], there: NDArray[np.bool_], units: Sequence[Hashable]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Residuals of rows that share their noises summed, and which noises any of them has.
+
+    Returns:
+        [units, noises, seeds] and [units, noises].
+    """
+    place = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
+    rows = np.array([place[unit] for unit in units])
+    summed = np.zeros((len(place), *residuals.shape[1:]))
+    np.add.at(summed, rows, residuals)
+    present = np.zeros((len(place), residuals.shape[1]), dtype=bool)
+    np.logical_or.at(present, rows, there.any(axis=2))
+    return summed, present
+
+
+def _noise_factor(present: NDArray[np.bool_]) -> _Factor:
+    numbers = np.arange(present.size).reshape(present.shape)
+    return _Factor(tuple(n[p] for n, p in zip(numbers, present, strict=True)), present.size)
 
 
 def _seed_factor(labels: Sequence[Hashable]) -> _Factor:
@@ -240,15 +260,11 @@ def _variances(
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Over noises, over seeds, and their interaction."""
-    concepts, per_concept, runs = residuals.shape
+    """Over noises, over seeds, and their interaction; residuals are [units, noises, seeds]."""
     noise_weights = noises.weights(resamples, rng)
     seed_weights = seeds.weights(resamples, rng)
-    if noises.size == concepts * per_concept:
-        by_unit = residuals.reshape(concepts * per_concept, runs)
-    else:
-        by_unit = residuals.sum(axis=0)
-    over_noises = float((noise_weights @ by_unit.sum(axis=1)).var())
-    over_seeds = float((seed_weights @ by_unit.sum(axis=0)).var())
-    over_both = float(((noise_weights @ by_unit) * seed_weights).sum(axis=1).var())
+    by_noise = residuals.reshape(noises.size, seeds.size)
+    over_noises = float((noise_weights @ by_noise.sum(axis=1)).var())
+    over_seeds = float((seed_weights @ by_noise.sum(axis=0)).var())
+    over_both = float(((noise_weights @ by_noise) * seed_weights).sum(axis=1).var())
     return over_noises, over_seeds, max(over_both - over_noises - over_seeds, 0.0)

@@ -24,6 +24,7 @@ TABLES = {
     "concepts": ("per_concept",),
     "comparisons": ("comparisons",),
     "matched": ("matched",),
+    "matched-comparisons": ("matched_comparisons",),
 }
 """The fields of `summary_json` that each table holds, one below the other."""
 _WORDS = ("Erased", "Method", "Other", "Concept", "Split")
@@ -169,11 +170,14 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
             for row in rows
         ]
         return header, body
-    if what == "comparisons":
-        header = ["Erased", "Method", "Other", "Difference of delta", "95 % interval", "p (Holm)"]
+    if what in ("comparisons", "matched-comparisons"):
+        matched = what == "matched-comparisons"
+        header = ["Erased", "Method", "Other", *(["ESR-1 (%)"] if matched else [])]
+        header += ["Difference of delta", "95 % interval", "p (Holm)"]
         body = [
             [
                 *(row[w] for w in ("erased", "method", "other")),
+                *([_percent(row["esr1"])] if matched else []),
                 *(_number(row["difference"]), _interval(row["ci95"]), _p_value(row["p_value"])),
             ]
             for row in rows

@@ -157,6 +157,8 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
         tables["comparisons"] = comparisons_view(summary.comparisons)
     if summary.matched:
         tables["matched"] = matched_view(summary.matched)
+    if summary.matched_comparisons:
+        tables["between_matched"] = comparisons_view(summary.matched_comparisons)
     if summary.per_concept:
         tables["concepts"] = concepts_view(summary.per_concept, methods)
     return {
@@ -197,8 +199,8 @@ def _pareto_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterat
             f"{name}p{number}",
             f"Erasure against harm, {title}: " + "; ".join(map(_point_in_words, rows)) + ".",
             f"Erasure against harm, {title}. Up and left is good. The dashed line joins what no "
-            "other method beats in both; bars are 95 % intervals. Points of one ESR-1 are "
-            "set a little apart.",
+            "other method beats in both; bars are 95 % intervals of delta. Points of one ESR-1 "
+            "are set a little apart.",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -70,7 +71,7 @@ def bench_table(summary: Summary, scorer: str = "", classifier: str = "") -> Ren
     """Tables of a sweep, the un-erased model first: per erased set, then over all sets.
 
     All have the columns of the richest layout that fits the console. Below them further measures,
-    methods at matched erasure, and how the best method compares with the others.
+    and how the best method compares with the others; then the same at matched erasure.
 
     Args:
         summary: the rows.
@@ -86,6 +87,26 @@ def leading(comparisons: Sequence[Comparison], rows: Sequence[Row]) -> list[Comp
     return [c for c in comparisons if {(c.erased, c.method), (c.erased, c.other)} & best]
 
 
+def leading_at_matched(
+    comparisons: Sequence[Comparison], matched: Sequence[Matched]
+) -> list[Comparison]:
+    """The comparisons with the method of the smallest delta, per erased set and strength."""
+    best: dict[tuple[str, float], Matched] = {}
+    for one in matched:
+        key = (one.erased, one.esr1)
+        if not math.isnan(one.delta.value) and (
+            key not in best or one.delta.value < best[key].delta.value
+        ):
+            best[key] = one
+    return [
+        c
+        for c in comparisons
+        if c.esr1 is not None
+        and (least := best.get((c.erased, c.esr1)))
+        and least.method in (c.method, c.other)
+    ]
+
+
 @dataclass(frozen=True)
 class _BenchTables:
     summary: Summary
@@ -96,15 +117,15 @@ class _BenchTables:
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         layout = self._layout(console, options)
-        matched = [_matched_table(self.summary.matched)] if self.summary.matched else []
-        further = self._further(console, options)
-        for table in (*self._groups(layout), *further, *matched):
+        for table in (*self._groups(layout), *self._further(console, options)):
             yield table
             yield Text()
         headline = self.summary.overall or self.summary.rows
         for comparison in leading(self.summary.comparisons, headline):
             yield Text(f"{comparison.erased}: {comparison.verdict}")
-        for note in (*_notes_on_matched(self.summary.matched), *self.summary.notes):
+        if self.summary.matched:
+            yield from self._matched({row.erased for row in headline})
+        for note in self.summary.notes:
             yield Text(note, style="yellow")
         legend = _legend(self.scorer, self.classifier, layout, headline)
         yield Text(legend, style="dim")
@@ -131,6 +152,19 @@ class _BenchTables:
         if not self.summary.overall:
             return dict(groups)
         return {**groups, f"All {len(groups)} erased sets": self.summary.overall}
+
+    def _matched(self, headline: Collection[str]) -> Iterator[RenderableType]:
+        """A table per erased set, then the comparisons with the best on the sets of `headline`."""
+        titles = {rows[0].erased: title for title, rows in self._sets().items()}
+        for erased in dict.fromkeys(one.erased for one in self.summary.matched):
+            own = [one for one in self.summary.matched if one.erased == erased]
+            yield Text()
+            yield _matched_table(f"At matched erasure. {titles.get(erased, erased)}", own)
+        yield Text()
+        for one in leading_at_matched(self.summary.matched_comparisons, self.summary.matched):
+            if one.erased in headline and one.esr1 is not None:
+                note = f" ({one.difference.note})" if one.difference.note else ""
+                yield Text(f"{one.erased}, at ESR-1 {percent(one.esr1)}: {one.verdict}{note}")
 
     def _further(self, console: Console, options: ConsoleOptions) -> list[Table]:
         """Tables of the further measures, with as many columns each as fit the console."""
@@ -168,36 +202,32 @@ def _group(title: str, rows: Sequence[Row], layout: Sequence[str]) -> Table:
 
 def _further_table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     heads = [column.head for column in columns]
-    table = _table(title, ["method", *heads], words=("method",))
-    table.min_width = min(len(title), NARROW)  # a title is broken where its table is narrower
+    table = _titled(title, ["method", *heads], words=("method",))
     for row in rows:
         cells = [Text(column.text(row)) for column in columns]
         table.add_row(Text(row.method), *cells, end_section=row.method == BASE)
     return table
 
 
-def _matched_table(matched: Sequence[Matched]) -> Table:
-    """A row per method and erased set, a column of delta per strength of erasure."""
+def _matched_table(title: str, matched: Sequence[Matched]) -> Table:
+    """A row per method of one erased set, a column of delta per strength of erasure."""
     strengths = sorted({one.esr1 for one in matched})
     heads = [f"delta {DOWN} at ESR-1 {percent(strength)}" for strength in strengths]
-    table = _table("At matched erasure", ("method", "erased", *heads))
-    cells = {(one.method, one.erased, one.esr1): one for one in matched}
-    for method, erased in dict.fromkeys((one.method, one.erased) for one in matched):
-        found = [cells.get((method, erased, strength)) for strength in strengths]
+    table = _titled(title, ["method", *heads])
+    cells = {(one.method, one.esr1): one for one in matched}
+    for method in dict.fromkeys(one.method for one in matched):
+        found = [cells.get((method, strength)) for strength in strengths]
         table.add_row(
-            Text(method),
-            Text(erased),
-            *(with_interval(one.delta) if one else MISSING for one in found),
+            Text(method), *(with_interval(one.delta) if one else MISSING for one in found)
         )
     return table
 
 
-def _notes_on_matched(matched: Sequence[Matched]) -> list[str]:
-    return [
-        f"{one.method}, {one.erased}, at ESR-1 {percent(one.esr1)}: {one.delta.note}."
-        for one in matched
-        if one.delta.note
-    ]
+def _titled(title: str, columns: Sequence[str], words: tuple[str, ...] = WORDS) -> Table:
+    """A table that is at least as wide as its title, which is broken where it is narrower."""
+    table = _table(title, columns, words)
+    table.min_width = min(len(title), NARROW)
+    return table
 
 
 def _legend(scorer: str, classifier: str, layout: Sequence[str], rows: Sequence[Row]) -> str:

@@ -143,10 +143,12 @@ def concepts_view(rows: Sequence[ConceptRow], methods: Sequence[str]) -> TableVi
 
 
 def comparisons_view(comparisons: Sequence[Comparison]) -> TableView:
-    """Pairs of methods, with the verdict."""
+    """Pairs of methods, with the verdict; at the same strength of erasure, also at which."""
+    matched = any(one.esr1 is not None for one in comparisons)
     heads = [
         Head("verdict", words=True),
         Head("erased", words=True),
+        *([Head("at ESR-1", "", GLOSSARY["ESR-1"])] if matched else []),
         Head("difference", "", "Delta of the first minus delta of the second, paired"),
         Head("p", "", "Two-sided, Holm-adjusted over the pairs of the erased set"),
     ]
@@ -155,9 +157,10 @@ def comparisons_view(comparisons: Sequence[Comparison]) -> TableView:
             [
                 Cell(one.verdict),
                 Cell(one.erased),
+                *([Cell(percent(_nan(one.esr1)), sort=_sort(_nan(one.esr1)))] if matched else []),
                 Cell(
                     signed(one.difference.value),
-                    interval(one.difference),
+                    " ".join(filter(None, (interval(one.difference), one.difference.note))),
                     _sort(one.difference.value),
                 ),
                 Cell(_p_value(one.p_value), sort=_sort(one.p_value)),
@@ -166,7 +169,8 @@ def comparisons_view(comparisons: Sequence[Comparison]) -> TableView:
         )
         for one in comparisons
     ]
-    caption = "Methods against each other, on the same concepts, noises and erasure seeds."
+    at = ", where their runs first reach the same strength of erasure" if matched else ""
+    caption = f"Methods against each other, on the same concepts, noises and erasure seeds{at}."
     return TableView(caption, heads, {"": lines}, _choices(lines), searchable=len(lines) > 6)
 
 

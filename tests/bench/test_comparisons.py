@@ -52,7 +52,9 @@ def test_a_difference_is_paired_by_concept_noise_and_seed() -> None:
             for m in ("gumbel", "neutral")
         ]
     )  # [methods, seeds, concepts, noises]
-    expected = crossed_effect((deltas[0] - deltas[1]).transpose(1, 2, 0), shared_noise=True)
+    expected = crossed_effect(
+        (deltas[0] - deltas[1]).transpose(1, 2, 0), noises=[0] * len(CONCEPTS)
+    )
     found = paired_difference(of(records, "gumbel"), of(records, "neutral"))
     assert found.estimate() == pytest.approx(expected.estimate())
     assert found.value == pytest.approx(deltas[0].mean() - deltas[1].mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from erasekit.bench.matched import TARGETS, match_erasure
 from erasekit.bench.summary import summarise, summary_json
+from erasekit.metrics.significance import holm
 from erasekit.metrics.statistics import crossed_effect
 from erasekit.records import ConceptScores, Record, Waypoint
 from tests.bench.made_up import paired, record
@@ -60,7 +62,7 @@ def test_delta_is_read_off_between_the_two_points_around_the_target() -> None:
                 [along(x, [0.8, 1.0], [3, 5]), along(x, [0.0, 0.95], [0, 1])],
             ]
         )  # [noises, seeds]
-        expected = crossed_effect(per_image[None], shared_noise=True).estimate()
+        expected = crossed_effect(per_image[None]).estimate()
         assert found.delta.value == pytest.approx(per_image.mean())
         assert (found.delta.low, found.delta.high) == pytest.approx((expected.low, expected.high))
         steps = [along(x, [0.8, 1.0], [50, 100]), along(x, [0.0, 0.95], [0, 25])]
@@ -120,6 +122,99 @@ def test_methods_without_points_along_and_failed_ones_say_so() -> None:
     assert [row["note"] for row in data[::2]] == [None, *list(notes.values())[1:]]
     assert f"Matched erasure: b, church, ESR-1 90 %: {notes['b']}." in summary.notes
     assert summarise([closed_form, failed]).matched == ()
+
+
+def at_90(end: list[float], esr1: float) -> np.ndarray:
+    """Deltas per image at ESR-1 90 % of a run that goes straight from nothing to its end."""
+    return 0.9 / esr1 * np.array(end)
+
+
+ENDS = {
+    "a": {0: ([1.0, 2.0, 1.5], 1.0), 1: ([1.2, 2.0, 1.4], 0.9)},
+    "b": {0: ([3.0, 3.9, 3.6], 1.0), 1: ([3.02, 3.7, 3.3], 0.9), 2: ([9.0, 9.0, 9.0], 1.0)},
+    "c": {0: ([2.0, 2.0, 9.0], 1.0), 1: ([0.0, 5.0, 1.0], 0.5), 2: ([7.0, 7.0, 7.0], 1.0)},
+}
+"""The end of a run by method and seed: deltas of three images, and ESR-1."""
+
+
+def straight(method: str, erased: str = "church") -> list[Record]:
+    """Runs from nothing to their `ENDS`, with a point along that lies on the line."""
+    return [
+        run(
+            method,
+            seed,
+            [(50, esr1 / 2, [d / 2 for d in deltas]), (100, esr1, deltas)],
+            erased,
+        )
+        for seed, (deltas, esr1) in ENDS[method].items()
+    ]
+
+
+def apart_at_90(one: str, two: str, seeds: list[int]) -> np.ndarray:
+    """Differences of delta of one concept at 90 %, [1, noises, seeds]."""
+    runs = [at_90(*ENDS[one][seed]) - at_90(*ENDS[two][seed]) for seed in seeds]
+    return np.stack(runs, axis=1)[None]
+
+
+def test_methods_are_compared_where_both_first_reach_the_target() -> None:
+    methods = {method: straight(method) for method in ("a", "b", "c")}
+    summary = summarise([record for own in methods.values() for record in own])
+    found = {(c.method, c.other): c for c in summary.matched_comparisons if c.esr1 == 0.9}
+    expected = {
+        ("a", "b"): crossed_effect(apart_at_90("a", "b", [0, 1])),
+        ("a", "c"): crossed_effect(apart_at_90("a", "c", [0])),
+        ("c", "b"): crossed_effect(apart_at_90("c", "b", [0, 2])),
+    }
+    assert set(found) == set(expected)
+    adjusted = holm([effect.p_value() for effect in expected.values()])
+    for p, (pair, effect) in zip(adjusted, expected.items(), strict=True):
+        difference = found[pair].difference
+        assert difference.value == pytest.approx(effect.value)
+        assert difference.interval == pytest.approx(effect.estimate().interval)
+        assert difference.n == effect.n
+        assert found[pair].p_value == pytest.approx(p)
+    assert found["a", "b"].difference.note == ""
+    assert found["a", "c"].difference.note == "1 of 2 pairs of runs are not both there"
+    assert found["c", "b"].difference.note == "1 of 3 pairs of runs are not both there"
+    d = found["a", "b"].difference
+    assert found["a", "b"].p_value < 0.05
+    assert found["a", "b"].verdict == (
+        f"a harms less than b: {d.value:.2f} [{d.low:.2f}, {d.high:.2f}]"
+    )
+    assert found["a", "c"].verdict == (
+        "a can't be told from c at 1 seed; more are needed to say how many"
+    )
+
+
+def test_a_pair_that_no_seed_brings_there_is_not_compared() -> None:
+    never = [run("d", s, [(50, 0.1, [1.0, 1.0, 1.0]), (100, 0.2, [2.0] * 3)]) for s in (0, 1)]
+    apart = [run("e", 5, [(50, 0.5, [1.0, 1.0, 1.0]), (100, 1.0, [2.0] * 3)])]
+    closed_form = [record("f", s, {"bus": [1.0] * 3}, gone=flags(1.0), steps=1) for s in (0, 1)]
+    summary = summarise([*straight("a"), *never, *apart, *closed_form])
+    assert summary.matched_comparisons == ()
+    assert len(summary.comparisons) == 6
+
+
+def test_methods_are_compared_over_all_sets_with_noises_counted_once() -> None:
+    both = [*straight("a"), *straight("b"), *straight("a", "truck"), *straight("b", "truck")]
+    summary = summarise(both)
+    found = {c.erased: c for c in summary.matched_comparisons if c.esr1 == 0.9}
+    assert list(found) == ["church", "truck", "all"]
+    one, overall = found["church"].difference, found["all"].difference
+    assert overall.value == pytest.approx(one.value)
+    assert overall.n == 2 * one.n
+    data = json.loads(json.dumps(summary_json(summary), allow_nan=False))["matched_comparisons"]
+    (row,) = (r for r in data if (r["erased"], r["esr1"]) == ("all", 0.9))
+    assert (row["method"], row["other"]) == ("a", "b")
+    assert row["difference"] == pytest.approx(overall.value)
+    assert row["ci95"] == pytest.approx([overall.low, overall.high])
+    assert set(row) == {*summary_json(summary)["comparisons"][0], "esr1"}
+    values, missing = apart_at_90("a", "b", [0, 1]), np.full((1, 3, 2), math.nan)
+    table = np.block([[[values, missing]], [[missing, values]]])
+    expected = crossed_effect(table, strata=["church"] * 2 + ["truck"] * 2, noises=["bus"] * 2)
+    assert overall.interval == pytest.approx(expected.estimate().interval)
+    apart = crossed_effect(table, strata=["church"] * 2 + ["truck"] * 2)
+    assert expected.over_noises > 1.5 * apart.over_noises
 
 
 def test_a_missing_image_stays_missing_in_between() -> None:

@@ -144,8 +144,9 @@ def test_quality_is_the_paired_difference() -> None:
         for schedule, lost, esr1 in (("published", 3.0, 1.0), ("erasekit", 3.2, 0.95))
     ]
     own, published = ([n for n in lines if n["schedule"] == s] for s in ("erasekit", "published"))
-    ours, of = deltas(own)
-    theirs, _ = deltas(published)
+    ours, of, kept = deltas(own)
+    theirs, _, _ = deltas(published)
+    assert kept == ["beside church", "beside pistol"]
     assert of == ["church", "church", "pistol", "pistol"]
     apart = ours - theirs
     assert np.allclose(apart[np.isfinite(apart)], 0.2)

@@ -171,6 +171,10 @@ def test_export_writes_a_file(run, finished: Path, tmp_path: Path, form: str, wh
         (["export", "STORE", "--to", "csv", "--table", "x", "--output", "y"], "Unknown table"),
         (["export", "STORE", "--to", "csv", "--output", "."], "exists"),
         (["export", "STORE", "--to", "csv", "--table", "matched", "--output", "x"], "--along"),
+        (
+            ["export", "STORE", "--to", "csv", "--table", "matched-comparisons", "--output", "x"],
+            "two methods that reach the same erasure",
+        ),
     ],
     ids=" ".join,
 )

@@ -139,6 +139,23 @@ def test_delta_over_erased_sets_keeps_their_seeds_apart() -> None:
     assert delta.table()[1] == ["a", "a", "b", "b"]
 
 
+def test_delta_counts_noises_that_erased_sets_share_once() -> None:
+    rng = np.random.default_rng(8)
+    first = [random_paired(rng, name, "held-out", 3) for name in ("bus", "car")]
+    second = [random_paired(rng, p.concept, p.role, 3, p.before) for p in first]
+    delta = Delta()
+    for stratum, concepts in (("church", first), ("truck", second)):
+        for paired in concepts:
+            delta.update(paired, 0, stratum)
+    # Of each concept the mean over sets, then the error of a mean of two independent concepts.
+    means = np.mean([[p.deltas for p in concepts] for concepts in (first, second)], axis=0)
+    expected = np.var(means, axis=1, ddof=1).sum() / 3 / 2**2
+    found = delta.effect()
+    assert found.value == pytest.approx(means.mean())
+    assert found.over_noises == pytest.approx(expected, rel=0.1)  # of 2000 resamples
+    assert found.noise_freedom == 2 * 2
+
+
 def test_a_rank_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k is 0"):
         ErasingSuccessRate(k=0)

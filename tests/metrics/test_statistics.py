@@ -31,6 +31,32 @@ def world(
     )
 
 
+def same(deltas: np.ndarray, shared: bool) -> list[str] | None:
+    """Labels of noises that all rows share, or that none does."""
+    return ["the same"] * len(deltas) if shared else None
+
+
+SETS = ("a", "b", "c", "d")
+
+
+def several_sets(
+    rng: np.random.Generator, concepts: int, noises: int, seeds: int
+) -> tuple[np.ndarray, list[str], list[int]]:
+    """Deltas of mean 0 of concepts that are kept in every set, from the same noises each time.
+
+    Returns:
+        [rows, noises, runs] with a row per set and concept, each run's set, each row's concept.
+    """
+    image = 2.0 * rng.standard_normal((concepts, noises, 1))
+    runs = seeds * len(SETS)
+    deltas = np.full((len(SETS) * concepts, noises, runs), math.nan)
+    for s in range(len(SETS)):
+        deltas[s * concepts : (s + 1) * concepts, :, s * seeds : (s + 1) * seeds] = image + world(
+            rng, concepts, noises, seeds, 1.0, 0.5, 1.0
+        )
+    return deltas, [name for name in SETS for _ in range(seeds)], [*range(concepts)] * len(SETS)
+
+
 def test_the_mean_weighs_concepts_alike_and_counts_what_is_missing() -> None:
     deltas = np.array([[[1.0], [3.0]], [[10.0], [math.nan]]])
     found = crossed_interval(deltas)
@@ -78,7 +104,7 @@ def test_the_standard_error_is_that_of_the_analysis_of_variance(shared: bool) ->
         + var_rest**2 / (freedom_noise * freedom_seed)
     )
     reach = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
-    found = crossed_interval(deltas, shared_noise=shared, resamples=200_000)
+    found = crossed_interval(deltas, noises=same(deltas, shared), resamples=200_000)
     assert (found.high - found.low) / 2 == pytest.approx(reach, rel=0.03)
 
 
@@ -100,7 +126,7 @@ def test_coverage_is_what_it_says(name: str, shared: bool) -> None:
     covered, trials = 0, 500
     for _ in range(trials):
         deltas = world(rng, 8, 6 if shared else 3, **world_of, shared=shared)
-        found = crossed_interval(deltas, shared_noise=shared, resamples=400)
+        found = crossed_interval(deltas, noises=same(deltas, shared), resamples=400)
         covered += found.low <= 0 <= found.high
     # Chance alone moves 500 trials at 95 % by 1 %, twice that is rare.
     assert covered / trials > least
@@ -115,6 +141,57 @@ def test_seeds_are_resampled_inside_their_erased_set() -> None:
     mixed = crossed_interval(both)
     assert apart.value == pytest.approx(mixed.value)
     assert apart.high - apart.low < 2.0 < mixed.high - mixed.low
+
+
+def test_noises_that_sets_share_vary_together() -> None:
+    rng = np.random.default_rng(7)
+    runs, noises = 2, 3
+    # "bus" is kept in both sets, "car" and "road" in one each.
+    kept = [("a", "bus"), ("b", "bus"), ("a", "car"), ("b", "road")]
+    deltas = np.full((len(kept), noises, 2 * runs), math.nan)
+    for row, (name, _) in enumerate(kept):
+        deltas[row, :, slice(0, runs) if name == "a" else slice(runs, None)] = rng.normal(
+            0, 1, (noises, runs)
+        )
+    per_image = np.nanmean(deltas, axis=2) / len(kept)  # what each image adds to the mean
+    parts = [per_image[0] + per_image[1], per_image[2], per_image[3]]
+    expected = sum(np.var(part, ddof=1) / noises for part in parts)
+    found = crossed_effect(
+        deltas,
+        strata=["a", "a", "b", "b"],
+        noises=[concept for _, concept in kept],
+        resamples=200_000,
+    )
+    assert found.over_noises == pytest.approx(expected, rel=0.02)
+    assert found.noise_freedom == 3 * (noises - 1)
+    assert found.value == pytest.approx(per_image.mean(axis=1).sum())
+    apart = crossed_effect(deltas, strata=["a", "a", "b", "b"], resamples=200_000)
+    alone = sum(np.var(part, ddof=1) / noises for part in per_image)
+    assert apart.over_noises == pytest.approx(alone, rel=0.02)
+    assert (apart.over_seeds, apart.noise_freedom) == (
+        pytest.approx(found.over_seeds, rel=0.02),
+        4 * (noises - 1),
+    )
+
+
+def test_labels_of_noises_that_no_row_shares_change_nothing() -> None:
+    deltas = world(np.random.default_rng(8), 5, 3, 2, 1, 1, 1)
+    deltas[1, 2], deltas[3] = math.nan, math.nan
+    assert crossed_effect(deltas, noises=list("abcde")) == crossed_effect(deltas)
+
+
+def test_coverage_over_several_sets_that_keep_the_same_concepts() -> None:
+    rng = np.random.default_rng(9)
+    together, apart, trials = 0, 0, 300
+    for _ in range(trials):
+        deltas, strata, concepts = several_sets(rng, 6, 2, 3)
+        found = crossed_interval(deltas, strata=strata, noises=concepts, resamples=300)
+        together += found.low <= 0 <= found.high
+        found = crossed_interval(deltas, strata=strata, resamples=300)
+        apart += found.low <= 0 <= found.high
+    assert 0.92 < together / trials < 0.995
+    # Taken for independent, as if each set had images of its own, they cover far too little.
+    assert apart / trials < 0.8
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -155,6 +155,11 @@ def test_comparisons_and_matched_erasure_are_printed() -> None:
     assert header[3:] == ["Difference of delta", "95 % interval", "p (Holm)"]
     assert body[0] == ["church", "a", "b", "-0.80", "[-1.10, -0.50]", "0.042"]
     assert [row[-1] for row in body[1:]] == ["< 0.001", "–"]
+    header, body = printed(
+        [{**compared, "esr1": 0.9, "difference": -0.8, "p_value": 0.0421}], "matched-comparisons"
+    )
+    assert header[:4] == ["Erased", "Method", "Other", "ESR-1 (%)"]
+    assert body == [["church", "a", "b", "90.0", "-0.80", "[-1.10, -0.50]", "0.042"]]
     never = {"erased": "church", "method": "a", "esr1": 0.95, "delta": None, "ci95": [None, None]}
     found = {**never, "esr1": 0.9, "delta": 1.25, "ci95": [1.0, 1.5], "step": 84.4}
     _, rows = printed([found, {**never, "step": None}], "matched")

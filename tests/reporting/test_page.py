@@ -146,6 +146,19 @@ def test_the_un_erased_model_stands_first_with_erasure_beside_cost(page: Page) -
     assert best == ["2.00 [0.75, 3.25] best", "3.00 [1.75, 4.25] best"]
 
 
+def test_methods_are_compared_at_matched_erasure_too(page: Page) -> None:
+    html = re.search(r'<table id="s1-between-matched".*?</table>', page.html, re.S)
+    assert html
+    table = Tree(html[0])
+    assert [text.split()[0] for _, text in table.all("th", scope="col")] == [
+        *("verdict", "erased", "at", "difference", "p")
+    ]
+    for text in ("gumbel harms less there", "church", "90 %", "-7.00", "0.004"):
+        assert text in html[0]
+    (plain,) = re.findall(r'<table id="s1-comparisons".*?</table>', page.html, re.S)
+    assert "at ESR-1" not in plain
+
+
 def test_cells_are_sorted_by_their_numbers(page: Page) -> None:
     html = re.search(r'<table id="s1-concepts".*?</table>', page.html, re.S)
     assert html

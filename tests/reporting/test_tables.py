@@ -120,15 +120,57 @@ def test_matched_erasure_and_the_verdicts_on_the_best_stand_below() -> None:
         Matched("pgd", "garbage truck", esr1, Estimate(delta, 4, 0, 0.5, 2.5, note), 40.0)
         for esr1, delta, note in ((0.9, 1.25, ""), (0.95, NAN, "no run gets there"))
     )
+    matched += (Matched("none", "garbage truck", 0.9, Estimate(3.0, 4, 0, 2.0, 4.0), 40.0),)
     comparisons = (compared("pgd", "random"), compared("random", "none"))
-    summary = Summary(rows, (), (), (), comparisons, matched, ("1 seed only",))
+    less = Estimate(-1.75, 4, note="1 of 2 pairs of runs are not both there")
+    at_90 = (
+        replace(compared("pgd", "none"), esr1=0.9, difference=less),
+        replace(compared("random", "none"), esr1=0.9),
+    )
+    notes = ("1 seed only", "Matched erasure: pgd, garbage truck: no run gets there.")
+    summary = Summary(rows, (), (), (), comparisons, matched, notes, at_90)
     text = printed(bench_table(summary))
     assert "garbage truck: pgd harms less than random" in text
     assert "random harms less than none" not in text
+    assert (
+        "garbage truck, at ESR-1 90 %: pgd harms less than none (1 of 2 pairs of runs are not both "
+        "there)"
+    ) in " ".join(text.split())
+    assert text.index("3.00 [2.00, 4.00]") < text.index("garbage truck, at ESR-1 90 %")
     assert "1.25 [0.50, 2.50]" in text
     assert "ESR-1 95 %" in text
     assert "1 seed only" in text
-    assert "pgd, garbage truck, at ESR-1 95 %: no run gets there." in text
+    assert text.count("no run gets there") == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_matched_tables_are_whole_however_long_the_names_of_their_sets(width: int) -> None:
+    five = "cassette player+church+garbage truck+parachute+french horn"
+    rows = tuple(bench_row(method, 1.0, name) for name in (five, "tench") for method in ("a", "b"))
+    overall = tuple(bench_row(method, 1.0, "all") for method in ("a", "b"))
+    matched = tuple(
+        Matched(method, name, esr1, Estimate(10 * delta, 4, 0, -10.5, 20.25), 40.0)
+        for name in (five, "tench", "all")
+        for method, delta in (("a", 1.25), ("b", 2.5))
+        for esr1 in (0.9, 0.95)
+    )
+    verdict = "a can't be told from b at 3 seeds; about 9 would be needed"
+    compared = tuple(
+        Comparison("a", "b", name, Estimate(-1.25, 4), 0.5, verdict, 9, 0.9)
+        for name in (five, "tench", "all")
+    )
+    summary = Summary(rows, overall, (), (), (), matched, (), compared)
+    text = printed(bench_table(summary), width)
+    below = text[text.index("At matched erasure.") :]
+    assert "…" not in below
+    assert max(len(line.rstrip()) for line in below.splitlines()) <= width
+    words = " ".join(below.split())
+    for title in (f"Erased: {five}", "Erased: tench", "All 2 erased sets"):
+        assert f"At matched erasure. {title}" in words
+    assert words.count("12.50 [-10.50, 20.25] 12.50 [-10.50, 20.25]") == 3
+    assert words.count("delta ↓ at ESR-1 95 %") == 3
+    assert words.count(verdict) == 1
+    assert f"all, at ESR-1 90 %: {verdict}" in words
 
 
 @pytest.mark.parametrize("classifier", ["clip zero-shot", "resnet50"])
