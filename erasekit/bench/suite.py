@@ -281,7 +281,18 @@ def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool 
             f"The model {model.name!r} scales the suite {suite.name!r} by {', '.join(unknown)}, "
             "which a suite does not have; mend its plugin."
         )
-    changes = suite.full if full else scale
+    return at_scale(suite, scale, full=full)
+
+
+def at_scale(suite: Suite, scale: Mapping[str, Any] | None = None, *, full: bool = False) -> Suite:
+    """A copy at the scale of a model, or of the full protocol.
+
+    Args:
+        suite: as it was made.
+        scale: fields that a model has otherwise, unless all is wanted.
+        full: its full protocol.
+    """
+    changes = suite.full if full else scale or {}
     short = not full and bool(scale or suite.full)
     return replace(suite, **changes, protocol="short" if short else "full")
 
