@@ -49,6 +49,7 @@ class Suite:
         measures: names of further measures of each image.
         optional_measures: the same, but left out, and said so, where their weights or their
             package are not at hand.
+        metrics: names of registered metrics that are computed beside those that every row has.
         probes: prompts that ask for what is erased, each with the seed of its one noise.
         prompts_from: whose prompts the user is to name as `probes`; "" where the suite needs none.
         captions: captions of anything, each with the seed of its one noise, for CLIP score and
@@ -82,6 +83,7 @@ class Suite:
     classifier: str = ""
     measures: tuple[str, ...] = ()
     optional_measures: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     probes: tuple[tuple[str, int], ...] = ()
     prompts_from: str = ""
     captions: tuple[tuple[str, int], ...] = ()

@@ -84,6 +84,7 @@ class SuiteTable(_Table):
     classifier: str = ""
     measures: list[Name] = Field(default_factory=list)
     optional_measures: list[Name] = Field(default_factory=list)
+    metrics: list[Name] = Field(default_factory=list)
     methods: list[Name] = Field(
         default=["none", "neutral", "l2", "pgd", "random", "gumbel"], min_length=1
     )
@@ -124,8 +125,8 @@ def read_suite(path: Path, model: ModelDescriptor, registry: Registry) -> Suite:
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key, an ill-typed value, a case or a method
-            twice, a concept named that is not in its world, no world at all, or a method or judge
-            that is not registered.
+            twice, a concept named that is not in its world, no world at all, or a method, judge
+            or metric that is not registered.
     """
     try:
         data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
@@ -207,7 +208,7 @@ def _check_cases(path: Path, table: SuiteTable) -> None:
 
 
 def _check_registered(path: Path, table: SuiteTable, registry: Registry) -> None:
-    """Methods and judges that nobody registered, and methods twice."""
+    """Methods, judges and metrics that nobody registered, and methods twice."""
     for key, methods in (("methods", table.methods), ("full.methods", table.full.methods)):
         for name in methods:
             if methods.count(name) > 1:
@@ -222,6 +223,8 @@ def _check_registered(path: Path, table: SuiteTable, registry: Registry) -> None
         _check_one(path, "measures", name, registry.scorer)
     for name in table.optional_measures:
         _check_one(path, "optional_measures", name, registry.scorer)
+    for name in table.metrics:
+        _check_one(path, "metrics", name, registry.metric)
 
 
 def _check_one(path: Path, key: str, name: str, find: Callable[[str], object]) -> None:
@@ -229,7 +232,7 @@ def _check_one(path: Path, key: str, name: str, find: Callable[[str], object]) -
         find(name)
     except UnknownNameError as error:
         near = nearest_name(name, error.known)
-        hint = f"did you mean {near!r}?" if near else f"see `erasekit {error.kind}s`."
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(error.known)}."
         raise ConfigError(
             f"The suite {str(path)!r} names {name!r} under {key!r}, which is no registered "
             f"{error.kind}; {hint}"

@@ -65,6 +65,7 @@ def show(
         ("alignment by", judged),
         ("classes by", suite.classifier or f"{judged}, zero-shot"),
         ("further measures", ", ".join(suite.measures) or "none"),
+        ("further metrics", ", ".join(suite.metrics) or "none"),
         ("methods", ", ".join(suite.methods)),
         ("erasure seeds", suite.seeds),
     ]

@@ -103,7 +103,7 @@ def test_without_concepts_it_draws_those_of_the_model(write, registry) -> None:
         ('erase = ["bus"]', 'erase = ["church", "castle"]', "which cases[0] erases already"),
         ('"gumbel"]', '"gumble"]', "names 'gumble' under 'methods', which is no registered "
          "method; did you mean 'gumbel'?"),
-        ('"gumbel"]', '"zzz"]', "no registered method; see `erasekit methods`."),
+        ('"gumbel"]', '"zzz"]', "no registered method; known: "),
         ('"gumbel"]', '"none"]', "names 'none' twice under 'methods'; name it once"),
         ('["none", "gumbel"]', "[]", "has methods=[], which is not valid"),
         ('"open_clip"', '"open_clpi"', "names 'open_clpi' under 'scorer', which is no registered "
@@ -112,6 +112,8 @@ def test_without_concepts_it_draws_those_of_the_model(write, registry) -> None:
         ("scorer =", "measures = ['nudnet']\nscorer =", "'nudnet' under 'measures', which is no "
          "registered scorer; did you mean 'nudenet'?"),
         ("scorer =", "optional_measures = ['fdi']\nscorer =", "'fdi' under 'optional_measures'"),
+        ("scorer =", "metrics = ['esr-2']\nscorer =", "names 'esr-2' under 'metrics', which is no "
+         "registered metric; did you mean"),
         ("scorer =", "along = [0.5, 1.0]\nscorer =", "has along[1]=1.0, which is not valid: "
          "Input should be less than 1"),
         ("scorer =", "full = {seeds = 0}\nscorer =", "has seeds=0 in full, which is not valid"),
