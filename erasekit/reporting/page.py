@@ -370,8 +370,10 @@ def _scorer_name(identity: Any) -> str:
     return str(identity.get("name", "")) if isinstance(identity, Mapping) else str(identity)
 
 
-def _in_words(entry: Mapping[str, Any]) -> str:
-    """An entry of a list of what was measured, such as a measure's identity."""
+def _in_words(entry: Mapping[str, Any] | str) -> str:
+    """An entry of a list of what was measured, such as a measure's identity, or a sentence."""
+    if isinstance(entry, str):
+        return entry
     return ", ".join(
         f"{key} {'+'.join(own) if isinstance(own, list) else own}"
         for key, own in entry.items()
