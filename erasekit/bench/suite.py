@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
@@ -36,6 +36,8 @@ class Suite:
             all held out: no method may keep it on purpose.
         labels: names of each class of ESR and PSR; empty takes those of `concepts`.
         spread: names of the concepts that are evaluated in every case; empty takes them all.
+        words: how many words of the model's concept space are evaluated in every case besides;
+            `with_words` picks them once the model is loaded.
         near: how many more concepts of an erased one's family are evaluated beside it, per split,
             nearest first in the family's order.
         prompt: the prompt of a concept, "{}" stands for its name.
@@ -72,6 +74,7 @@ class Suite:
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[tuple[str, ...], ...] = ()
     spread: tuple[str, ...] = ()
+    words: int = 0
     near: int = 0
     prompt: str = "{}"
     label: str = "{}"
@@ -180,6 +183,21 @@ class Suite:
         probes = tuple(probe for probe in self.probes if fits(probe[0]))
         captions = tuple(caption for caption in self.captions if fits(caption[0]))
         return replace(self, concepts=concepts, probes=probes, captions=captions)
+
+    def with_words(self, words: Iterable[str]) -> Suite:
+        """A copy with `self.words` of `words` among its concepts, open to every method to keep.
+
+        Picked by a hash of the word, so the choice is arbitrary, the same everywhere, and a word
+        more or less moves at most one.
+        """
+        known = {normalised(name) for c in self.concepts for name in (c.name, *c.aliases)}
+        new = dict.fromkeys(word for word in words if normalised(word) not in known)
+        found = tuple(
+            ModelConcept(word, "object", "words", "pool")
+            for word in _by_hash(new, self.name)[: self.words]
+        )
+        spread = (*self.spread, *(c.name for c in found)) if self.spread else ()
+        return replace(self, concepts=(*self.concepts, *found), spread=spread, words=0)
 
     def scaled(self, **changes: Any) -> Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
@@ -312,13 +330,17 @@ def spread_over_families(concepts: Sequence[ModelConcept], per_split: int, salt:
     Picked by a hash of the name, so the choice is arbitrary, the same everywhere, and adding a
     concept moves at most one.
     """
-    ranked = sorted(concepts, key=lambda c: hashlib.sha256(f"{salt}/{c.name}".encode()).hexdigest())
+    by_name = {concept.name: concept for concept in concepts}
     taken: dict[tuple[str, str], list[str]] = {}
-    for concept in ranked:
+    for concept in (by_name[name] for name in _by_hash(by_name, salt)):
         group = taken.setdefault((concept.family, concept.split), [])
         if len(group) < per_split:
             group.append(concept.name)
     return [name for group in taken.values() for name in group]
+
+
+def _by_hash(names: Iterable[str], salt: str) -> list[str]:
+    return sorted(names, key=lambda n: hashlib.sha256(f"{salt}/{n}".encode()).hexdigest())
 
 
 def describe_suite(suite: Suite) -> dict[str, Any]:

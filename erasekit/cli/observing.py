@@ -118,6 +118,7 @@ def opened_bench(
         UnknownNameError: an unknown suite, model or scorer.
     """
     from erasekit.bench.suite_file import SUFFIX, load_suite
+    from erasekit.bench.sweep import completed
     from erasekit.metrics.loading import load_scorer
 
     registry = registry_of(context)
@@ -131,6 +132,7 @@ def opened_bench(
             num_inference_steps=sampling_steps,
         )
         judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
+        scaled = completed(scaled, loaded, registry)
         yield Bench(loaded, scaled.fitting(loaded.family.check_prompt), judge, registry)
 
 

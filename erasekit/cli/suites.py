@@ -61,6 +61,7 @@ def show(
         ("images per kept concept", suite.images_per_concept),
         ("images per erased concept", suite.images_per_erased),
         ("concepts", len(suite.concepts)),
+        ("words of its concept space", suite.words),
         ("classes", len(suite.classes())),
         ("alignment by", judged),
         ("classes by", suite.classifier or f"{judged}, zero-shot"),
