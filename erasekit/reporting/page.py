@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from erasekit.records import ConceptRow, Row, Summary
 from erasekit.reporting.adversaries import adversary_uses, top_uses
 from erasekit.reporting.curves import history_figures
-from erasekit.reporting.drawing import BASE, inline_svg, styles
+from erasekit.reporting.drawing import BASE, Style, inline_svg, styles
 from erasekit.reporting.embedding import Budget, Embedded
 from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
 from erasekit.reporting.history import sampled
@@ -114,12 +114,14 @@ def render(report: Report, *, limit: int = LIMIT) -> Page:
         keep_trailing_newline=True,
     )
     budget = Budget(limit)
+    benches = [result for result in report.results if isinstance(result, BenchResult)]
+    looks = styles([row.method for bench in benches for row in bench.summary.rows])
     sections, left_out = [], 0
     for position, result in enumerate(report.results):
         end = budget.share(len(report.results) - position)
         name = f"s{position + 1}"
         if isinstance(result, BenchResult):
-            section = _bench_section(result, name, budget, end)
+            section = _bench_section(result, name, budget, end, looks)
             left_out += sum(gallery["left_out"] for gallery in section["galleries"])
         else:
             section = _run_section(result, name, budget, end)
@@ -143,7 +145,9 @@ def _title(sections: Sequence[Mapping[str, Any]]) -> str:
     return f"{sections[0]['title']}" + (f" and {others} more" if others else "")
 
 
-def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> dict[str, Any]:
+def _bench_section(
+    result: BenchResult, name: str, budget: Budget, end: int, looks: Mapping[str, Style]
+) -> dict[str, Any]:
     summary, about = result.summary, result.about
     methods = list(dict.fromkeys(row.method for row in summary.rows))
     galleries = []
@@ -176,8 +180,8 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
         "notes": (*about.get("left_out", ()), *summary.notes),
         "failures": summary.failures,
         "tables": tables,
-        "pareto": list(_pareto_plots(summary, methods, name)),
-        "harm": list(_harm_plots(summary, methods, name)),
+        "pareto": list(_pareto_plots(summary, looks, name)),
+        "harm": list(_harm_plots(summary, looks, name)),
         "galleries": galleries,
         "commands": result.commands,
         "provenance": {
@@ -189,8 +193,7 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
     }
 
 
-def _pareto_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterator[Plot]:
-    looks = styles(methods)
+def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
     for number, (title, rows) in enumerate(pareto_panels(summary).items()):
         yield _plot(
             pareto_figure(title, rows, looks),
@@ -202,8 +205,7 @@ def _pareto_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterat
         )
 
 
-def _harm_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterator[Plot]:
-    looks = styles(methods)
+def _harm_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
     for number, erased in enumerate(dict.fromkeys(row.erased for row in summary.per_concept)):
         own = [row for row in summary.per_concept if row.erased == erased]
         figure = harm_figure(own, looks, f"erased: {erased}")
