@@ -20,7 +20,7 @@ _TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS", DISTANCE: "dist
 def shown(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Names and roles of what has a column, each once, what is asked for most first.
 
-    What counts single parts, "NAME/PART", is left to the files.
+    What counts single parts, "NAME/PART", is left to the files and to `parts_view`.
     """
 
     def place(key: tuple[str, str]) -> int:

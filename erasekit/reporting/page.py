@@ -25,6 +25,7 @@ from erasekit.reporting.drawing import BASE, Style, inline_svg, styles
 from erasekit.reporting.embedding import Budget, Embedded
 from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
 from erasekit.reporting.history import sampled
+from erasekit.reporting.parts import parts_view
 from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
 from erasekit.reporting.views import (
     Cell,
@@ -161,6 +162,8 @@ def _bench_section(
         tables["comparisons"] = comparisons_view(summary.comparisons)
     if summary.matched:
         tables["matched"] = matched_view(summary.matched)
+    if parts := parts_view(summary):
+        tables["parts"] = parts
     if summary.per_concept:
         tables["concepts"] = concepts_view(summary.per_concept, methods)
     return {
