@@ -28,7 +28,7 @@ from erasekit.scores import (
     number,
     paired_concepts,
 )
-from erasekit.summaries import Comparison, ConceptRow, Matched, Row, Summary
+from erasekit.summaries import Comparison, ConceptRow, Matched, MetricValue, Row, Summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ __all__ = [
     "ConceptScores",
     "Estimate",
     "Matched",
+    "MetricValue",
     "Paired",
     "QuickConcept",
     "QuickResult",

@@ -9,6 +9,14 @@ from erasekit.scores import NAN, NOTHING, Estimate, Role
 
 
 @dataclass(frozen=True)
+class MetricValue:
+    """What a metric of the suite's own gave, and which way is good."""
+
+    estimate: Estimate
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of a bench table: a method on an erased set.
 
@@ -30,6 +38,7 @@ class Row:
         tied: its delta can't be told from the best one's.
         esr5, psr5: as esr1 and psr1, of the top five.
         measures: means of further measures after the erasure, by name and role.
+        metrics: what the suite's own metrics gave, by name.
     """
 
     method: str
@@ -52,6 +61,7 @@ class Row:
     esr5: Estimate = NOTHING
     psr5: Estimate = NOTHING
     measures: Mapping[str, Mapping[Role, Estimate]] = field(default_factory=dict)
+    metrics: Mapping[str, MetricValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

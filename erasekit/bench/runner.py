@@ -197,6 +197,8 @@ class BenchmarkRunner:
         }
         if self.scorer.left_out:
             about["left_out"] = list(self.scorer.left_out)
+        if sweep.suite.metrics:
+            about["metrics"] = list(sweep.suite.metrics)
         cases = tuple(
             ListedCase(
                 case.erasure.label,

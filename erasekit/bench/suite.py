@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
 
@@ -36,6 +36,8 @@ class Suite:
             all held out: no method may keep it on purpose.
         labels: names of each class of ESR and PSR; empty takes those of `concepts`.
         spread: names of the concepts that are evaluated in every case; empty takes them all.
+        words: how many words of the model's concept space are evaluated in every case besides;
+            `with_words` picks them once the model is loaded.
         near: how many more concepts of an erased one's family are evaluated beside it, per split,
             nearest first in the family's order.
         prompt: the prompt of a concept, "{}" stands for its name.
@@ -49,6 +51,7 @@ class Suite:
         measures: names of further measures of each image.
         optional_measures: the same, but left out, and said so, where their weights or their
             package are not at hand.
+        metrics: names of registered metrics that are computed beside those that every row has.
         probes: prompts that ask for what is erased, each with the seed of its one noise.
         prompts_from: whose prompts the user is to name as `probes`; "" where the suite needs none.
         captions: captions of anything, each with the seed of its one noise, for CLIP score and
@@ -71,6 +74,7 @@ class Suite:
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels: tuple[tuple[str, ...], ...] = ()
     spread: tuple[str, ...] = ()
+    words: int = 0
     near: int = 0
     prompt: str = "{}"
     label: str = "{}"
@@ -82,6 +86,7 @@ class Suite:
     classifier: str = ""
     measures: tuple[str, ...] = ()
     optional_measures: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     probes: tuple[tuple[str, int], ...] = ()
     prompts_from: str = ""
     captions: tuple[tuple[str, int], ...] = ()
@@ -178,6 +183,21 @@ class Suite:
         probes = tuple(probe for probe in self.probes if fits(probe[0]))
         captions = tuple(caption for caption in self.captions if fits(caption[0]))
         return replace(self, concepts=concepts, probes=probes, captions=captions)
+
+    def with_words(self, words: Iterable[str]) -> Suite:
+        """A copy with `self.words` of `words` among its concepts, open to every method to keep.
+
+        Picked by a hash of the word, so the choice is arbitrary, the same everywhere, and a word
+        more or less moves at most one.
+        """
+        known = {normalised(name) for c in self.concepts for name in (c.name, *c.aliases)}
+        new = dict.fromkeys(word for word in words if normalised(word) not in known)
+        found = tuple(
+            ModelConcept(word, "object", "words", "pool")
+            for word in _by_hash(new, self.name)[: self.words]
+        )
+        spread = (*self.spread, *(c.name for c in found)) if self.spread else ()
+        return replace(self, concepts=(*self.concepts, *found), spread=spread, words=0)
 
     def scaled(self, **changes: Any) -> Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
@@ -281,7 +301,18 @@ def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool 
             f"The model {model.name!r} scales the suite {suite.name!r} by {', '.join(unknown)}, "
             "which a suite does not have; mend its plugin."
         )
-    changes = suite.full if full else scale
+    return at_scale(suite, scale, full=full)
+
+
+def at_scale(suite: Suite, scale: Mapping[str, Any] | None = None, *, full: bool = False) -> Suite:
+    """A copy at the scale of a model, or of the full protocol.
+
+    Args:
+        suite: as it was made.
+        scale: fields that a model has otherwise, unless all is wanted.
+        full: its full protocol.
+    """
+    changes = suite.full if full else scale or {}
     short = not full and bool(scale or suite.full)
     return replace(suite, **changes, protocol="short" if short else "full")
 
@@ -299,13 +330,17 @@ def spread_over_families(concepts: Sequence[ModelConcept], per_split: int, salt:
     Picked by a hash of the name, so the choice is arbitrary, the same everywhere, and adding a
     concept moves at most one.
     """
-    ranked = sorted(concepts, key=lambda c: hashlib.sha256(f"{salt}/{c.name}".encode()).hexdigest())
+    by_name = {concept.name: concept for concept in concepts}
     taken: dict[tuple[str, str], list[str]] = {}
-    for concept in ranked:
+    for concept in (by_name[name] for name in _by_hash(by_name, salt)):
         group = taken.setdefault((concept.family, concept.split), [])
         if len(group) < per_split:
             group.append(concept.name)
     return [name for group in taken.values() for name in group]
+
+
+def _by_hash(names: Iterable[str], salt: str) -> list[str]:
+    return sorted(names, key=lambda n: hashlib.sha256(f"{salt}/{n}".encode()).hexdigest())
 
 
 def describe_suite(suite: Suite) -> dict[str, Any]:

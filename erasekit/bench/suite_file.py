@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from erasekit.bench.suite import Suite, build_suite, world_of
+from erasekit.bench.suite import Suite, at_scale, build_suite, world_of
 from erasekit.concepts import Concept, Erasure, Kind, normalised
-from erasekit.errors import ConceptError, ConfigError, nearest_name
+from erasekit.errors import ConceptError, ConfigError, UnknownNameError, nearest_name
+from erasekit.metrics.loading import find_judge
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -19,13 +20,14 @@ SUFFIX = ".toml"
 
 
 def _holds_a_name(template: str) -> str:
-    if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+    if template.count("{}") != 1 or set(template.replace("{}", "")) & set("{}"):
         raise ValueError("write it with one {} for the concept's name, as in 'a photo of {}'")
     return template
 
 
 Name = Annotated[str, Field(min_length=1)]
 Template = Annotated[str, AfterValidator(_holds_a_name)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Table(BaseModel):
@@ -49,6 +51,19 @@ class CaseTable(_Table):
     keep: list[Name] = Field(default_factory=list)
 
 
+class FullTable(_Table):
+    """`[full]` of a suite file: what the full protocol has else than the file; see `Suite`."""
+
+    spread: list[Name] = Field(default_factory=list)
+    near: int = Field(0, ge=0)
+    images_per_concept: int = Field(4, ge=1)
+    images_per_erased: int = Field(8, ge=1)
+    num_inference_steps: int | None = Field(None, ge=1)
+    methods: list[Name] = Field(default_factory=list, min_length=1)
+    seeds: int = Field(2, ge=1)
+    along: list[Fraction] = Field(default_factory=list)
+
+
 class SuiteTable(_Table):
     """A suite file; see `Suite` for what the fields mean."""
 
@@ -68,8 +83,14 @@ class SuiteTable(_Table):
     scorer: str = ""
     classifier: str = ""
     measures: list[Name] = Field(default_factory=list)
-    methods: list[Name] = Field(default=["none", "neutral", "l2", "pgd", "random", "gumbel"])
+    optional_measures: list[Name] = Field(default_factory=list)
+    metrics: list[Name] = Field(default_factory=list)
+    methods: list[Name] = Field(
+        default=["none", "neutral", "l2", "pgd", "random", "gumbel"], min_length=1
+    )
     seeds: int = Field(2, ge=1)
+    along: list[Fraction] = Field(default_factory=list)
+    full: FullTable = Field(default_factory=FullTable)
 
 
 def load_suite(
@@ -90,21 +111,22 @@ def load_suite(
     """
     if not name.endswith(SUFFIX):
         return build_suite(registry.suite(name), model, full)
-    suite = read_suite(Path(name), model)
+    suite = read_suite(Path(name), model, registry)
     if suite.name in registry.suites():
         raise ConfigError(
             f"The suite file {name!r} calls itself {suite.name!r}, as a registered suite is "
             "called; give it another name."
         )
-    return suite
+    return at_scale(suite, full=full)
 
 
-def read_suite(path: Path, model: ModelDescriptor) -> Suite:
+def read_suite(path: Path, model: ModelDescriptor, registry: Registry) -> Suite:
     """The suite in a TOML file; without `[[concepts]]` its world is the model's list.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key, an ill-typed value, a concept named
-            that is not in its world, or no world at all.
+        ConfigError: no such file, not TOML, an unknown key, an ill-typed value, a case or a method
+            twice, a concept named that is not in its world, no world at all, or a method, judge
+            or metric that is not registered.
     """
     try:
         data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
@@ -127,25 +149,32 @@ def read_suite(path: Path, model: ModelDescriptor) -> Suite:
             f"The suite {str(path)!r} has no [[concepts]], and the model {model.name!r} has no "
             "list of its own; add what is to be kept as [[concepts]]."
         )
-    _check_names(path, table, world)
-    plain = table.model_dump(exclude={"cases", "concepts"})
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    _check_concepts(path, table, world)
+    _check_cases(path, table)
+    _check_registered(path, table, registry)
     return Suite(
-        **fields,
+        **_fields(table.model_dump(exclude={"cases", "concepts", "full"})),
+        full=_fields(table.full.model_dump(exclude_unset=True)),
         concepts=world,
         cases=tuple("+".join(case.erase) for case in table.cases),
         kept={"+".join(case.erase): tuple(case.keep) for case in table.cases if case.keep},
     )
 
 
-def _check_names(path: Path, table: SuiteTable, world: tuple[ModelConcept, ...]) -> None:
-    """Names twice, names that are not in the world, and cases that keep what they erase."""
+def _fields(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+
+
+def _check_concepts(path: Path, table: SuiteTable, world: tuple[ModelConcept, ...]) -> None:
+    """Concepts twice, and names that are not in the world."""
     names = [concept.name for concept in world]
     for name in names:
         if [normalised(other) for other in names].count(normalised(name)) > 1:
-            raise ConfigError(f"The suite {str(path)!r} has the concept {name!r} twice.")
-    listed = [("spread", table.spread)] + [("keep", case.keep) for case in table.cases]
-    for key, chosen in listed:
+            raise ConfigError(
+                f"The suite {str(path)!r} has the concept {name!r} twice; leave one out."
+            )
+    listed = [("spread", table.spread), ("full.spread", table.full.spread)]
+    for key, chosen in listed + [("keep", case.keep) for case in table.cases]:
         for name in chosen:
             if name not in names:
                 near = nearest_name(name, names)
@@ -154,7 +183,12 @@ def _check_names(path: Path, table: SuiteTable, world: tuple[ModelConcept, ...])
                     f"The suite {str(path)!r} names {name!r} under {key!r}, which is none of its "
                     f"concepts{hint}"
                 )
-    for case in table.cases:
+
+
+def _check_cases(path: Path, table: SuiteTable) -> None:
+    """Names that can't be typed, cases that keep what they erase, and cases twice."""
+    found: dict[frozenset[str], int] = {}
+    for place, case in enumerate(table.cases):
         for name in case.erase:
             if set(name) & set("+,"):
                 raise ConfigError(
@@ -165,20 +199,65 @@ def _check_names(path: Path, table: SuiteTable, world: tuple[ModelConcept, ...])
             Erasure(tuple(Concept(name) for name in case.erase), keep=tuple(case.keep))
         except ConceptError as error:
             raise ConfigError(f"The suite {str(path)!r} can't be used: {error}") from error
+        first = found.setdefault(frozenset(map(normalised, case.erase)), place)
+        if first != place:
+            raise ConfigError(
+                f"The suite {str(path)!r} has erase={case.erase!r} in cases[{place}], which "
+                f"cases[{first}] erases already; leave one of the two out."
+            )
+
+
+def _check_registered(path: Path, table: SuiteTable, registry: Registry) -> None:
+    """Methods, judges and metrics that nobody registered, and methods twice."""
+    for key, methods in (("methods", table.methods), ("full.methods", table.full.methods)):
+        for name in methods:
+            if methods.count(name) > 1:
+                raise ConfigError(
+                    f"The suite {str(path)!r} names {name!r} twice under {key!r}; name it once."
+                )
+            _check_one(path, key, name, registry.method)
+    for key, judge in (("scorer", table.scorer), ("classifier", table.classifier)):
+        if judge:
+            _check_one(path, key, judge, lambda name: find_judge(name, registry))
+    for name in table.measures:
+        _check_one(path, "measures", name, registry.scorer)
+    for name in table.optional_measures:
+        _check_one(path, "optional_measures", name, registry.scorer)
+    for name in table.metrics:
+        _check_one(path, "metrics", name, registry.metric)
+
+
+def _check_one(path: Path, key: str, name: str, find: Callable[[str], object]) -> None:
+    try:
+        find(name)
+    except UnknownNameError as error:
+        near = nearest_name(name, error.known)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(error.known)}."
+        raise ConfigError(
+            f"The suite {str(path)!r} names {name!r} under {key!r}, which is no registered "
+            f"{error.kind}; {hint}"
+        ) from error
 
 
 def _fault(error: ValidationError, data: Mapping[str, Any]) -> str:
     """What is wrong first, as the rest of a sentence."""
     first = error.errors()[0]
     *parents, last = first["loc"]
+    if isinstance(last, int) and parents:
+        last = f"{parents.pop()}[{last}]"
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parents).lstrip(".")
     inside = f" in {place}" if place else ""
     if first["type"] == "missing":
         return f"has no {last!r}{inside}; add it."
     if first["type"] == "extra_forbidden":
-        tables: dict[str, type[_Table]] = {"concepts": ConceptTable, "cases": CaseTable}
+        tables: dict[str, type[_Table]] = {
+            "concepts": ConceptTable,
+            "cases": CaseTable,
+            "full": FullTable,
+        }
         known = tables.get(str(parents[0]) if parents else "", SuiteTable).model_fields
         near = nearest_name(str(last), known)
         hint = f"; did you mean {near!r}?" if near else "."
         return f"has an unknown key {str(last)!r}{inside}{hint} Known: {', '.join(known)}."
-    return f"has {last}={first['input']!r}{inside}, which is not valid: {first['msg']}."
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"has {last}={first['input']!r}{inside}, which is not valid: {reason}."

@@ -11,6 +11,7 @@ from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.further import further_measures
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
 from erasekit.bench.matched import compare_matched, match_erasure
+from erasekit.bench.metrics import Metrics, metric_values
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
@@ -33,10 +34,17 @@ OVERALL = "all"
 """`erased` of the rows over all erased sets."""
 
 
-def summarise(records: Sequence[Record]) -> Summary:
+NO_METRICS: Metrics = {}
+
+
+def summarise(records: Sequence[Record], metrics: Metrics = NO_METRICS) -> Summary:
     """Rows of `records`, methods and erased sets in the records' order.
 
     All methods are measured on the same concepts, see `with_common_roles`.
+
+    Args:
+        records: of a sweep.
+        metrics: those of the suite's own, beside what every row has.
     """
     runs = with_common_roles(records)
     methods = list(dict.fromkeys(run.cell.method for run in runs))
@@ -52,12 +60,12 @@ def summarise(records: Sequence[Record]) -> Summary:
     comparisons: list[Comparison] = []
     for case in cases:
         own = {method: group for (method, c), group in groups.items() if c == case}
-        _add_set(case, own, {m: [measured[m, case]] for m in own}, rows, comparisons)
+        _add_set(case, own, {m: [measured[m, case]] for m in own}, rows, comparisons, metrics)
     overall: list[Row] = []
     if len(cases) > 1:
         by_method = {m: [r for r in runs if r.cell.method == m] for m in methods}
         found = {m: [own for (n, _), own in measured.items() if n == m] for m in methods}
-        _add_set(OVERALL, by_method, found, overall, comparisons)
+        _add_set(OVERALL, by_method, found, overall, comparisons, metrics)
     failures = tuple(
         f"{r.cell.method}, {r.cell.erased}, seed {r.cell.seed}: {r.error}"
         for r in runs
@@ -187,6 +195,14 @@ def _row_json(row: Row) -> dict[str, Any]:
             }
             for name, by in row.measures.items()
         },
+        "metrics": {
+            name: {
+                **_estimate_json("value", found.estimate),
+                "missing": found.estimate.missing,
+                "higher_is_better": found.higher_is_better,
+            }
+            for name, found in row.metrics.items()
+        },
     }
 
 
@@ -270,15 +286,18 @@ def _add_set(
     concepts: Mapping[str, list[_Concepts]],
     rows: list[Row],
     comparisons: list[Comparison],
+    metrics: Metrics,
 ) -> None:
     """Append the rows of an erased set, and the comparisons of its methods."""
-    own = [_row(method, erased, runs[method], concepts[method]) for method in runs]
+    own = [_row(method, erased, runs[method], concepts[method], metrics) for method in runs]
     compared = compare_methods([row for row in own if row.method != "base"], runs)
     rows += mark_best(own, compared)
     comparisons += compared
 
 
-def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]) -> Row:
+def _row(
+    method: str, erased: str, runs: list[Record], concepts: list[_Concepts], metrics: Metrics
+) -> Row:
     done = [run for run in runs if run.status == "done"]
     measures = _Measures.of(done)
     base = method == "base"
@@ -304,6 +323,7 @@ def _row(method: str, erased: str, runs: list[Record], concepts: list[_Concepts]
         esr5=measures.esr5.compute(),
         psr5=measures.psr5.compute(),
         measures=further_measures(done),
+        metrics=metric_values(metrics, done),
     )
 
 
@@ -356,6 +376,7 @@ def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
                 f"{found.delta.note}."
             )
     measured = [e for row in rows for by in row.measures.values() for e in by.values()]
+    measured += [found.estimate for row in rows for found in row.metrics.values()]
     for note in dict.fromkeys(e.note for e in measured if e.note):
         yield f"{note}."
     for note in dict.fromkeys(row.harmed.note for row in rows if row.harmed and row.harmed.note):

@@ -98,14 +98,28 @@ def plan_cases(
             fraction of a run that is none, or an erased concept that is none of the classifier's
             classes.
         ConceptError: a prompt that does not fit the tokenizer.
+        MissingExtraError: the suite asks for words that need a package that is not installed.
         ScopeError: a scope that selects nothing.
     """
     _check_once("methods", sweep.methods)
-    sweep = replace(sweep, suite=sweep.suite.fitting(model.family.check_prompt))
+    suite = completed(sweep.suite, model, registry).fitting(model.family.check_prompt)
+    sweep = replace(sweep, suite=suite)
     by_method = share_settings(sweep.methods, sweep.settings, registry)
     return tuple(
         _plan_case(sweep, case, by_method, model, judges, registry) for case in sweep.cases
     )
+
+
+def completed(suite: Suite, model: LoadedModel, registry: Registry) -> Suite:
+    """`suite` with the words of the model's concept space that it asks for, if it lacks them.
+
+    Raises:
+        UnknownNameError: the model's concept space is not registered.
+        MissingExtraError: its words need a package that is not installed.
+    """
+    if not suite.words:
+        return suite
+    return suite.with_words(words_for(model, model.descriptor.concept_space, registry))
 
 
 def share_settings(

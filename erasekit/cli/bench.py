@@ -167,6 +167,7 @@ def bench(
     if context.invoked_subcommand:
         return
     from erasekit.bench.forecast import forecast
+    from erasekit.bench.metrics import load_metrics
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
@@ -192,6 +193,7 @@ def bench(
             num_inference_steps=sampling_steps,
             along=None if along is None else _fractions(along),
         )
+        metrics = load_metrics(scaled.metrics, registry)
         scaled = with_users_prompts(scaled, prompts, captions, loaded)
         sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
         judges = load_judges(
@@ -230,7 +232,7 @@ def bench(
             return
         with watched(runner, plan):
             records = runner.run(sweep, plan)
-        summary = summarise(records)
+        summary = summarise(records, metrics)
     about = runner.manifest(sweep, plan).about
     results = {**about, "store": str(folder), **summary_json(summary)}
     _save(store, results, summary, records)

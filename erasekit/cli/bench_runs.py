@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from erasekit.cli.bench_forecast import size
-from erasekit.cli.context import JSON_OPTION
+from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout, table
 from erasekit.errors import ConfigError, UnknownNameError
+from erasekit.plugin.registry import Registry
 from erasekit.reporting.forms import FORMS, TABLES, write_table
 from erasekit.reporting.wording import classes_by
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from erasekit.bench.manifest import Manifest
     from erasekit.bench.store import RecordStore
     from erasekit.records import Record, Summary
@@ -69,6 +72,7 @@ def status(
 
 
 def show(
+    context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
     sweep: Annotated[str | None, SWEEP_OPTION] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -77,7 +81,7 @@ def show(
     from erasekit.bench.summary import summary_json
     from erasekit.reporting.tables import bench_table
 
-    manifest, records, summary = _read(folder, sweep)
+    manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:
         print_json({**manifest.about, "store": str(folder), **summary_json(summary)})
         return
@@ -93,6 +97,7 @@ def show(
 
 
 def export(
+    context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
     form: Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMS)}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
@@ -114,7 +119,7 @@ def export(
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
-    manifest, _, summary = _read(folder, sweep)
+    manifest, _, summary = _read(folder, sweep, registry_of(context))
     data = summary_json(summary)
     rows = [row for field in TABLES[what] for row in data[field]]
     if not rows:
@@ -148,16 +153,36 @@ def open_store(folder: Path) -> RecordStore:
     return store
 
 
-def _read(folder: Path, sweep: str | None) -> tuple[Manifest, list[Record], Summary]:
+def summarise_stored(
+    records: Sequence[Record], about: Mapping[str, Any], registry: Registry
+) -> Summary:
+    """The rows of a sweep, with a note for each metric of its suite that is not to be had here.
+
+    Args:
+        records: of the sweep.
+        about: what its manifest says of it.
+        registry: where its metrics are registered.
+    """
+    from dataclasses import replace
+
+    from erasekit.bench.metrics import known_metrics
     from erasekit.bench.summary import summarise
 
+    metrics, left_out = known_metrics(about.get("metrics", ()), registry)
+    summary = summarise(records, metrics)
+    return replace(summary, notes=(*summary.notes, *left_out))
+
+
+def _read(
+    folder: Path, sweep: str | None, registry: Registry
+) -> tuple[Manifest, list[Record], Summary]:
     store = open_store(folder)
     manifests = store.manifests()
     found = [m for m in manifests if sweep is None or m.key.startswith(sweep)]
     if not found or (sweep is not None and len(found) > 1):
         raise UnknownNameError("sweep", sweep or "", [m.key[:SHORT] for m in manifests])
     records = store.records_of(found[-1])
-    return found[-1], records, summarise(records)
+    return found[-1], records, summarise_stored(records, found[-1].about, registry)
 
 
 def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:

@@ -29,7 +29,13 @@ EraseOption = Annotated[
     typer.Option("--erase", help="What to erase; a plus erases together, as in church+castle."),
 ]
 SuiteOption = Annotated[
-    str, typer.Option("--suite", "-s", help="Where the concepts that are evaluated come from.")
+    str,
+    typer.Option(
+        "--suite",
+        "-s",
+        help="Where the concepts that are evaluated come from: a name of `erasekit suites`, or a "
+        "TOML file.",
+    ),
 ]
 SeedsOption = Annotated[
     int | None, typer.Option(help="Erasure seeds [default: the suite's].", show_default=False)

@@ -112,23 +112,27 @@ def opened_bench(
     """The model, the suite at the scale asked for, and the scorer.
 
     Raises:
-        ConfigError: a number that is not positive, or a device that is not there.
+        ConfigError: a number that is not positive, a file that is no suite, or a device that is
+            not there.
         ModelError: the model or the scorer can't be had.
         UnknownNameError: an unknown suite, model or scorer.
     """
-    from erasekit.bench.suite import build_suite
+    from erasekit.bench.suite_file import SUFFIX, load_suite
+    from erasekit.bench.sweep import completed
     from erasekit.metrics.loading import load_scorer
 
     registry = registry_of(context)
-    described = registry.suite(suite)
+    if not suite.endswith(SUFFIX):
+        registry.suite(suite)
     with opened(loading.name, registry, device=loading.device, dtype=loading.dtype) as loaded:
-        scaled = build_suite(described, loaded.descriptor).scaled(
+        scaled = load_suite(suite, registry, loaded.descriptor).scaled(
             images_per_concept=images,
             images_per_erased=images,
             seeds=seeds,
             num_inference_steps=sampling_steps,
         )
         judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
+        scaled = completed(scaled, loaded, registry)
         yield Bench(loaded, scaled.fitting(loaded.family.check_prompt), judge, registry)
 
 

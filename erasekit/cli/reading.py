@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erasekit.errors import ConfigError, EditError
+from erasekit.plugin.registry import Registry
 from erasekit.records import ConceptRow, Record, Summary, mean
 from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, RunResult
 
@@ -30,7 +31,7 @@ PROVENANCE = (
 """What a report says of an edit."""
 
 
-def read_result(folder: Path) -> BenchResult | RunResult:
+def read_result(folder: Path, registry: Registry) -> BenchResult | RunResult:
     """The benchmark or the erasure in a folder.
 
     Raises:
@@ -42,7 +43,7 @@ def read_result(folder: Path) -> BenchResult | RunResult:
     from erasekit.edits import INFO
 
     if (folder / MARKER).is_file():
-        return read_bench(folder)
+        return read_bench(folder, registry)
     if (folder / INFO).is_file():
         return read_run(folder)
     if not folder.is_dir():
@@ -53,15 +54,14 @@ def read_result(folder: Path) -> BenchResult | RunResult:
     )
 
 
-def read_bench(folder: Path) -> BenchResult:
+def read_bench(folder: Path, registry: Registry) -> BenchResult:
     """The sweep that was run last in a store, as far as it has come.
 
     Raises:
         ConfigError: nothing of it is there yet.
         OutputError: a store of another schema.
     """
-    from erasekit.bench.summary import summarise
-    from erasekit.cli.bench_runs import open_store
+    from erasekit.cli.bench_runs import open_store, summarise_stored
     from erasekit.edits import INFO
 
     store = open_store(folder)
@@ -71,7 +71,7 @@ def read_bench(folder: Path) -> BenchResult:
         raise ConfigError(
             f"The store {str(folder)!r} has no record yet; run its `erasekit bench` command again."
         )
-    summary = summarise(records)
+    summary = summarise_stored(records, manifest.about, registry)
     paths = [folder / "edits" / edit / INFO for edit in _edits(records)]
     infos = [_json_object(path) for path in paths if path.is_file()]
     return BenchResult(

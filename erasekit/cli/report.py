@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION
+from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout
 from erasekit.errors import OutputError
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
+    context: typer.Context,
     runs: Annotated[
         list[Path], typer.Argument(help="Folders that `bench` or `erase` wrote.", metavar="RUN...")
     ],
@@ -43,7 +44,8 @@ def report(
 
     if output.is_dir():
         raise OutputError(f"{str(output)!r} is a folder; name a file with --output.")
-    results = [read_result(run) for run in runs]
+    registry = registry_of(context)
+    results = [read_result(run, registry) for run in runs]
     page = render(
         Report(title or "", results, erasekit.__version__, command()),
         limit=round(max_megabytes * MEGABYTE),

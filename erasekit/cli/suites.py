@@ -61,10 +61,12 @@ def show(
         ("images per kept concept", suite.images_per_concept),
         ("images per erased concept", suite.images_per_erased),
         ("concepts", len(suite.concepts)),
+        ("words of its concept space", suite.words),
         ("classes", len(suite.classes())),
         ("alignment by", judged),
         ("classes by", suite.classifier or f"{judged}, zero-shot"),
         ("further measures", ", ".join(suite.measures) or "none"),
+        ("further metrics", ", ".join(suite.metrics) or "none"),
         ("methods", ", ".join(suite.methods)),
         ("erasure seeds", suite.seeds),
     ]

@@ -23,7 +23,7 @@ class Alignment(Metric):
         self.when, self.role = when, role
         self.reset()
 
-    def update(self, concept: Paired, seed: int = 0) -> None:
+    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
         if concept.role == self.role:
             self._values += (concept.before if self.when == "before" else concept.after).scores
 

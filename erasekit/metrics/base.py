@@ -3,7 +3,8 @@
 Judges look at pixels: a `Classifier` says which class an image shows, a `Scorer` besides how well
 it fits a text, an `ImageMeasure` anything else that is one number per image, a `SetMeasure` what is
 one number per set of images. A `Metric` looks at a concept's scores before and after an erasure
-and sums them up. Both are registered by plugins, see `erasekit.metrics.hooks` for how.
+and sums them up. Both are registered by plugins, see `erasekit.metrics.hooks` for how; a suite
+names those that it wants.
 """
 
 from __future__ import annotations
@@ -137,10 +138,15 @@ class Metric(ABC):
     higher_is_better: ClassVar[bool]
 
     @abstractmethod
-    def update(self, concept: Paired, seed: int = 0) -> None:
-        """Take in one concept's images after the erasure with this erasure seed.
+    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
+        """Take in one concept's images after one erasure.
 
         A metric ignores the roles that it is not about.
+
+        Args:
+            concept: its scores before and after.
+            seed: the erasure seed.
+            stratum: the erased set, where several are averaged; their seeds are not the same.
         """
 
     @abstractmethod

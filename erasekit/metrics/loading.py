@@ -13,6 +13,7 @@ from erasekit.errors import (
 )
 from erasekit.metrics.base import Classifier, ImageMeasure, Judge, Scorer, SetMeasure
 from erasekit.metrics.judges import Judges
+from erasekit.plugin.descriptors import ScorerDescriptor
 from erasekit.plugin.registry import Registry
 
 Files = Mapping[str, str]
@@ -52,8 +53,8 @@ def load_judge(
         ModelError: it can't be read or fetched.
         MissingExtraError: it needs a package that is not installed.
     """
-    if name in registry.scorers() or ("/" not in name and ":" not in name):
-        descriptor = registry.scorer(name)
+    descriptor = find_judge(name, registry)
+    if descriptor is not None:
         options = dict(descriptor.options)
         target = descriptor.load()
         if files and name in files:
@@ -69,11 +70,23 @@ def load_judge(
     if name.startswith(("hf-hub:", "local-dir:")):
         return OpenClipScorer(name)
     model, _, tag = name.rpartition("/")
-    if not model or not tag:
+    return OpenClipScorer(model, tag)
+
+
+def find_judge(name: str, registry: Registry) -> ScorerDescriptor | None:
+    """How a judge is registered; None for one of open_clip's, by its form. Loads nothing.
+
+    Raises:
+        UnknownNameError: neither registered nor of the forms that `load_scorer` takes.
+    """
+    if name in registry.scorers() or ("/" not in name and ":" not in name):
+        return registry.scorer(name)
+    model, _, tag = name.rpartition("/")
+    if not name.startswith(("hf-hub:", "local-dir:")) and not (model and tag):
         raise UnknownNameError(
             "scorer", name, registry.scorers(), "Or name MODEL/TAG of open_clip."
         )
-    return OpenClipScorer(model, tag)
+    return None
 
 
 def load_judges(

@@ -32,7 +32,7 @@ class TopKRate(Metric):
     def success(self, rank: float) -> bool:
         """Whether an image whose class has this rank counts."""
 
-    def update(self, concept: Paired, seed: int = 0) -> None:
+    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
         if concept.role == self.role:
             side = concept.before if self.when == "before" else concept.after
             self._values += tuple(

@@ -22,7 +22,10 @@ INK = "#1b1c1e"
 """Text and axes; on a page it becomes the colour of the text around the figure."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Okabe and Ito's colours but yellow, which is lost on white, and black, which is the base's."""
-MARKERS = "sD^vP*Xph<>d"
+MARKERS = "sD^vP*Xp<>d"
+"""As many as have no divisor in common with the number of colours: pairs repeat after 66."""
+BUILT_IN = ("none", "neutral", "l2", "pgd", "gumbel", "random", "argmax", "nearest")
+"""Methods that look the same in every figure."""
 
 _SVG = {"svg.hashsalt": "erasekit", "svg.fonttype": "none"}
 _UNDATED = {"Date": None, "Creator": None, "Type": None, "Format": None}
@@ -31,7 +34,7 @@ _REFERENCE = re.compile(r'(\bid="|url\(#|href="#)')
 
 @dataclass(frozen=True)
 class Style:
-    """How a method looks in every figure: a colour and a marker, either of which tells it apart."""
+    """How a method looks in a figure: a colour and a marker; no two methods share both."""
 
     colour: str
     marker: str
@@ -39,13 +42,18 @@ class Style:
 
 
 def styles(methods: Sequence[str]) -> Mapping[str, Style]:
-    """A style per method; the un-erased model is a hollow circle in the colour of the text."""
-    others = [method for method in methods if method != BASE]
+    """A style per method; the un-erased model is a hollow circle in the colour of the text.
+
+    A built-in method's goes by its name, so that it is the same whatever stands beside it; the
+    others follow in their order.
+    """
+    others = dict.fromkeys(method for method in methods if method not in (BASE, *BUILT_IN))
     found = {
-        method: Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        for i, method in enumerate(others)
+        method: Style(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+        for place, method in enumerate((*BUILT_IN, *others))
     }
-    return {BASE: Style(INK, "o", filled=False), **found}
+    shown = {method: found[method] for method in methods if method != BASE}
+    return {BASE: Style(INK, "o", filled=False), **shown}
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -16,7 +16,7 @@ from typing import Any
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
-from erasekit.reporting.wording import MISSING, classes_by
+from erasekit.reporting.wording import DOWN, MISSING, UP, classes_by
 
 FORMS = ("csv", "parquet", "markdown", "latex")
 TABLES = {
@@ -200,6 +200,8 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
     header = ["Erased", "Method", *(f"{rate[:3].upper()}-{rate[3]} (%) ↑" for rate in rates)]
     header += ["Delta ↓", "95 % interval", *(["Delta, pool ↓"] if pooled else []), "Seeds"]
     header += [f"{title(*key)} {good(*key)}".strip().replace("\n", ", ") for key in measures]
+    metrics = {name: own for row in rows for name, own in row.get("metrics", {}).items()}
+    header += [f"{name} {UP if m['higher_is_better'] else DOWN}" for name, m in metrics.items()]
     body = []
     for row in rows:
         kind = Best if row.get("best") else Tied if row.get("tied") else str
@@ -209,6 +211,7 @@ def printed(rows: Sequence[Mapping[str, Any]], what: str) -> tuple[list[str], li
         cells = [row["erased"], row["method"], *(_percent(row[rate]) for rate in rates)]
         cells += [DASH] * len(cost) if row["method"] == "base" else cost
         values = [written(name, found(row, name, role)) for name, role in measures]
+        values += [_number(row.get("metrics", {}).get(name, {}).get("value")) for name in metrics]
         body.append([*cells, *(DASH if value == MISSING else value for value in values)])
     return header, body
 

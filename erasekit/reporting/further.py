@@ -1,4 +1,4 @@
-"""Columns of further measures: whatever was measured beside alignment and classes."""
+"""Columns of further measures and metrics: whatever is beside alignment, delta and classes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from erasekit.records import Row
+from erasekit.records import Estimate, Row
 from erasekit.reporting.columns import Column
-from erasekit.reporting.wording import DOWN, MISSING, UP, number, percent
+from erasekit.reporting.wording import DOWN, MISSING, UP, number, percent, with_interval
+from erasekit.scores import NOTHING
 
 CLIP_SCORE, FID, LPIPS, NER = "clip-score", "fid", "lpips", "ner-"
 DISTANCE = "clip-distance"
@@ -19,7 +20,7 @@ _TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS", DISTANCE: "dist
 def shown(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Names and roles of what has a column, each once, what is asked for most first.
 
-    What counts single parts, "NAME/PART", is left to the files.
+    What counts single parts, "NAME/PART", is left to the files and to `parts_view`.
     """
 
     def place(key: tuple[str, str]) -> int:
@@ -29,9 +30,14 @@ def shown(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def further_columns(rows: Iterable[Row]) -> list[Column]:
-    """A column per further measure and role that a row has."""
+    """A column per further measure and role that a row has, and per metric of the suite's own."""
+    rows = tuple(rows)
     keys = shown((name, role) for row in rows for name, own in row.measures.items() for role in own)
-    return [_column(name, role) for name, role in keys]
+    metrics = {name: one.higher_is_better for row in rows for name, one in row.metrics.items()}
+    return [
+        *(_column(name, role) for name, role in keys),
+        *(_metric_column(name, higher) for name, higher in metrics.items()),
+    ]
 
 
 def title(name: str, role: str) -> str:
@@ -59,6 +65,17 @@ def found(row: Mapping[str, Any], name: str, role: str) -> float | None:
     """The mean of a measure in a row of `--json`, or None."""
     mean = row.get("measures", {}).get(name, {}).get(role, {}).get("mean")
     return None if mean is None else float(mean)
+
+
+def _metric_column(name: str, higher: bool) -> Column:
+    def estimate(row: Row) -> Estimate:
+        return row.metrics[name].estimate if name in row.metrics else NOTHING
+
+    def text(row: Row) -> str:
+        found = estimate(row)
+        return with_interval(found) if found.interval else number(found.value, 2)
+
+    return Column(name, UP if higher else DOWN, text, lambda row: estimate(row).value)
 
 
 def _column(name: str, role: str) -> Column:

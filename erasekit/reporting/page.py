@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 from erasekit.records import ConceptRow, Row, Summary
 from erasekit.reporting.adversaries import adversary_uses, top_uses
+from erasekit.reporting.bench_tables import bench_tables
 from erasekit.reporting.curves import history_figures
-from erasekit.reporting.drawing import BASE, inline_svg, styles
+from erasekit.reporting.drawing import BASE, Style, inline_svg, styles
 from erasekit.reporting.embedding import Budget, Embedded
 from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
 from erasekit.reporting.history import sampled
@@ -29,12 +30,8 @@ from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Repor
 from erasekit.reporting.views import (
     Cell,
     TableView,
-    bench_view,
-    comparisons_view,
-    concepts_view,
     counted,
     findings,
-    matched_view,
     measured,
     measures_views,
     plain_view,
@@ -114,12 +111,14 @@ def render(report: Report, *, limit: int = LIMIT) -> Page:
         keep_trailing_newline=True,
     )
     budget = Budget(limit)
+    benches = [result for result in report.results if isinstance(result, BenchResult)]
+    looks = styles([row.method for bench in benches for row in bench.summary.rows])
     sections, left_out = [], 0
     for position, result in enumerate(report.results):
         end = budget.share(len(report.results) - position)
         name = f"s{position + 1}"
         if isinstance(result, BenchResult):
-            section = _bench_section(result, name, budget, end)
+            section = _bench_section(result, name, budget, end, looks)
             left_out += sum(gallery["left_out"] for gallery in section["galleries"])
         else:
             section = _run_section(result, name, budget, end)
@@ -143,7 +142,9 @@ def _title(sections: Sequence[Mapping[str, Any]]) -> str:
     return f"{sections[0]['title']}" + (f" and {others} more" if others else "")
 
 
-def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> dict[str, Any]:
+def _bench_section(
+    result: BenchResult, name: str, budget: Budget, end: int, looks: Mapping[str, Style]
+) -> dict[str, Any]:
     summary, about = result.summary, result.about
     methods = list(dict.fromkeys(row.method for row in summary.rows))
     galleries = []
@@ -152,15 +153,7 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
         galleries.append(_gallery(gallery, methods, summary, budget, share))
     sets = list(dict.fromkeys(row.erased for row in summary.rows))
     seeds = max((row.seeds for row in summary.rows), default=0)
-    tables = {"bench": bench_view(summary)}
-    if summary.comparisons:
-        tables["comparisons"] = comparisons_view(summary.comparisons)
-    if summary.matched:
-        tables["matched"] = matched_view(summary.matched)
-    if summary.matched_comparisons:
-        tables["between_matched"] = comparisons_view(summary.matched_comparisons)
-    if summary.per_concept:
-        tables["concepts"] = concepts_view(summary.per_concept, methods)
+    tables = bench_tables(summary)
     return {
         "kind": "bench",
         "id": name,
@@ -178,8 +171,8 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
         "notes": (*about.get("left_out", ()), *summary.notes),
         "failures": summary.failures,
         "tables": tables,
-        "pareto": list(_pareto_plots(summary, methods, name)),
-        "harm": list(_harm_plots(summary, methods, name)),
+        "pareto": list(_pareto_plots(summary, looks, name)),
+        "harm": list(_harm_plots(summary, looks, name)),
         "galleries": galleries,
         "commands": result.commands,
         "provenance": {
@@ -191,8 +184,7 @@ def _bench_section(result: BenchResult, name: str, budget: Budget, end: int) -> 
     }
 
 
-def _pareto_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterator[Plot]:
-    looks = styles(methods)
+def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
     for number, (title, rows) in enumerate(pareto_panels(summary).items()):
         yield _plot(
             pareto_figure(title, rows, looks),
@@ -204,8 +196,7 @@ def _pareto_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterat
         )
 
 
-def _harm_plots(summary: Summary, methods: Sequence[str], name: str) -> Iterator[Plot]:
-    looks = styles(methods)
+def _harm_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
     for number, erased in enumerate(dict.fromkeys(row.erased for row in summary.per_concept)):
         own = [row for row in summary.per_concept if row.erased == erased]
         figure = harm_figure(own, looks, f"erased: {erased}")
@@ -372,8 +363,10 @@ def _scorer_name(identity: Any) -> str:
     return str(identity.get("name", "")) if isinstance(identity, Mapping) else str(identity)
 
 
-def _in_words(entry: Mapping[str, Any]) -> str:
-    """An entry of a list of what was measured, such as a measure's identity."""
+def _in_words(entry: Mapping[str, Any] | str) -> str:
+    """An entry of a list of what was measured, such as a measure's identity, or a sentence."""
+    if isinstance(entry, str):
+        return entry
     return ", ".join(
         f"{key} {'+'.join(own) if isinstance(own, list) else own}"
         for key, own in entry.items()

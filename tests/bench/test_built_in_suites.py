@@ -58,3 +58,21 @@ def test_sensitivity_has_the_figure_and_neutral_concepts(registry) -> None:
         suite = built(registry, "sensitivity", on)
         drawn = {c.concept for page in suite.evaluate(Erasure.of("nudity")) for c in page}
         assert drawn >= {"woman", "banana", "road", "truck", "a photo"}
+        assert suite.words == (0 if on == "icons" else 30)
+
+
+def test_sensitivity_draws_words_of_the_concept_space_where_there_is_no_list(registry) -> None:
+    suite = built(registry, "sensitivity", "plain")
+    words = ["Woman", "nudity", *(f"word{i}" for i in range(200))]
+    whole = suite.with_words(words)
+    erasure = Erasure.of("nudity")
+    drawn = {c.concept: c for page in whole.evaluate(erasure) for c in page}
+    before = {c.concept for page in suite.evaluate(erasure) for c in page}
+    found = set(drawn) - before
+    assert len(found) == 30
+    assert found <= set(words[2:])
+    assert {drawn[word].role for word in found} == {"pool"}
+    assert whole.with_words(["more"]) == whole
+    assert suite.with_words(reversed(words)) == whole
+    fewer = suite.with_words(word for word in words if word != min(found))
+    assert len(found - {c.name for c in fewer.concepts}) == 1

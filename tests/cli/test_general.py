@@ -41,6 +41,8 @@ def test_fid_is_left_out_and_clip_score_stays(
     shown = run("bench", "show", "store")
     assert "fid is left out" in " ".join(shown.err.split())
     assert "Further measures" in shown.out
+    assert run("report", "store", "--output", "page.html").code == 0
+    assert "fid is left out" in (tmp_path / "page.html").read_text("utf-8")
     table = run("bench", "export", "store", "--to", "markdown", "-o", "table.md")
     assert table.code == 0
     assert "CLIP score, caption ↑" in (tmp_path / "table.md").read_text()

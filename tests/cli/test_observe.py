@@ -116,12 +116,24 @@ def test_spectrum(observe, tmp_path: Path, make_run) -> None:
     assert data["how"]["edit"]["method"] == "none"
 
 
+def test_the_suite_may_be_a_file(observe, tmp_path: Path) -> None:
+    concepts = "".join(f'[[concepts]]\nname = "{n}"\n' for n in ("church", "bus", "car", "road"))
+    text = 'name = "mine"\nversion = "1"\ncases = [{erase = ["church"]}]\n' + concepts
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    command = ["impact", "--suite", "mine.toml", "--erase", "church", "--erase", "bus"]
+    related = ["--related", "church=car", "--related", "bus=car"]
+    data = observe(*command, *related, "--json").json
+    assert (data["how"]["suite"], data["how"]["suite_version"]) == ("mine", "1")
+    assert {c["concept"] for c in data["concepts"]} == {"car", "road"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["impact", "--erase", "church"], "--erase twice"),
         (["impact", "--erase", "church", "--erase", "bus", "--method", "gumble"], "gumbel"),
         (["impact", "--erase", "church", "--erase", "bus", "--related", "x=road"], "--related"),
+        (["impact", "--erase", "church", "--erase", "bus", "--suite", "no.toml"], "'no.toml'"),
         (["impact", "--erase", "bus+car", "--erase", "Car + bus"], "stands twice"),
         (["preserve", "--erase", "church", "--keep", "road"], "--keep twice"),
         (["preserve", "--erase", "church", "--keep", "road", "--keep", "church"], "both erased"),

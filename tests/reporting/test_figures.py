@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from erasekit.records import Summary
-from erasekit.reporting.drawing import COLOURS, INK, MARKERS, inline_svg, styles
+from erasekit.reporting.drawing import BUILT_IN, COLOURS, INK, MARKERS, inline_svg, styles
 from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels, save_pareto
 from tests.reporting.rows import bench_row, concept_row
 
@@ -30,13 +30,22 @@ def texts(svg: str) -> set[str]:
 
 
 def test_every_method_has_its_own_marker_and_colour() -> None:
-    methods = ["base", *(f"method {i}" for i in range(12))]
+    methods = ["base", *(f"method {i}" for i in range(40)), *BUILT_IN]
     looks = styles(methods)
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(methods)
     assert len({look.marker for look in looks.values()}) == len(MARKERS) + 1
     first = [looks[name].colour for name in methods[: len(COLOURS) + 1]]
     assert len(set(first)) == len(first)
     assert not looks["base"].filled
+
+
+def test_a_built_in_method_looks_the_same_whatever_stands_beside_it(registry) -> None:
+    own = {n for n, d in registry.methods().items() if registry.owner(d) == "erasekit:methods"}
+    assert own == set(BUILT_IN)
+    alone, among = styles(["gumbel"]), styles(["base", "esd", "none", "gumbel", "ca"])
+    assert alone["gumbel"] == among["gumbel"]
+    assert list(among) == ["base", "esd", "none", "gumbel", "ca"]
+    assert len({among[name].colour for name in ("esd", "none", "gumbel", "ca")}) == 4
 
 
 def test_the_colours_differ_in_grey_from_white() -> None:
@@ -67,7 +76,7 @@ def test_the_points_are_where_the_numbers_say(summary: Summary) -> None:
         for line in figure.axes[0].lines
         if len(line.get_xdata()) == 1 and line.get_marker() not in ("|", "_")
     }
-    assert drawn == {(0.0, 10.0, "o"), (12.3, 93.75, "s"), (2.0, 93.75, "D")}
+    assert drawn == {(0.0, 10.0, "o"), (12.3, 93.75, "D"), (2.0, 93.75, "v")}
     (front,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
     assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == [(0, 10), (2, 93.75)]
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import doctest
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from erasekit.bench.summary import summary_json
 from erasekit.records import Estimate, Row, Summary
+from erasekit.reporting import parts
 from erasekit.reporting.forms import printed
+from erasekit.reporting.page import render
+from erasekit.reporting.parts import parts_view
+from erasekit.reporting.report import Report
 from erasekit.reporting.tables import bench_table
 from erasekit.reporting.views import bench_view
+from tests.reporting.results import bench_result
 
 NAN = float("nan")
 MEASURES = {
@@ -85,3 +92,30 @@ def test_a_page_has_them_too() -> None:
     assert (base.cells[place].text, gumbel.cells[place].text) == ("-", "12.35")
     assert view.heads[place].good == "down"
     assert len(view.heads) == len(gumbel.cells)
+
+
+def test_parts_have_a_table_of_their_own_on_the_page() -> None:
+    assert doctest.testmod(parts).failed == 0
+    more = {
+        **MEASURES,
+        "parts/BELLY_EXPOSED": {"probe": Estimate(2.5, 8), "erased": Estimate(1, 4)},
+    }
+    rows = (row("base"), row("gumbel", measures=more))
+    view = parts_view(Summary(rows, (), ()))
+    assert view is not None
+    assert [head.text for head in view.heads] == ["method", "images of", "feet", "belly", "images"]
+    (lines,) = view.groups.values()
+    assert [[cell.text for cell in line.cells] for line in lines] == [
+        ["base", "probe", "0.100", "-", "8"],
+        ["gumbel", "probe", "0.100", "2.500", "8"],
+        ["gumbel", "erased", "-", "1.000", "4"],
+    ]
+    assert view.choices == {"images": ["probe", "erased"]}
+    overall = parts_view(Summary(rows, rows, ()))
+    assert overall is not None
+    assert list(overall.groups) == ["All 1 erased sets", "Erased: nudity"]
+    assert parts_view(Summary((row("base", measures={}),), (), ())) is None
+    result = replace(bench_result(), summary=Summary(rows, (), ()))
+    html = render(Report("", [result], "1", "")).html
+    assert "Part by part" in html
+    assert "2.500" in html
