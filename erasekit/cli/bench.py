@@ -171,7 +171,8 @@ def bench(
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
-    from erasekit.bench.summary import summarise, summary_json
+    from erasekit.bench.summary import summarise
+    from erasekit.bench.summary_json import summary_json
     from erasekit.metrics.loading import load_judges
 
     registry = registry_of(context)

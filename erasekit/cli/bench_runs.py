@@ -78,7 +78,7 @@ def show(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
-    from erasekit.bench.summary import summary_json
+    from erasekit.bench.summary_json import summary_json
     from erasekit.reporting.tables import bench_table
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
@@ -114,7 +114,7 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a table of a sweep as CSV, Parquet, Markdown or LaTeX."""
-    from erasekit.bench.summary import summary_json
+    from erasekit.bench.summary_json import summary_json
 
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:

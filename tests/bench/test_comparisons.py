@@ -11,7 +11,8 @@ from scipy import stats
 
 from erasekit.bench.comparisons import compare_methods, paired_difference
 from erasekit.bench.harm import harmed_share
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.metrics.statistics import crossed_effect
 from erasekit.records import Record
 from tests.bench.made_up import record

@@ -14,7 +14,8 @@ from erasekit.bench.caption_file import coco_captions, read_captions
 from erasekit.bench.general import general
 from erasekit.bench.pictures import images_of
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import SetMeasure
 from erasekit.metrics.frechet import frechet_distance

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from erasekit.bench.matched import TARGETS, match_erasure
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.metrics.significance import holm
 from erasekit.metrics.statistics import crossed_effect
 from erasekit.records import ConceptScores, Record, Waypoint

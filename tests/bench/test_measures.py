@@ -10,7 +10,8 @@ import pytest
 
 from erasekit.bench.pictures import images_of
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Classifier, ImageMeasure
 from erasekit.metrics.judges import Judges

@@ -17,7 +17,8 @@ import pytest
 from erasekit.bench.claims import Claims
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.errors import Interrupted
 from erasekit.records import Cell, Record
 

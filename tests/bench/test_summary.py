@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from erasekit.bench.summary import summarise, summary_json
+from erasekit.bench.summary import summarise
+from erasekit.bench.summary_json import summary_json
 from erasekit.records import Cell, ConceptScores, Paired, Record
 
 NAN = math.nan

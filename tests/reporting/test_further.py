@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from erasekit.bench.summary import summary_json
+from erasekit.bench.summary_json import summary_json
 from erasekit.records import Estimate, Row, Summary
 from erasekit.reporting import parts
 from erasekit.reporting.forms import printed
