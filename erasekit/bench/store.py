@@ -13,7 +13,8 @@
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
 it is not. Files are written whole or not at all, so that a crash, or a second process, loses
 nothing that was finished. Whoever writes one holds its claim, so what is half written beside it was
-left by a process that died, and is removed. No torch here, except where edits are.
+left by a process that died, and is removed. No torch here, except where edits are and where
+features are written.
 """
 
 from __future__ import annotations
@@ -158,13 +159,18 @@ class RecordStore:
             return None
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        """Write the features of a sheet's images."""
-        from safetensors.numpy import save_file
+        """Write the features of a sheet's images.
+
+        Raises:
+            OutputError: it can't be written, or the disk is full.
+        """
+        from torch import from_numpy
+
+        from erasekit.diffusion.tensor_files import save_tensors
 
         path = self.root / "features" / f"{key}.safetensors"
         remove_leftovers(path)
-        with atomic_path(path) as temporary:
-            save_file({"features": np.ascontiguousarray(features)}, temporary)
+        save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
 
     def sheet_path(self, key: str) -> Path:
         """Where the images of a sheet are."""
