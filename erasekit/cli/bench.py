@@ -203,6 +203,7 @@ def bench(
             optional=scaled.optional_measures if measures is None else (),
             files=files,
             reference=str(reference or ""),
+            device=loaded.family.device,
         )
         if judges.sets and not scaled.captions:
             raise ConfigError(

@@ -99,7 +99,7 @@ class OpenClipScorer(Scorer):
                 )
                 features.append(self._model.encode_image(pixels.to(self.device), normalize=True))
             width = self.text_features(["a"]).shape[1]
-            stacked = torch.cat(features) if features else torch.empty(0, width)
+            stacked = torch.cat(features) if features else torch.empty(0, width, device=self.device)
             self._last_images = (key, stacked.float())
         return self._last_images[1]
 
@@ -117,15 +117,18 @@ class OpenClipScorer(Scorer):
         return torch.stack([self._texts[text] for text in texts])
 
 
-def open_clip_folder(folder: str, name: str = "") -> OpenClipScorer:
+def open_clip_folder(
+    folder: str, name: str = "", *, device: str | torch.device = "cpu"
+) -> OpenClipScorer:
     """A scorer in a local folder.
 
     Args:
         folder: a path, or "package.module:function" that returns one.
         name: what tables call it.
+        device: where it runs.
     """
     path = str(Descriptor("folder", "", folder).load()()) if ":" in folder else folder
-    return OpenClipScorer(LOCAL + path, name=name or Path(path).name)
+    return OpenClipScorer(LOCAL + path, name=name or Path(path).name, device=device)
 
 
 def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, Any]:
