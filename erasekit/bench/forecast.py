@@ -77,20 +77,20 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
         return None
     calibration = calibrate(runner, suite, plan.cases[0])
     costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.missing)
+    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.erasures)
     passes = plan.image_passes / plan.images if plan.images else 0
     per_image = passes * calibration.pass_seconds + calibration.image_seconds
     edits = sum(
         _edit_bytes(runner, planned)
-        for planned in plan.missing
+        for planned in plan.erasures
         for key in planned.edit_keys
-        if not (runner.store.root / "edits" / key).exists()
+        if not runner.store.has_edit(key)
     )
     return Forecast(
         seconds=erasing * calibration.pass_seconds + plan.images * per_image,
         bytes=round(edits + plan.images * (calibration.image_bytes + NUMBERS)),
         erasure_passes=round(erasing),
-        guessed=sum(costs.known(planned) is None for planned in plan.missing),
+        guessed=sum(costs.known(planned) is None for planned in plan.erasures),
         images_per_second=1 / per_image if plan.images else math.nan,
         calibration=calibration,
     )

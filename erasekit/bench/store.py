@@ -213,6 +213,10 @@ class RecordStore:
         except EditError:
             return None
 
+    def has_edit(self, key: str) -> bool:
+        """Whether an edit was made before, without reading it."""
+        return (self.root / "edits" / key).is_dir()
+
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
         folder = self.root / "edits" / key
