@@ -92,7 +92,9 @@ def bench(
     dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     scorer: Annotated[
         str | None,
-        typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
+        typer.Option(
+            help="A registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or local-dir:FOLDER."
+        ),
     ] = None,
     classifier: Annotated[
         str | None,

@@ -56,7 +56,7 @@ def compare(
     scorer: Annotated[
         str | None,
         typer.Option(
-            help="For erasures only: a registered scorer, MODEL/TAG of open_clip, or "
+            help="For erasures only: a registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or "
             "local-dir:FOLDER [default: the model's]."
         ),
     ] = None,

@@ -30,7 +30,9 @@ def load_scorer(
     *,
     device: str | torch.device = "cpu",
 ) -> Scorer:
-    """A registered scorer, or one of open_clip's as "MODEL/TAG", "hf-hub:..." or "local-dir:...".
+    """A registered scorer, or one of open_clip's.
+
+    Those are "MODEL/TAG", "MODEL/FILE.safetensors", "hf-hub:..." and "local-dir:...".
 
     Args: as `load_judge`.
 
@@ -89,12 +91,15 @@ def load_judge(
 
     if name.startswith(("hf-hub:", "local-dir:")):
         return OpenClipScorer(name, device=device)
-    model, _, tag = name.rpartition("/")
-    if not model or not tag:
+    model, _, weights = name.partition("/")
+    if not model or not weights:
         raise UnknownNameError(
-            "scorer", name, registry.scorers(), "Or name MODEL/TAG of open_clip."
+            "scorer",
+            name,
+            registry.scorers(),
+            "Or name MODEL/TAG or MODEL/FILE.safetensors of open_clip.",
         )
-    return OpenClipScorer(model, tag, device=device)
+    return OpenClipScorer(model, weights, device=device)
 
 
 def load_judges(
