@@ -147,13 +147,17 @@ class RecordStore:
         data = [asdict(row) for row in rows]
         _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
 
+    def features_path(self, key: str) -> Path:
+        """Where the features of a sheet's images, or of a reference's, are."""
+        return self.root / "features" / f"{key}.safetensors"
+
     def features(self, key: str) -> NDArray[np.float32] | None:
         """Features of a sheet's images, or of a reference's, float32 [N, D], or None."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
-            found = load_file(self.root / "features" / f"{key}.safetensors")
+            found = load_file(self.features_path(key))
             return np.asarray(found["features"], dtype=np.float32)
         except (OSError, KeyError, SafetensorError):
             return None
@@ -168,7 +172,7 @@ class RecordStore:
 
         from erasekit.diffusion.tensor_files import save_tensors
 
-        path = self.root / "features" / f"{key}.safetensors"
+        path = self.features_path(key)
         remove_leftovers(path)
         save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
 
