@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.sheets import Sheet, SheetScorer
+from erasekit.bench.source import SCORING, source_hash
 from erasekit.bench.sweep import PlannedCase
 from erasekit.edits import Edit
 from erasekit.metrics.base import SetMeasure
@@ -46,7 +47,7 @@ def measure_sets(
 
 def feature_key(sheet: Sheet, measure: SetMeasure) -> str:
     """Name of the features of a sheet's images in the store."""
-    return content_key({"sheet": sheet.key, "extractor": measure.extractor})
+    return _key({"sheet": sheet.key}, measure)
 
 
 def missing_features(
@@ -88,12 +89,17 @@ def _features(
 
 
 def _reference(sheets: SheetScorer, measure: SetMeasure) -> NDArray[np.float32]:
-    key = content_key({"reference": measure.reference, "extractor": measure.extractor})
+    key = _key({"reference": measure.reference}, measure)
     features = sheets.store.features(key)
     if features is None:
         features = measure.reference_features()
         sheets.store.put_features(key, features)
     return features
+
+
+def _key(images: Mapping[str, str], measure: SetMeasure) -> str:
+    scoring = source_hash(SCORING)
+    return content_key({**images, "extractor": measure.extractor, "scoring": scoring})
 
 
 def _caption_pages(case: PlannedCase) -> Iterator[Page]:
