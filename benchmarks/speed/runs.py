@@ -149,7 +149,9 @@ class Eye:
 
     def __post_init__(self) -> None:
         model = self.bench.model
-        self.scorer = load_scorer(model.descriptor.scorer, self.bench.registry)
+        self.scorer = load_scorer(
+            model.descriptor.scorer, self.bench.registry, device=model.family.device
+        )
         self.suite = Suite("speed", "1", "", tuple(model.concepts) or paper_world())
         self.labels = LabelSet(self.suite.classes())
         self._unerased: dict[str, dict[str, Any]] = {}

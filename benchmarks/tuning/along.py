@@ -82,7 +82,7 @@ class AlongTheRun(Callback):
     ) -> None:
         self.model, self.erasure, self.steps = model, erasure, set(steps)
         self.yardstick, self.stop_early = yardstick, stop_early
-        self.scorer = load_scorer(model.descriptor.scorer, registry)
+        self.scorer = load_scorer(model.descriptor.scorer, registry, device=model.family.device)
         suite = Suite("tuning", "1", "", tuple(model.concepts) or paper_world())
         self.labels = LabelSet(suite.classes())
         names = quick_concepts(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)

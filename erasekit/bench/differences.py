@@ -297,7 +297,7 @@ def _reason(what: str, one: Any, two: Any) -> str:
 
 
 def _changed(a: Record, b: Record) -> dict[str, tuple[Any, Any]]:
-    """What two erasures were asked for differently, and what code drew their images."""
+    """What two erasures were asked for differently, and what code drew and scored their images."""
     one, two = _asked(a), _asked(b)
     keys = sorted(one.keys() | two.keys())
     return {k: (one.get(k), two.get(k)) for k in keys if one.get(k) != two.get(k)}
@@ -307,9 +307,11 @@ def _asked(record: Record) -> dict[str, Any]:
     identity = record.cell.identity
     erasure = dict(identity["erasure"])
     settings = erasure.pop("settings")
-    generation = identity["evaluation"]["generation"] if "evaluation" in identity else {}
-    code = {k: v for k, v in generation.items() if k in ("batch", "erasekit", "source")}
-    return {**erasure, **settings, **{f"images: {key}": value for key, value in code.items()}}
+    evaluation = identity.get("evaluation", {})
+    generation = evaluation.get("generation", {})
+    code = {f"images: {k}": generation.get(k) for k in ("batch", "erasekit", "source")}
+    code["scores: source"] = evaluation.get("scoring")
+    return {**erasure, **settings, **code}
 
 
 def _title(pairs: Pairs) -> tuple[str, str]:

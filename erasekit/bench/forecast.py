@@ -1,7 +1,8 @@
 """How long a sweep would take and how much it would write, by a short calibration.
 
-The calibration draws a few images with one and with three solver steps, scores them, and writes
-nothing. Its difference is what UNet passes take here; the rest is what an image takes beside them.
+The calibration draws a few images with one and with three solver steps, scores them, lets measures
+of sets look at them, and writes nothing. The difference of the two is what UNet passes take here;
+the rest is what an image takes beside them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import mul
 from typing import TypeVar
 
 import numpy as np
@@ -19,11 +21,12 @@ from PIL import Image
 from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.prompts import PAGE
 from erasekit.bench.runner import BenchmarkRunner, Plan
-from erasekit.bench.sheets import score_page
+from erasekit.bench.sets import missing_features
+from erasekit.bench.sheets import SheetScorer, score_page
 from erasekit.bench.suite import Suite
 from erasekit.bench.sweep import PlannedCase, PlannedCell
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.base import Images
+from erasekit.metrics.base import Images, SetMeasure
 from erasekit.training.erase import resolve_scope
 from erasekit.training.settings import TrainingSettings
 
@@ -43,11 +46,15 @@ class Calibration:
         pass_seconds: of a sample's forward pass.
         image_seconds: of an image beside its passes: decoding and scoring.
         image_bytes: of an image in a sheet.
+        feature_seconds: what each measure of sets takes to look at an image, in their order.
+        feature_bytes: of what it keeps of an image, in their order.
     """
 
     pass_seconds: float
     image_seconds: float
     image_bytes: float
+    feature_seconds: tuple[float, ...] = ()
+    feature_bytes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,25 +79,31 @@ class Forecast:
 
 
 def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | None:
-    """Time and disk for what `plan` says; None where nothing is missing. Writes nothing."""
+    """Time and disk for what `plan` says; None where nothing is missing. Writes nothing.
+
+    Looking at a reference of the user's own is not in it: how many images that has is not known.
+    """
     if not (plan.images or plan.missing):
         return None
     calibration = calibrate(runner, suite, plan.cases[0])
     costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.missing)
+    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.erasures)
     passes = plan.image_passes / plan.images if plan.images else 0
     per_image = passes * calibration.pass_seconds + calibration.image_seconds
     edits = sum(
         _edit_bytes(runner, planned)
-        for planned in plan.missing
+        for planned in plan.erasures
         for key in planned.edit_keys
-        if not (runner.store.root / "edits" / key).exists()
+        if not runner.store.has_edit(key)
     )
+    looks = _looks(runner, suite, plan)
+    looking = sum(map(mul, looks, calibration.feature_seconds))
+    features = sum(map(mul, looks, calibration.feature_bytes))
     return Forecast(
-        seconds=erasing * calibration.pass_seconds + plan.images * per_image,
-        bytes=round(edits + plan.images * (calibration.image_bytes + NUMBERS)),
+        seconds=erasing * calibration.pass_seconds + plan.images * per_image + looking,
+        bytes=round(edits + plan.images * (calibration.image_bytes + NUMBERS) + features),
         erasure_passes=round(erasing),
-        guessed=sum(costs.known(planned) is None for planned in plan.missing),
+        guessed=sum(costs.known(planned) is None for planned in plan.erasures),
         images_per_second=1 / per_image if plan.images else math.nan,
         calibration=calibration,
     )
@@ -130,7 +143,34 @@ def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calib
     decoding = max(0.0, short - few * pass_seconds)
     file = io.BytesIO()
     Image.fromarray(np.concatenate(images)).save(file, format="PNG")
-    return Calibration(pass_seconds, (decoding + scoring) / count, len(file.getvalue()) / count)
+    looks = [_look(measure, images) for measure in runner.scorer.sets]
+    return Calibration(
+        pass_seconds,
+        (decoding + scoring) / count,
+        len(file.getvalue()) / count,
+        tuple(seconds / count for seconds, _ in looks),
+        tuple(size / count for _, size in looks),
+    )
+
+
+def _look(measure: SetMeasure, images: Images) -> tuple[float, int]:
+    """Seconds that the features of these images take, and their bytes."""
+    measure.features(images[:1])  # the first call warms up
+    features, seconds = _timed(lambda: measure.features(images))
+    return seconds, features.nbytes
+
+
+def _looks(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> list[int]:
+    """Images that each measure of sets has yet to look at."""
+    if not runner.scorer.sets:
+        return []
+    sheets = SheetScorer(runner.model, runner.scorer, runner.store, suite)
+    missing = {cell.cell.key for cell in plan.missing}
+    cases = [
+        (case, [runner.model.hash, *(c.edit_key for c in case.cells if c.cell.key in missing)])
+        for case in plan.cases
+    ]
+    return [missing_features(sheets, measure, cases) for measure in runner.scorer.sets]
 
 
 def _edit_bytes(runner: BenchmarkRunner, planned: PlannedCell) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import erasekit
 from erasekit.bench.prompts import PAGE, EvaluatedConcept
-from erasekit.bench.source import SAMPLING, TRAINING, source_hash
+from erasekit.bench.source import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure
 from erasekit.diffusion.loading import LoadedModel, hash_weights
@@ -81,6 +81,7 @@ def evaluation_identity(
         "suite_version": suite.version,
         "generation": generation_identity(suite, model),
         **judges.identity,
+        "scoring": source_hash(SCORING),
         "labels": content_key(labels.identity),
         "concepts": [[asdict(concept) for concept in page] for page in pages],
     }

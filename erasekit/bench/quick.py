@@ -54,7 +54,7 @@ def quick_measure(
         registry: where the model's scorer is registered.
         concepts: the others; None chooses near held-out neighbours and some far ones.
         images_per_concept: noises.
-        scorer: None takes the model's.
+        scorer: None takes the model's, on its device.
         on_images: called with the number of images just drawn.
         before: a first look at another edit of the same erasure, concepts and noises, whose
             images of the un-erased model are taken over.
@@ -64,7 +64,7 @@ def quick_measure(
         ConceptError: a concept is too long for the tokenizer.
         EditError: the edit is of another model.
     """
-    scorer = scorer or load_scorer(model.descriptor.scorer, registry)
+    scorer = scorer or load_scorer(model.descriptor.scorer, registry, device=model.family.device)
     suite = Suite("quick", "1", "", tuple(model.concepts) or paper_world())
     suite = suite.fitting(model.family.check_prompt)
     wanted = quick_concepts(suite, erasure) if concepts is None else list(concepts)

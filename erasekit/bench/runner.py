@@ -67,16 +67,19 @@ class Plan:
     Attributes:
         cases: all cells.
         missing: the cells that will run.
+        erasures: those of them that will erase, since an edit of theirs is not in the store; the
+            others are drawn and scored alone.
         failed: the cells that failed before and are left alone.
         images: images that will be drawn.
         image_passes: UNet passes of these images.
-        erasure_passes: UNet passes of the missing erasures, going by finished ones of the same
+        erasure_passes: UNet passes of the erasures, going by finished ones of the same
             method and settings; None where there is none to go by.
         replaces: when the failed records were written that will be replaced, by cell.
     """
 
     cases: tuple[PlannedCase, ...]
     missing: tuple[PlannedCell, ...]
+    erasures: tuple[PlannedCell, ...]
     failed: tuple[PlannedCell, ...]
     images: int
     image_passes: int
@@ -142,16 +145,20 @@ class BenchmarkRunner:
                     sheet = sheets.sheet(page, key)
                     if not self.store.sheet_path(sheet.key).is_file():
                         to_draw[sheet.key] = sheet.images
+        erasures = tuple(
+            cell for cell in missing if not all(map(self.store.has_edit, cell.edit_keys))
+        )
         images = sum(to_draw.values())
         settings = sheets.generation
         per_image = settings["num_inference_steps"] * (2 if settings["guidance_scale"] > 1 else 1)
         return Plan(
             cases,
             tuple(missing),
+            erasures,
             tuple(failed),
             images,
             images * per_image,
-            self._erasure_passes(missing),
+            self._erasure_passes(erasures),
             replaces,
         )
 
@@ -358,10 +365,10 @@ class BenchmarkRunner:
             self.model, self.scorer, self.store, sweep.suite, self.observer.on_images
         )
 
-    def _erasure_passes(self, missing: list[PlannedCell]) -> int | None:
-        """Passes of the missing erasures, where there are records to go by for each."""
+    def _erasure_passes(self, erasures: tuple[PlannedCell, ...]) -> int | None:
+        """Passes of these erasures, where there are records to go by for each."""
         costs = ErasureCosts(self.store)
-        known = [costs.known(planned) for planned in missing]
+        known = [costs.known(planned) for planned in erasures]
         there = [cost for cost in known if cost is not None]
         return round(sum(there)) if len(there) == len(known) else None
 

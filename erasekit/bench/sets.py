@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from erasekit.bench.prompts import EvaluatedConcept
-from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.sheets import Sheet, SheetScorer
+from erasekit.bench.source import SCORING, source_hash
 from erasekit.bench.sweep import PlannedCase
 from erasekit.edits import Edit
 from erasekit.metrics.base import SetMeasure
@@ -43,6 +45,32 @@ def measure_sets(
     return found
 
 
+def feature_key(sheet: Sheet, measure: SetMeasure) -> str:
+    """Name of the features of a sheet's images in the store."""
+    return _key({"sheet": sheet.key}, measure)
+
+
+def missing_features(
+    sheets: SheetScorer, measure: SetMeasure, cases: Iterable[tuple[PlannedCase, Iterable[str]]]
+) -> int:
+    """Images that `measure` has yet to look at, those of its reference aside.
+
+    Args:
+        sheets: knows their sheets, and the store.
+        measure: the measure.
+        cases: what is evaluated, each with the hash of the model and keys of edits.
+    """
+    lacking = {
+        feature_key(sheet, measure): sheet.images
+        for case, weights in cases
+        for page, key in itertools.product(_caption_pages(case), weights)
+        for sheet in [sheets.sheet(page, key)]
+    }
+    return sum(
+        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+    )
+
+
 def _features(
     sheets: SheetScorer, measure: SetMeasure, case: PlannedCase, weights: str, edit: Edit | None
 ) -> NDArray[np.float32]:
@@ -50,7 +78,7 @@ def _features(
     parts = []
     for page in _caption_pages(case):
         sheet = sheets.sheet(page, weights)
-        key = content_key({"sheet": sheet.key, "extractor": measure.extractor})
+        key = feature_key(sheet, measure)
         features = sheets.store.features(key)
         if features is None or len(features) != sheet.images:
             images = sheets.images(sheet, edit)
@@ -61,12 +89,17 @@ def _features(
 
 
 def _reference(sheets: SheetScorer, measure: SetMeasure) -> NDArray[np.float32]:
-    key = content_key({"reference": measure.reference, "extractor": measure.extractor})
+    key = _key({"reference": measure.reference}, measure)
     features = sheets.store.features(key)
     if features is None:
         features = measure.reference_features()
         sheets.store.put_features(key, features)
     return features
+
+
+def _key(images: Mapping[str, str], measure: SetMeasure) -> str:
+    scoring = source_hash(SCORING)
+    return content_key({**images, "extractor": measure.extractor, "scoring": scoring})
 
 
 def _caption_pages(case: PlannedCase) -> Iterator[Page]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from erasekit.bench.identity import generation_identity
 from erasekit.bench.prompts import EvaluatedConcept
+from erasekit.bench.source import SCORING, source_hash
 from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.bench.suite import Suite
 from erasekit.diffusion.loading import LoadedModel
@@ -168,6 +169,7 @@ class SheetScorer:
         return {
             "sheet": sheet.key,
             **self.judges.of_images,
+            "scoring": source_hash(SCORING),
             "labels": content_key(labels.identity),
             "targets": [concept.concept for concept in sheet.page],
         }

@@ -12,6 +12,8 @@ SAMPLING = ("diffusion", "edits.py")
 """What images depend on."""
 TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
 """What an edit depends on."""
+SCORING = ("bench/sets.py", "bench/sheets.py", "metrics")
+"""What scores of images that are there depend on."""
 RESOLVED = frozenset({"diffusion/defaults.py"})
 """Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
 

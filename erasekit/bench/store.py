@@ -13,7 +13,8 @@
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
 it is not. Files are written whole or not at all, so that a crash, or a second process, loses
 nothing that was finished. Whoever writes one holds its claim, so what is half written beside it was
-left by a process that died, and is removed. No torch here, except where edits are.
+left by a process that died, and is removed. No torch here, except where edits are and where
+features are written.
 """
 
 from __future__ import annotations
@@ -146,25 +147,34 @@ class RecordStore:
         data = [asdict(row) for row in rows]
         _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
 
+    def features_path(self, key: str) -> Path:
+        """Where the features of a sheet's images, or of a reference's, are."""
+        return self.root / "features" / f"{key}.safetensors"
+
     def features(self, key: str) -> NDArray[np.float32] | None:
         """Features of a sheet's images, or of a reference's, float32 [N, D], or None."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
-            found = load_file(self.root / "features" / f"{key}.safetensors")
+            found = load_file(self.features_path(key))
             return np.asarray(found["features"], dtype=np.float32)
         except (OSError, KeyError, SafetensorError):
             return None
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        """Write the features of a sheet's images."""
-        from safetensors.numpy import save_file
+        """Write the features of a sheet's images.
 
-        path = self.root / "features" / f"{key}.safetensors"
+        Raises:
+            OutputError: it can't be written, or the disk is full.
+        """
+        from torch import from_numpy
+
+        from erasekit.diffusion.tensor_files import save_tensors
+
+        path = self.features_path(key)
         remove_leftovers(path)
-        with atomic_path(path) as temporary:
-            save_file({"features": np.ascontiguousarray(features)}, temporary)
+        save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
 
     def sheet_path(self, key: str) -> Path:
         """Where the images of a sheet are."""
@@ -206,6 +216,10 @@ class RecordStore:
             return load_edit(self.root / "edits" / key, registry)
         except EditError:
             return None
+
+    def has_edit(self, key: str) -> bool:
+        """Whether an edit was made before, without reading it."""
+        return (self.root / "edits" / key).is_dir()
 
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""

@@ -92,7 +92,9 @@ def bench(
     dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
     scorer: Annotated[
         str | None,
-        typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
+        typer.Option(
+            help="A registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or local-dir:FOLDER."
+        ),
     ] = None,
     classifier: Annotated[
         str | None,
@@ -206,6 +208,7 @@ def bench(
             optional=scaled.optional_measures if measures is None else (),
             files=files,
             reference=str(reference or ""),
+            device=loaded.family.device,
         )
         if judges.sets and not scaled.captions:
             raise ConfigError(
@@ -298,7 +301,8 @@ def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
         "cases": [case.label for case in sweep.cases],
         "seeds": len(sweep.seeds),
         "cells": len(plan.cells),
-        "erasures": len(plan.missing),
+        "missing": len(plan.missing),
+        "erasures": len(plan.erasures),
         "failed_before": len(plan.failed),
         "images": plan.images,
         "image_unet_passes": plan.image_passes,
@@ -332,9 +336,11 @@ def _announce(
     )
     done = len(plan.cells) - len(plan.missing) - len(plan.failed)
     failed = f", {len(plan.failed)} failed before (--retry-failed)" if plan.failed else ""
+    cells, erasures = several(len(plan.missing), "cell"), several(len(plan.erasures), "erasure")
     console.print(
-        f"To do: {len(plan.missing)} erasures, {plan.images:,} images, UNet passes "
-        f"{plan.image_passes:,} for images, {passes}. Done before: {done} cells{failed}. "
+        f"To do: {cells} with {erasures}, "
+        f"{plan.images:,} images, UNet passes {plan.image_passes:,} for images, {passes}. "
+        f"Done before: {several(done, 'cell')}{failed}. "
         f"Store: {folder}",
         markup=False,
     )

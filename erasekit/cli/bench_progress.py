@@ -90,7 +90,7 @@ def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
     from erasekit.bench.costs import ErasureCosts
 
     costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.missing)
+    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.erasures)
     bar = SweepBar(len(plan.missing), plan.image_passes + erasing)
     before = runner.observer
     runner.observer = _observer(bar, runner)

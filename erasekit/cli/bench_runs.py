@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +48,7 @@ def status(
     """How far the sweeps of a folder are, and what it takes on disk."""
     store = open_store(folder)
     sweeps = [_progress_of(store, manifest) for manifest in store.manifests()]
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    used = _bytes_below(folder)
     if as_json:
         print_json({"store": str(folder), "bytes": used, "sweeps": sweeps})
         return
@@ -209,6 +211,16 @@ def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:
         "running": running,
         "failures": failures,
     }
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files; those that a running sweep takes away meanwhile count as none."""
+    used = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                used += (Path(parent) / name).stat().st_size
+    return used
 
 
 def _name(cell: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def compare(
     scorer: Annotated[
         str | None,
         typer.Option(
-            help="For erasures only: a registered scorer, MODEL/TAG of open_clip, or "
+            help="For erasures only: a registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or "
             "local-dir:FOLDER [default: the model's]."
         ),
     ] = None,
@@ -122,6 +122,7 @@ def _measured(
     from erasekit.bench.run_folders import measure_pair
     from erasekit.metrics.loading import load_scorer
 
+    judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
     with progress("Drawing, before and after each") as bar:
         return measure_pair(
             model,
@@ -129,7 +130,7 @@ def _measured(
             b,
             registry,
             images_per_concept=images or IMAGES,
-            scorer=load_scorer(scorer, registry) if scorer else None,
+            scorer=judge,
             on_images=bar.advance,
         )
 

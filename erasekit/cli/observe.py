@@ -54,7 +54,9 @@ DeviceOption = Annotated[str, DEVICE_OPTION]
 DtypeOption = Annotated[LoadedAs, DTYPE_OPTION]
 ScorerOption = Annotated[
     str | None,
-    typer.Option(help="A registered scorer, MODEL/TAG of open_clip, or local-dir:FOLDER."),
+    typer.Option(
+        help="A registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or local-dir:FOLDER."
+    ),
 ]
 StepsOption = Annotated[
     int | None, typer.Option(help="Solver steps of an image [default: the model's own].")

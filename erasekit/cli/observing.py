@@ -131,7 +131,11 @@ def opened_bench(
             seeds=seeds,
             num_inference_steps=sampling_steps,
         )
-        judge = load_scorer(scorer or scaled.scorer or loaded.descriptor.scorer, registry)
+        judge = load_scorer(
+            scorer or scaled.scorer or loaded.descriptor.scorer,
+            registry,
+            device=loaded.family.device,
+        )
         scaled = completed(scaled, loaded, registry)
         yield Bench(loaded, scaled.fitting(loaded.family.check_prompt), judge, registry)
 

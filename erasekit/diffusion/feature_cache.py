@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from erasekit.diffusion.loading import LoadedModel, hash_weights
+from erasekit.diffusion.tensor_files import save_tensors
 from erasekit.errors import OutputError
-from erasekit.files import atomic_path
 
 CACHE_VARIABLE = "ERASEKIT_CACHE"
 WORTH_KEEPING = 256
@@ -36,7 +36,7 @@ def word_features(model: LoadedModel, words: Sequence[str]) -> Tensor:
     A file is named by all that the features follow from: the weights of the text encoders, the
     family, the words, precision, device, and the libraries' versions. So models that share their
     text encoders share files, and another encoder never gets this one's. A damaged file is
-    written anew; a folder that can't be written costs the time alone.
+    written anew; a folder that can't be written, or a full disk, costs the time alone.
     """
     if len(words) < WORTH_KEEPING:
         return model.family.word_features(words)
@@ -45,10 +45,8 @@ def word_features(model: LoadedModel, words: Sequence[str]) -> Tensor:
     if kept is not None:
         return kept.to(model.family.device)
     features = model.family.word_features(words)
-    from safetensors.torch import save_file
-
-    with suppress(OutputError), atomic_path(path) as temporary:
-        save_file({_NAME: features.cpu().contiguous()}, temporary)
+    with suppress(OutputError, OSError):
+        save_tensors(path, {_NAME: features})
     return features
 
 

@@ -40,9 +40,11 @@ class ClipDistance(ImageMeasure):
     def measure(self, images: Images, reference: Images) -> Mapping[str, NDArray[np.float64]]:
         if not len(images):
             return {NAME: np.empty(0)}
-        own, base = (self.encoder.image_features(part).double() for part in (images, reference))
+        own, base = (
+            self.encoder.image_features(part).cpu().double() for part in (images, reference)
+        )
         cosine = torch.nn.functional.cosine_similarity(own, base, dim=1)
-        return {NAME: 100 * (1 - cosine.cpu().numpy())}
+        return {NAME: 100 * (1 - cosine.numpy())}
 
 
 def clip_distance(
@@ -56,6 +58,8 @@ def clip_distance(
     return ClipDistance(OpenClipScorer(model, pretrained, device=device))
 
 
-def clip_distance_folder(folder: str, name: str = "") -> ClipDistance:
+def clip_distance_folder(
+    folder: str, name: str = "", *, device: str | torch.device = "cpu"
+) -> ClipDistance:
     """By the CLIP in `folder`, as `open_clip_folder`."""
-    return ClipDistance(open_clip_folder(folder, name))
+    return ClipDistance(open_clip_folder(folder, name, device=device))

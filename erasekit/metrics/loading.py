@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from erasekit.errors import (
     ConfigError,
@@ -16,19 +17,32 @@ from erasekit.metrics.judges import Judges
 from erasekit.plugin.descriptors import ScorerDescriptor
 from erasekit.plugin.registry import Registry
 
+if TYPE_CHECKING:
+    import torch
+
 Files = Mapping[str, str]
 """Files of weights by the name of the judge."""
 
 
-def load_scorer(name: str, registry: Registry, files: Files | None = None) -> Scorer:
-    """A registered scorer, or one of open_clip's as "MODEL/TAG", "hf-hub:..." or "local-dir:...".
+def load_scorer(
+    name: str,
+    registry: Registry,
+    files: Files | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> Scorer:
+    """A registered scorer, or one of open_clip's.
+
+    Those are "MODEL/TAG", "MODEL/FILE.safetensors", "hf-hub:..." and "local-dir:...".
+
+    Args: as `load_judge`.
 
     Raises:
         UnknownNameError: neither registered nor of these forms.
         ModelError: it can't be read or fetched.
         ConfigError: what has that name gives no alignment with a text.
     """
-    judge = load_judge(name, registry, files)
+    judge = load_judge(name, registry, files, device=device)
     if not isinstance(judge, Scorer):
         raise ConfigError(
             f"{name!r} gives no alignment of an image with a text; name another with --scorer, "
@@ -38,7 +52,12 @@ def load_scorer(name: str, registry: Registry, files: Files | None = None) -> Sc
 
 
 def load_judge(
-    name: str, registry: Registry, files: Files | None = None, reference: str = ""
+    name: str,
+    registry: Registry,
+    files: Files | None = None,
+    reference: str = "",
+    *,
+    device: str | torch.device = "cpu",
 ) -> Judge:
     """A registered scorer, classifier or measure, or a scorer of open_clip's.
 
@@ -47,6 +66,7 @@ def load_judge(
         registry: where it is registered.
         files: its weights, where it takes them from a file.
         reference: the folder of images that it holds others against, where it does.
+        device: where it runs, if it takes a `device`.
 
     Raises:
         UnknownNameError: neither registered nor of these forms.
@@ -57,20 +77,23 @@ def load_judge(
     if descriptor is not None:
         options = dict(descriptor.options)
         target = descriptor.load()
+        takes = _parameters(target)
         if files and name in files:
-            if "weights" not in inspect.signature(target).parameters:
+            if "weights" not in takes:
                 raise ConfigError(f"{name!r} takes no file of weights; leave out its --weights.")
             options["weights"] = files[name]
-        if reference and "reference" in inspect.signature(target).parameters:
+        if reference and "reference" in takes:
             options["reference"] = reference
+        if "device" in takes:
+            options.setdefault("device", device)
         judge: Judge = target(**options)
         return judge
     from erasekit.metrics.open_clip import OpenClipScorer
 
     if name.startswith(("hf-hub:", "local-dir:")):
-        return OpenClipScorer(name)
-    model, _, tag = name.rpartition("/")
-    return OpenClipScorer(model, tag)
+        return OpenClipScorer(name, device=device)
+    model, _, weights = name.partition("/")
+    return OpenClipScorer(model, weights, device=device)
 
 
 def find_judge(name: str, registry: Registry) -> ScorerDescriptor | None:
@@ -81,10 +104,13 @@ def find_judge(name: str, registry: Registry) -> ScorerDescriptor | None:
     """
     if name in registry.scorers() or ("/" not in name and ":" not in name):
         return registry.scorer(name)
-    model, _, tag = name.rpartition("/")
-    if not name.startswith(("hf-hub:", "local-dir:")) and not (model and tag):
+    model, _, weights = name.partition("/")
+    if not name.startswith(("hf-hub:", "local-dir:")) and not (model and weights):
         raise UnknownNameError(
-            "scorer", name, registry.scorers(), "Or name MODEL/TAG of open_clip."
+            "scorer",
+            name,
+            registry.scorers(),
+            "Or name MODEL/TAG or MODEL/FILE.safetensors of open_clip.",
         )
     return None
 
@@ -99,6 +125,7 @@ def load_judges(
     optional: Sequence[str] = (),
     files: Files | None = None,
     reference: str = "",
+    device: str | torch.device = "cpu",
 ) -> Judges:
     """All judges of an evaluation.
 
@@ -112,6 +139,7 @@ def load_judges(
             at hand.
         files: weights by name.
         reference: a folder of images that measures of sets hold theirs against.
+        device: where they run, those that take a `device`.
 
     Raises:
         UnknownNameError: a name that is not registered.
@@ -126,12 +154,12 @@ def load_judges(
             f"--weights names a file for {unused[0]!r}, which does not judge here; "
             f"leave it out, or choose it with --classifier {unused[0]}."
         )
-    judge = load_scorer(scorer, registry, files)
+    judge = load_scorer(scorer, registry, files, device=device)
     ranks: Judge = judge
     wanted = classifier or preferred
     if wanted and wanted != scorer:
         try:
-            ranks = load_judge(wanted, registry, files)
+            ranks = load_judge(wanted, registry, files, device=device)
         except MissingWeightsError:
             if classifier:
                 raise
@@ -143,7 +171,7 @@ def load_judges(
     for name in dict.fromkeys((*measures, *optional)):
         gives_way = name in optional and name not in files and not reference
         try:
-            measure = load_judge(name, registry, files, reference)
+            measure = load_judge(name, registry, files, reference, device=device)
         except (MissingWeightsError, MissingExtraError) as error:
             if gives_way:
                 left_out.append(f"{name} is left out: {error}")
@@ -164,3 +192,11 @@ def load_judges(
             "--measures fid."
         )
     return Judges(judge, ranks, tuple(further), tuple(sets), tuple(left_out))
+
+
+def _parameters(target: Any) -> frozenset[str]:
+    """Names of what can be given to it; none where Python can't tell."""
+    try:
+        return frozenset(inspect.signature(target).parameters)
+    except (TypeError, ValueError):
+        return frozenset()

@@ -1,4 +1,4 @@
-"""Scorers of the open_clip family: any registered name, hub repository or local folder."""
+"""Scorers of the open_clip family: any registered name, hub repository, local file or folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from erasekit.errors import ModelError
 from erasekit.metrics.base import Images, Scorer
-from erasekit.metrics.weights import hash_tensors
+from erasekit.metrics.weights import hash_tensors, refuse_pickle
 from erasekit.plugin.descriptors import Descriptor
 from erasekit.records import Score
 
 LOCAL = "local-dir:"
+SAFE = ".safetensors"
 BATCH = 64
 
 
@@ -35,13 +36,14 @@ class OpenClipScorer(Scorer):
     Args:
         model: an open_clip name such as "ViT-L-14", "hf-hub:OWNER/REPO", or "local-dir:FOLDER"
             for a folder with `open_clip_config.json`, weights and tokenizer.
-        pretrained: tag of the weights, such as "openai"; for plain names only.
+        pretrained: tag of the weights, such as "openai", or a safetensors file of them; for plain
+            names only.
         name: what tables call it; None takes the model's own.
         device: where it runs.
 
     Raises:
-        ModelError: an unknown name or tag, a damaged folder, or weights that are neither in the
-            local cache nor to be fetched.
+        ModelError: an unknown name or tag, a damaged file or folder, a pickle, or weights that are
+            neither in the local cache nor to be fetched.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class OpenClipScorer(Scorer):
         name: str | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self._name = name or "/".join(part for part in (model, pretrained) if part)
+        self._name = name or "/".join(part for part in (model, Path(pretrained).name) if part)
         self.device = torch.device(device)
         self._model, self._preprocess, self._tokenize = _load(model, pretrained, self.device)
         self._hash = _hash(self._model)
@@ -99,7 +101,7 @@ class OpenClipScorer(Scorer):
                 )
                 features.append(self._model.encode_image(pixels.to(self.device), normalize=True))
             width = self.text_features(["a"]).shape[1]
-            stacked = torch.cat(features) if features else torch.empty(0, width)
+            stacked = torch.cat(features) if features else torch.empty(0, width, device=self.device)
             self._last_images = (key, stacked.float())
         return self._last_images[1]
 
@@ -117,23 +119,27 @@ class OpenClipScorer(Scorer):
         return torch.stack([self._texts[text] for text in texts])
 
 
-def open_clip_folder(folder: str, name: str = "") -> OpenClipScorer:
+def open_clip_folder(
+    folder: str, name: str = "", *, device: str | torch.device = "cpu"
+) -> OpenClipScorer:
     """A scorer in a local folder.
 
     Args:
         folder: a path, or "package.module:function" that returns one.
         name: what tables call it.
+        device: where it runs.
     """
     path = str(Descriptor("folder", "", folder).load()()) if ":" in folder else folder
-    return OpenClipScorer(LOCAL + path, name=name or Path(path).name)
+    return OpenClipScorer(LOCAL + path, name=name or Path(path).name, device=device)
 
 
 def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, Any]:
     with _quiet():
         import open_clip
 
+        file = None
         if ":" not in model:
-            _check_name(open_clip, model, pretrained)
+            file = _weights_file(open_clip, model, pretrained)
         elif model.startswith(LOCAL):
             folder = Path(model.removeprefix(LOCAL))
             if not (folder / "open_clip_config.json").is_file():
@@ -147,31 +153,47 @@ def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, 
                 )
         try:
             network, preprocess = open_clip.create_model_from_pretrained(
-                model, pretrained or None, precision="fp32", device=device
+                model, str(file or pretrained) or None, precision="fp32", device=device
             )
             tokenizer = open_clip.get_tokenizer(model)
         except Exception as error:  # open_clip, the hub and the file formats raise of all kinds
-            raise ModelError(_failure(model, pretrained, error)) from error
+            raise ModelError(_failure(model, pretrained, file, error)) from error
     network.requires_grad_(False).eval()
     return network, preprocess, tokenizer
 
 
-def _check_name(open_clip: Any, model: str, pretrained: str) -> None:
-    known = dict(open_clip.list_pretrained(as_str=False))
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if model not in known:
+def _weights_file(open_clip: Any, model: str, pretrained: str) -> Path | None:
+    """The file that `pretrained` names, or None where it is a tag of the model's.
+
+    Raises:
+        ModelError: an unknown model, neither a tag of it nor a file, or a pickle.
+    """
+    if model not in open_clip.list_models():
         raise ModelError(
             f"Unknown open_clip model {model!r}; name one such as 'ViT-L-14/openai', or a folder "
             f"as '{LOCAL}PATH'."
         )
-    if pretrained not in tags and not Path(pretrained).is_file():
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained in tags:
+        return None
+    file = Path(pretrained).expanduser()
+    refuse_pickle(file)
+    if file.suffix != SAFE:
         raise ModelError(
             f"The open_clip model {model!r} has no weights {pretrained!r}; it has "
-            f"{', '.join(tags)}."
+            f"{', '.join(tags) or 'none'}, or name a file as '{model}/FILE{SAFE}'."
         )
+    if not file.is_file():
+        raise ModelError(f"There is no file {str(file)!r}; name one with weights of {model!r}.")
+    return file
 
 
-def _failure(model: str, pretrained: str, error: Exception) -> str:
+def _failure(model: str, pretrained: str, file: Path | None, error: Exception) -> str:
+    if file is not None:
+        return (
+            f"The file {str(file)!r} is damaged, or its weights are not those of open_clip's "
+            f"{model!r}; name the model that they are of."
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if model.startswith(LOCAL):
         return f"The scorer in {model.removeprefix(LOCAL)!r} can't be read ({reason})."

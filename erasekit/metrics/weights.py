@@ -37,13 +37,7 @@ def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
             f"--weights {judge}=FILE.safetensors ({source}, converted)."
         )
     file = Path(path).expanduser()
-    if file.suffix in PICKLED:
-        raise ModelError(
-            f"The weights {path!r} are a pickle, which can run code and is not read; convert it "
-            f'with: python -c "import torch, safetensors.torch as s; '
-            f"s.save_file(torch.load('{path}', weights_only=True, map_location='cpu'), "
-            f"'{file.with_suffix('.safetensors')}')\"."
-        )
+    refuse_pickle(file)
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -58,6 +52,21 @@ def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
         ) from error
     network.requires_grad_(False).eval()
     return hash_tensors(network.state_dict())
+
+
+def refuse_pickle(file: Path) -> None:
+    """Refuse weights that could run code while they are read.
+
+    Raises:
+        ModelError: the file is a pickle, going by its name.
+    """
+    if file.suffix in PICKLED:
+        raise ModelError(
+            f"The weights {str(file)!r} are a pickle, which can run code and is not read; convert "
+            f'it with: python -c "import torch, safetensors.torch as s; '
+            f"s.save_file(torch.load('{file}', weights_only=True, map_location='cpu'), "
+            f"'{file.with_suffix('.safetensors')}')\"."
+        )
 
 
 @torch.no_grad()

@@ -8,8 +8,11 @@ import pytest
 
 from erasekit.bench.costs import ErasureCosts, passes_by_settings
 from erasekit.bench.forecast import calibrate, forecast
+from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure
+from erasekit.metrics.judges import Judges
+from tests.bench.test_general import CAPTIONS, Colours
 
 METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")
 
@@ -101,3 +104,35 @@ def test_a_calibration_measures_what_drawing_takes(
     found = calibrate(runner, sweep.suite, plan.cases[0])
     assert found.pass_seconds == pytest.approx(0.002)
     assert found.image_seconds == pytest.approx(0.03)
+
+
+def test_looking_at_captions_is_foreseen(
+    runner, make_small, store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that runs by UNet passes and the images that a measure of sets looks at."""
+    measure = Colours()
+    judges = Judges.of(runner.scorer)
+    with_sets = BenchmarkRunner(
+        runner.model, replace(judges, sets=(measure,)), runner.registry, store
+    )
+    monkeypatch.setattr(
+        "erasekit.bench.forecast.time.perf_counter",
+        lambda: 0.002 * runner.model.passes.forward + 0.5 * measure.looked_at,
+    )
+
+    def foreseen_and_run(seeds: int) -> int:
+        sweep = make_small("none", cases="church", seeds=seeds)
+        sweep = replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS))
+        plan = with_sets.plan(sweep)
+        plain, told = (forecast(r, sweep.suite, plan) for r in (runner, with_sets))
+        assert plain is not None
+        assert told is not None
+        before = measure.looked_at
+        with_sets.run(sweep, plan)
+        images = measure.looked_at - before
+        assert told.seconds - plain.seconds == pytest.approx(0.5 * images)
+        assert told.bytes - plain.bytes == pytest.approx(3 * 4 * images, abs=1)
+        return images
+
+    assert foreseen_and_run(1) == 2 * len(CAPTIONS)  # the base model's and the edit's
+    assert foreseen_and_run(2) == len(CAPTIONS)

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.errors import OutputError
+from erasekit.metrics.base import SetMeasure
+from erasekit.metrics.judges import Judges
 from erasekit.records import Record
 
 SIZE, LEFT = 1_200_000, 40_000
@@ -117,3 +120,39 @@ def test_a_file_that_may_not_grow_stops_the_sweep_and_is_not_left_behind(
     plan = runner.plan(sweep)
     assert len(plan.missing) == 3
     assert [r.status for r in runner.run(sweep, plan)] == ["done"] * 4
+
+
+class Wide(SetMeasure):
+    """Its features of one sheet are larger than the small disk."""
+
+    name = "wide"
+    extractor = identity = {"name": "wide", "version": "1", "weights": ""}  # noqa: RUF012
+
+    def __init__(self, reference: str) -> None:
+        self._reference = reference
+
+    @property
+    def reference(self) -> str:
+        return self._reference
+
+    def features(self, images):
+        return np.zeros((len(images), SIZE), dtype=np.float32)
+
+    def reference_features(self):
+        return self.features(np.empty((2, 1, 1, 3), dtype=np.uint8))
+
+    def compare(self, features, reference):
+        return {}
+
+
+@pytest.mark.parametrize("reference", ["", "a folder"], ids=["of an edit", "of the base model"])
+def test_features_that_do_not_fit_stop_the_sweep_and_fail_no_cell(
+    runner, sweep, small_disk: Path, reference: str
+) -> None:
+    sweep = replace(sweep, suite=replace(sweep.suite, captions=(("a car", 1), ("a bus", 2))))
+    runner.scorer = Judges(runner.scorer.scorer, runner.scorer.classifier, sets=(Wide(reference),))
+    runner.store = RecordStore(small_disk / "store")
+    with pytest.raises(OutputError, match=r"No space left for .*features.*free some"):
+        runner.run(sweep, runner.plan(sweep))
+    assert list(runner.store.records()) == []
+    assert [p.name for p in runner.store.root.rglob(".*")] == []

@@ -94,3 +94,20 @@ def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_s
 def test_the_spread_has_near_neighbours_first_and_nothing_erased(suite) -> None:
     assert quick_concepts(suite, Erasure.of("garbage truck"))[0] == "bus"
     assert "bus" not in quick_concepts(suite, Erasure.of("bus"))
+
+
+def test_the_models_scorer_runs_where_the_model_does(
+    world_model, edit, registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spied(name, registry, *, device):
+        seen.append((name, device))
+        raise InterruptedError
+
+    monkeypatch.setattr("erasekit.bench.quick.load_scorer", spied)
+    world_model.unet.to("meta")
+    erasure = Erasure((world_model.concept("church"),))
+    with pytest.raises(InterruptedError):
+        quick_measure(world_model, edit, erasure, registry)
+    assert seen == [(world_model.descriptor.scorer, torch.device("meta"))]

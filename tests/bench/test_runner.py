@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from erasekit.bench.forecast import forecast
 from erasekit.bench.pictures import comparison_rows, images_of
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
@@ -107,6 +108,10 @@ def test_another_scorer_scores_the_same_images_and_edits(
     second = BenchmarkRunner(runner.model, other, registry, store)
     plan = second.plan(sweep)
     assert (len(plan.missing), plan.images) == (1, 0)
+    assert (plan.erasures, plan.erasure_passes) == ((), 0)
+    told = forecast(second, sweep.suite, plan)
+    assert told is not None
+    assert (told.erasure_passes, told.guessed) == (0, 0)
     passes = runner.model.passes.snapshot()
     scored = second.run(sweep, plan)
     assert runner.model.passes.snapshot() == passes

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from erasekit.cli.bench_progress import SweepBar
 from tests.tiny_clip import tiny_scorer_folder
 
 __all__ = ["tiny_scorer_folder"]
@@ -84,6 +85,27 @@ def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
     plan = bench("--concepts", "church", "--dry-run", "--json").json["plan"]
     assert plan["erasures"] == 6 * 2
     assert everything(tmp_path) == []
+
+
+def test_an_edit_that_is_there_is_no_erasure_to_do(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["--methods", "none", "--concepts", "church", "--seeds", "1"]
+    assert "1 cell with 1 erasure," in bench(*command).err
+    more = [*command, "--images-per-concept", "2"]
+    plan = bench(*more, "--dry-run", "--json").json["plan"]
+    assert (plan["missing"], plan["erasures"], plan["erasure_unet_passes"]) == (1, 0, 0)
+    assert plan["estimate"]["erasure_unet_passes"] == 0
+    works = []
+
+    class Spied(SweepBar):
+        def __init__(self, cells: int, work: float) -> None:
+            works.append((cells, work))
+            super().__init__(cells, work)
+
+    monkeypatch.setattr("erasekit.cli.bench_progress.SweepBar", Spied)
+    assert "1 cell with 0 erasures" in bench(*more).err
+    assert works == [(1, plan["image_unet_passes"])]
 
 
 @pytest.mark.parametrize(

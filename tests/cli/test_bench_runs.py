@@ -6,6 +6,7 @@ import csv
 import doctest
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,41 @@ def test_export_writes_a_file(run, finished: Path, tmp_path: Path, form: str, wh
     assert path.stat().st_size > 200
     taken = run("bench", "export", finished, "--to", form, "--output", path)
     assert (taken.code, "--overwrite" in taken.sentence) == (2, True)
+
+
+def test_status_bears_with_files_that_come_and_go(
+    run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As claim notes and half-written edits do while a sweep runs."""
+    before = run("bench", "status", folder, "--json").json
+    brief, gone = (folder / "claims" / f"{name}.json" for name in ("brief", "gone"))
+    half = folder / "edits" / ".half"
+    half.mkdir()
+    for path in (brief, gone, half / "edit.json"):
+        path.write_text("{}")
+    stat, scan = os.stat, os.scandir
+
+    def stat_and_remove(path, *arguments, **named):
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        found = stat(path, *arguments, **named)
+        if path == brief:
+            brief.unlink()
+        return found
+
+    def remove_and_scan(path="."):
+        if path in (half, str(half)) and half.exists():
+            (half / "edit.json").unlink()
+            half.rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "stat", stat_and_remove)
+    monkeypatch.setattr(os, "scandir", remove_and_scan)
+    after = run("bench", "status", folder, "--json")
+    assert after.code == 0, after.err
+    assert after.json["sweeps"] == before["sweeps"]
+    assert before["bytes"] <= after.json["bytes"] <= before["bytes"] + 2
+    assert not any(path.exists() for path in (brief, gone, half))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,34 @@ def test_a_device_that_is_not_there_is_one_sentence(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("command", ["bench", "compare", "observe impact"])
+def test_judges_run_where_the_model_does(
+    run: Run,
+    make_run: Callable[..., Path],
+    tiny_folder: Path,
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = {
+        "bench": ("--model", tiny_folder, "-o", tmp_path / "new"),
+        "compare": (make_run("none", "church"), make_run("l2", "church")),
+        "observe impact": (*IMPACT, "--model", tiny_folder, "-o", tmp_path / "new"),
+    }[command]
+    seen = []
+
+    def spied(*arguments: object, device: torch.device, **named: object) -> None:
+        seen.append(device)
+        raise ModelError("Seen enough.")
+
+    monkeypatch.setattr("erasekit.metrics.loading.load_judge", spied)
+    there = property(lambda family: torch.device("meta"))
+    monkeypatch.setattr("erasekit.diffusion.families.base.FamilyAdapter.device", there)
+    result = run(*command.split(), *arguments, "--scorer", "icons-clip")
+    assert "Seen enough." in result.err
+    assert seen == [torch.device("meta")]
+
+
 def test_fp16_weights_draw_and_erase_nearly_the_same(
     run: Run, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +86,24 @@ def test_a_cache_that_can_t_be_written_costs_time_alone(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     assert word_features(tiny_model, WORDS).shape[0] == len(WORDS)
+
+
+def test_a_cache_without_room_costs_time_alone(
+    tiny_model: LoadedModel, cache: Path, tmp_path: Path
+) -> None:
+    """The system's own limit on file size, which needs no rights: the features are larger."""
+    said = tmp_path / "said"
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+        said.write_text(str(len(word_features(tiny_model, WORDS))))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert said.read_text() == str(len(WORDS))
+    assert list(cache.iterdir()) == []
 
 
 def test_narrowing_embeds_only_what_is_left(

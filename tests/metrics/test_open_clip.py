@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.transforms import functional as F
 
 from erasekit.errors import ErasekitError, ModelError, UnknownNameError
@@ -114,6 +115,11 @@ def test_load_scorer_reads_a_local_folder(registry, tiny_scorer, tiny_scorer_fol
         ("local-dir:/nowhere", ModelError, "open_clip_config.json"),
         ("ViT-Z-14/openai", ModelError, "Unknown open_clip model 'ViT-Z-14'"),
         ("ViT-B-32/nobody", ModelError, "no weights 'nobody'"),
+        ("ViT-B-32/a/folder", ModelError, "no weights 'a/folder'"),
+        ("ViT-B-32/./no/where.safetensors", ModelError, "no file 'no/where.safetensors'"),
+        ("ViT-B-32//no/where.safetensors", ModelError, "no file '/no/where.safetensors'"),
+        ("ViT-B-32/dir/some.pt", ModelError, "'dir/some.pt' are a pickle"),
+        ("dir/some.safetensors", ModelError, "Unknown open_clip model 'dir'"),
         ("clip-vit-b-32", ModelError, "can't be fetched"),
         ("hf-hub:nobody/nothing", ModelError, "can't be fetched"),
     ],
@@ -142,3 +148,46 @@ def test_a_damaged_folder_is_one_sentence(
         weights.unlink()
     with pytest.raises(ModelError, match="scorer"):
         OpenClipScorer(f"local-dir:{folder}")
+
+
+@pytest.fixture
+def small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a small architecture, as open_clip registers its own."""
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [])
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {})
+    vision = {"image_size": 20, "layers": 1, "width": 32, "head_width": 16, "patch_size": 5}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "small-16.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "small-16.json")
+    return "small-16"
+
+
+def test_a_file_of_weights_is_named_after_its_model(
+    registry, small_model: str, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    network, _, preprocess = open_clip.create_model_and_transforms(small_model)
+    network.eval()
+    file = tmp_path / "weights" / "own.safetensors"
+    file.parent.mkdir()
+    save_file(network.state_dict(), file)
+    with torch.no_grad():
+        pixels = torch.stack([preprocess(Image.fromarray(image)) for image in images])
+        tokens = open_clip.get_tokenizer(small_model)(["church", "bus"])
+        expected = (
+            network.encode_image(pixels, normalize=True)
+            @ network.encode_text(tokens, normalize=True).T
+        )
+    monkeypatch.chdir(tmp_path)
+    for path in ("weights/own.safetensors", "./weights/own.safetensors", str(file)):
+        scorer = load_scorer(f"{small_model}/{path}", registry)
+        assert scorer.name == "small-16/own.safetensors"
+        np.testing.assert_allclose(scorer.classify(images, ["church", "bus"]), expected, atol=1e-6)
+    other = tmp_path / "other.safetensors"
+    save_file({"visual.proj": torch.zeros(2, 2)}, other)
+    with pytest.raises(ModelError, match=r"not those of open_clip's 'small-16'"):
+        load_scorer(f"{small_model}/other.safetensors", registry)
+    other.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="is damaged"):
+        load_scorer(f"{small_model}/other.safetensors", registry)
