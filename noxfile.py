@@ -133,6 +133,7 @@ def results(session: nox.Session) -> None:
         ("markdown", "methods", "methods.md"),
         ("csv", "methods", "methods.csv"),
         ("csv", "concepts", "concepts.csv"),
+        ("csv", "comparisons", "comparisons.csv"),
     ):
         what = ("--to", form, "--table", table, "--output", str(to / name), "--overwrite")
         session.run(*erasekit, "bench", "export", str(store), *what, env=env)
