@@ -62,8 +62,8 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
             cells.append(_mean([value(point) for point in points.values()]))
             both = points.keys() & base.keys() if name != AGAINST else ()
             cells.append(_paired([value(points[pair]) - value(base[pair]) for pair in both]))
-        searches = [search for line in own for search in line["adversary"] or ()]
-        cells.append(_mean([search["entropy"] for search in searches if "entropy" in search]))
+        found = [search.get("entropy") for line in own for search in line["adversary"] or ()]
+        cells.append(_mean([entropy for entropy in found if entropy is not None]))
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

@@ -203,7 +203,7 @@ def searched(method: str, concept: str, drift: float, esr1: float = 1.0, **searc
 
 def test_searches_are_compared_run_by_run_where_the_concept_is_gone() -> None:
     lines = [
-        searched("random", "bus", 1.0),
+        searched("random", "bus", 1.0) | {"adversary": [{"entropy": None}]},
         searched("random", "castle", 3.0),
         searched("gumbel", "bus", 0.5, entropy=2.0),
         searched("gumbel", "castle", 2.5, entropy=1.0),
