@@ -91,6 +91,10 @@ def plot(points: list[dict[str, Any]], path: Path) -> None:
                     at = [p["value"] for p in own]
                     panel.plot(at, values, style, marker=markers[method], label=label)
         panel.set(xlabel=axis, xscale="log", yscale="log", ylabel=f"by {AXES[axis][0]}")
+        panel.set_xticks(AXES[axis], [f"{value:,}" for value in AXES[axis]])
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:.3g}")
+        panel.xaxis.minorticks_off()
         panel.legend(fontsize=6)
         panel.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
