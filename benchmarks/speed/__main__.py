@@ -43,6 +43,9 @@ def main() -> None:
         default=",".join(quality.SCHEDULES),
         help="quality: which schedules",
     )
+    parser.add_argument(
+        "--edits", type=Path, help="quality: folder to keep the trained weights in, to look again"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,7 @@ def main() -> None:
         seeds = [int(seed) for seed in options.seeds.split(",")]
         path = options.results / "quality.jsonl"
         schedules = [quality.SCHEDULES[name] for name in options.schedules.split(",")]
-        lines = quality.measure(path, options.concepts.split(","), seeds, schedules)
+        lines = quality.measure(path, options.concepts.split(","), seeds, schedules, options.edits)
         text = quality.report(lines)
     elif options.what == "adversary":
         text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))

@@ -21,8 +21,11 @@ from benchmarks.speed.runs import (
     Eye,
     Run,
 )
+from erasekit.edits import load_tensors, save_tensors
+from erasekit.files import atomic_write_json
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
+from erasekit.training.settings import resolve_settings
 
 RATES = {"published": LEARNING_RATE, "published, fast": FAST}
 """The published schedule, by learning rate, with the steps that the tuning rule chose for it."""
@@ -40,6 +43,8 @@ SEEDS = (0, 1, 2)
 WITHIN_DELTA, WITHIN_ESR = 0.5, 5.0
 """What counts as equal: points of delta, and points of ESR-1."""
 COSTS = ("passes", "seconds")
+ERASED_IMAGES, KEPT_IMAGES = 60, 12
+"""Starting noises, of what is erased and of each held-out concept."""
 
 
 def measure(
@@ -47,44 +52,67 @@ def measure(
     concepts: Sequence[str],
     seeds: Sequence[int],
     schedules: Sequence[str] = tuple(SCHEDULES.values()),
+    edits: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Run what `path` has no line for; the schedules of a concept and seed in turn."""
+    """Run what `path` has no line for; the schedules of a concept and seed in turn.
+
+    Args:
+        path: of the finished lines.
+        edits: folder of the trained weights, so that they can be looked at again with more
+            pictures and not be trained again; several processes may share it.
+    """
     bench = Bench.icons()
-    eye = Eye(bench)
-    lines = read(path)
-    done, wanted = {line["key"] for line in lines}, set()
+    eye = Eye(bench, erased_images=ERASED_IMAGES, kept_images=KEPT_IMAGES)
+    found = []
     for concept in concepts:
         for seed in seeds:
             for schedule in schedules:
                 key = _key(bench, schedule, concept, seed)
-                wanted.add(key)
-                if key in done:
-                    continue
-                if schedule in RATES:
-                    run = bench.published(concept, seed, learning_rate=RATES[schedule])
-                else:
-                    run = bench.ours([concept], seed, OURS[schedule][1])
-                line = {"key": key, **_line(schedule, concept, seed, run, eye)}
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-                lines.append(line)
-                print(
-                    f"{schedule}, {concept}, seed {seed}: ESR-1 {100 * line['esr1']:.0f} %, "
-                    f"{line['passes']} passes, {line['seconds']:.1f} s",
-                    flush=True,
-                )
-    return [line for line in lines if line["key"] in wanted]
+                looked = content_key([key, ERASED_IMAGES, KEPT_IMAGES])
+                done = {line["key"]: line for line in read(path)}
+                if looked not in done:
+                    run = _run(bench, schedule, concept, seed, edits and edits / key)
+                    line = {"key": looked, **_line(schedule, concept, seed, run, eye)}
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(line) + "\n")
+                    done[looked] = line
+                    print(
+                        f"{schedule}, {concept}, seed {seed}: ESR-1 {100 * line['esr1']:.0f} %, "
+                        f"{line['passes']} passes, {line['seconds']:.1f} s",
+                        flush=True,
+                    )
+                found.append(done[looked])
+    return found
+
+
+def _run(bench: Bench, schedule: str, concept: str, seed: int, folder: Path | None) -> Run:
+    """Of `folder`, or made now and kept there."""
+    if folder is not None and (folder / "run.json").is_file():
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return Run(load_tensors(folder / "edit.safetensors")[0], **about)
+    if schedule in RATES:
+        run = bench.published(concept, seed, learning_rate=RATES[schedule])
+    else:
+        run = bench.ours([concept], seed, OURS[schedule][1])
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / "edit.safetensors", dict(run.tensors))
+        about = {k: v for k, v in vars(run).items() if k != "tensors"}
+        atomic_write_json(folder / "run.json", about)
+    return run
 
 
 def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
-    """Of what a line depends on, so that one of other defaults is never taken for it."""
-    defaults = bench.model.descriptor.defaults
+    """Of what a run depends on, so that one of other defaults is never taken for it."""
+    model = bench.model.descriptor
     how: Any
     if schedule in RATES:
         rate = RATES[schedule]
-        how = (PUBLISHED_STEPS[rate], rate, defaults["*"]["num_concepts"])
+        how = (PUBLISHED_STEPS[rate], rate, model.defaults["*"]["num_concepts"])
     else:
-        how = {**defaults["*"], **defaults.get("gumbel", {}), **OURS[schedule][1]}
+        method = bench.registry.method("gumbel")
+        groups = resolve_settings(method, bench.registry, model, overrides=OURS[schedule][1])
+        how = [group.model_dump() for group in groups]
     return content_key([bench.model.hash, schedule, how, concept, seed])
 
 

@@ -47,10 +47,10 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     """What an erasure comes to by its method's settings, roughly.
 
     What the method itself says (`ErasureMethod.expected_passes`), else: Trajectories: every solver
-    step is two passes, with and without the prompt, or one where words are sampled unguided. A
-    step: each row of the erase branch, and of the keep branch where there is one, forward and
-    backward; each ascent with passes of its own the same. A method without `batch_size`, such as a
-    closed form, counts as nothing.
+    step is two passes, with and without the prompt, or one where words are sampled unguided, and
+    words are sampled as far as they are drawn. A step: each row of the erase branch, and of the
+    keep branch where there is one, forward and backward; each ascent with passes of its own the
+    same. A method without `batch_size`, such as a closed form, counts as nothing.
 
     Args:
         made_by: the erasure's part of a cell's identity.
@@ -79,14 +79,30 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     per_step = 3.0 * rows * (branches + ascents)
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
         per_step += 2 * min(settings["candidates"], words) / refresh
-    trajectories, solver_steps = 0.0, settings.get("trajectory_steps", 0)
+    sampled, solver_steps = 0.0, settings.get("trajectory_steps", 0)
     if settings.get("latents_from") == "current":  # half of one on average, anew in each step
         per_step += branches * rows * solver_steps
     elif "trajectories" in settings:
-        trajectories = erased * math.ceil(settings["trajectories"] / erased)
-        kept = words * settings.get("keep_trajectories", 0)
-        trajectories += kept / 2 if settings.get("keep_guidance") == 1 else kept
-    return float(settings["steps"] * per_step + 2 * trajectories * solver_steps)
+        steps = settings["steps"]
+        rounds = math.ceil(steps / (settings.get("trajectory_refresh") or steps))
+        whole = erased * math.ceil(settings["trajectories"] / erased)
+        of_words = words * settings.get("keep_trajectories", 0)
+        drawn = steps_drawn(rows * steps / rounds, of_words, solver_steps)
+        sides = 1 if settings.get("keep_guidance") == 1 else 2
+        sampled = rounds * (2 * whole * solver_steps + sides * drawn)
+    return float(settings["steps"] * per_step + sampled)
+
+
+def steps_drawn(draws: float, trajectories: int, solver_steps: int) -> float:
+    """Solver steps that are sampled on average, where each draw is uniform over all there are.
+
+    A trajectory is sampled as far as it is drawn: beyond step j, unless all draws miss the steps
+    from j on.
+    """
+    if not trajectories:
+        return 0.0
+    missed = (1 - (1 - j / solver_steps) / trajectories for j in range(solver_steps))
+    return trajectories * sum(1 - miss**draws for miss in missed)
 
 
 def _like(identity: Mapping[str, Any]) -> str:

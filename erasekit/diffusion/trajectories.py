@@ -1,6 +1,6 @@
-"""Where z_t comes from: whole trajectories of the frozen model, or partial ones of the current.
+"""Where z_t comes from: kept trajectories of the frozen model, or new ones of the current.
 
-A trajectory of the *frozen* model does not depend on what is trained. Sampled once and kept whole,
+A trajectory of the *frozen* model does not depend on what is trained. Sampled once and kept,
 with the two noise predictions that guidance computed anyway, it feeds training steps that need no
 frozen pass at all.
 """
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,29 @@ class LatentSource(ABC):
                 differ by their prompt alone.
         """
 
-    def groups(self) -> Tensor:
-        """In which batch each prompt's trajectories were sampled, [P], int64; -1: not yet.
+    def sampled(self) -> Tensor:
+        """What was sampled, in order: rows of batch, prompt, number of the noise, solver steps.
 
         Batches matter to the last bit alone, but a resumed run must sample what was there before
-        in the same ones. A source that keeps nothing has none.
-        """
-        return torch.zeros(0, dtype=torch.int64)
+        in the same ones. A source that keeps nothing has no rows.
 
-    def sample_groups(self, groups: Tensor) -> None:
-        """Sample what `groups` says that another source has sampled."""
+        Returns:
+            [M, 4], int64.
+        """
+        return torch.zeros(0, 4, dtype=torch.int64)
+
+    def sample_again(self, sampled: Tensor) -> None:
+        """Sample what `sampled` says that another source has sampled."""
+
+    def renew(self, round_number: int) -> None:
+        """From now on from the starting noises of this round; nothing happens within one."""
 
 
 class FrozenTrajectories(LatentSource):
-    """Whole trajectories of the frozen model, sampled on first use and kept.
+    """Trajectories of the frozen model, sampled as far as they are drawn, and kept.
+
+    A row at solver step s needs the s steps before it, and its trajectory goes on from there when
+    a later one is drawn: what is never drawn is never sampled.
 
     Args:
         family: the adapter; its UNet must be the frozen one when prompts are first drawn, or
@@ -99,7 +108,8 @@ class FrozenTrajectories(LatentSource):
         batch_size: trajectories sampled together; the runner bounds how many of their rows are
             in the UNet at once.
         frozen: the original weights, swapped in while sampling.
-        on_sampled: called with the number of trajectories just sampled.
+        whole: all trajectories are sampled to their ends, in full batches, when one is first
+            drawn; for few that are drawn often.
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
         with_uncond: whether rows need the prediction without the prompt. Where they don't, and
             `guidance_scale` is 1, a solver step is one pass and not two.
@@ -122,27 +132,32 @@ class FrozenTrajectories(LatentSource):
         seed: int,
         frozen: FrozenWeights,
         batch_size: int = 32,
-        on_sampled: Callable[[int], None] | None = None,
+        whole: bool = False,
         mapped: bool = False,
         with_uncond: bool = True,
     ) -> None:
         self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
         self.steps, self.scale = num_inference_steps, guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
-        self.frozen, self.on_sampled = frozen, on_sampled
+        self.frozen, self.whole, self.round = frozen, whole, 0
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
         self._kept: dict[int, tuple[Tensor, ...]] = {}
-        self._groups = torch.full((len(prompt_embeds),), -1)
+        self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
+        self._sampled: list[tuple[int, int, int, int]] = []
         self._file = self._mapped_file() if mapped else None
 
     def draw(
         self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
     ) -> LatentBatch:
-        self.ensure(indices.tolist())
         rows = len(indices)
         size = 1 if shared_timestep else rows
         which = torch.randint(self.per_prompt, (size,), generator=generator).expand(rows)
         step = torch.randint(self.steps, (size,), generator=generator).expand(rows)
+        if self.whole:
+            self.sample_all()
+        else:
+            drawn = zip(indices.tolist(), which.tolist(), (step + 1).tolist(), strict=True)
+            self.sample([(p, n, steps) for p, n, steps in drawn])
         picked = [
             [part[w, s] for part in self._kept[int(p)]]
             for p, w, s in zip(indices, which, step, strict=True)
@@ -154,34 +169,47 @@ class FrozenTrajectories(LatentSource):
         timesteps = self.scheduler.timesteps[step].to(self.family.device)
         return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
+    def sample_all(self) -> None:
+        """Sample all trajectories to their ends."""
+        prompts = range(len(self.prompt_embeds))
+        self.sample([(p, n, self.steps) for p in prompts for n in range(self.per_prompt)])
+
     @torch.no_grad()
-    def ensure(self, indices: Sequence[int]) -> None:
-        """Sample the trajectories of prompts `indices` that are not there yet, in batches."""
-        missing = sorted(set(indices) - set(self._kept))
-        self._groups[missing] = self._groups.max() + 1
-        jobs = [(p, n) for p in missing for n in range(self.per_prompt)]
-        found: dict[int, list[tuple[Tensor, ...]]] = {p: [] for p in missing}
+    def sample(self, wanted: Sequence[tuple[int, int, int]]) -> None:
+        """Go on with trajectories that are not so far yet, in batches.
+
+        Args:
+            wanted: prompt, number of the starting noise, and how many solver steps are asked for.
+        """
+        goals: dict[tuple[int, int], int] = {}
+        for p, n, steps in wanted:
+            if steps > self._reached[p, n]:
+                goals[p, n] = max(steps, goals.get((p, n), 0))
+        if not goals:
+            return
+        number = self._sampled[-1][0] + 1 if self._sampled else 0
+        jobs = [(p, n, steps) for (p, n), steps in sorted(goals.items())]
+        first = self.round * self.per_prompt
+        self._sampled += [(number, p, first + n, steps) for p, n, steps in jobs]
         with self.frozen.swapped():
             for start in range(0, len(jobs), self.batch_size):
-                chunk = jobs[start : start + self.batch_size]
-                for (p, _), kept in zip(chunk, self._sample(chunk), strict=True):
-                    found[p].append(kept)
-                if self.on_sampled:
-                    self.on_sampled(len(chunk))
-        for p, trajectories in found.items():
-            parts = tuple(torch.stack(part) for part in zip(*trajectories, strict=True))
-            if self._file is not None:
-                for place, part in zip(self._file[p], parts, strict=True):
-                    place.copy_(part)
-                parts = tuple(self._file[p])
-            self._kept[p] = parts
+                self._go_on(jobs[start : start + self.batch_size])
 
-    def groups(self) -> Tensor:
-        return self._groups.clone()
+    def sampled(self) -> Tensor:
+        return torch.tensor(self._sampled, dtype=torch.int64).reshape(-1, 4)
 
-    def sample_groups(self, groups: Tensor) -> None:
-        for number in range(int(groups.max()) + 1):
-            self.ensure(torch.nonzero(groups == number).flatten().tolist())
+    def sample_again(self, sampled: Tensor) -> None:
+        for number in sampled[:, 0].unique().tolist():
+            batch = sampled[sampled[:, 0] == number, 1:].tolist()
+            self.renew(batch[0][1] // self.per_prompt)
+            self.sample([(p, n % self.per_prompt, steps) for p, n, steps in batch])
+
+    def renew(self, round_number: int) -> None:
+        if round_number != self.round:
+            self.round = round_number
+            self._kept.clear()
+            self._reached.zero_()
+            self._sampled.clear()
 
     def _mapped_file(self) -> Tensor:
         """Room for all prompts on disk, [P, 3, N, S, C, h, w], 2 for 3 without `with_uncond`.
@@ -202,27 +230,56 @@ class FrozenTrajectories(LatentSource):
         kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
         return kept.view(shape)
 
-    def _sample(self, jobs: Sequence[tuple[int, int]]) -> list[tuple[Tensor, ...]]:
-        embeds = self.prompt_embeds[[p for p, _ in jobs]]
-        seeds = [trajectory_seed(self.seed, n) for _, n in jobs]
-        latents = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
+    def _go_on(self, jobs: Sequence[tuple[int, int, int]]) -> None:
+        """Solver steps of trajectories (prompt, number, steps), those at the same one together."""
+        begun = [int(self._reached[p, n]) for p, n, _ in jobs]
         sides = 2 if self.with_uncond or self.scale != 1 else 1
-        empty = self.family.unconditional_embeds().expand_as(embeds)
-        prompts = torch.cat([empty, embeds]) if sides == 2 else embeds
-        steps = []
-        for t in self.scheduler.timesteps:
+        for s in range(min(begun), max(steps for *_, steps in jobs)):
+            rows = [(p, n) for (p, n, steps), b in zip(jobs, begun, strict=True) if b <= s < steps]
+            if not rows:
+                continue
+            t, latents = self.scheduler.timesteps[s], self._latents(rows, s)
+            embeds = self.prompt_embeds[[p for p, _ in rows]]
+            empty = self.family.unconditional_embeds().expand_as(embeds)
             inputs = torch.cat([latents] * sides)
             timesteps = t.expand(len(inputs))
+            prompts = torch.cat([empty, embeds]) if sides == 2 else embeds
             output = self.family.predict_output(inputs, timesteps, prompts)
             noise_pred = self.family.to_noise(output, inputs, timesteps).chunk(sides)
-            kept = (noise_pred[-1], noise_pred[0])[: 1 + self.with_uncond]
-            steps.append((latents, *kept))
             if sides == 2:
-                latents = guided_step(self.scheduler, output, t, latents, self.scale)
+                following = guided_step(self.scheduler, output, t, latents, self.scale)
             else:
-                latents = self.scheduler.step(output, t, latents, return_dict=False)[0]
-        stacked = [torch.stack(part, dim=1) for part in zip(*steps, strict=True)]
-        return list(zip(*stacked, strict=True))
+                following = self.scheduler.step(output, t, latents, return_dict=False)[0]
+            kept = (latents, noise_pred[-1], noise_pred[0])[: 2 + self.with_uncond]
+            for row, (p, n) in enumerate(rows):
+                places = self._places(p, [part.dtype for part in kept])
+                for place, part in zip(places, kept, strict=True):
+                    place[n, s] = part[row]
+                if s + 1 < self.steps:
+                    places[0][n, s + 1] = following[row]
+                self._reached[p, n] = s + 1
+
+    def _latents(self, rows: Sequence[tuple[int, int]], s: int) -> Tensor:
+        """z_t before solver step `s`, of trajectories that have come so far, [B, C, h, w]."""
+        if s:
+            latents = torch.stack([self._kept[p][0][n, s] for p, n in rows])
+            return latents.to(self.family.device)
+        first = self.round * self.per_prompt
+        seeds = [trajectory_seed(self.seed, first + n) for _, n in rows]
+        noise: Tensor = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
+        return noise
+
+    def _places(self, p: int, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
+        """Room for z_t and the predictions of prompt `p`, each [N, S, C, h, w]."""
+        if p not in self._kept:
+            shape = (self.per_prompt, self.steps, *self.family.latents_shape())
+            device = self.family.device
+            self._kept[p] = (
+                tuple(torch.empty(shape, dtype=dtype, device=device) for dtype in dtypes)
+                if self._file is None
+                else tuple(self._file[p])
+            )
+        return self._kept[p]
 
 
 class CurrentTrajectories(LatentSource):

@@ -177,6 +177,9 @@ class ErasureMethod(ABC):
     def prepare(self, context: ErasureContext) -> None:
         """Called once before the first step, with the UNet still being theta."""
 
+    def begin_step(self, step: int) -> None:
+        """Called before `training_step`; what is due before any step's work."""
+
     @abstractmethod
     def training_step(self, step: int) -> StepOutput | None:
         """One outer step, from 0. None: nothing to back-propagate."""

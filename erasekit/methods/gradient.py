@@ -203,9 +203,10 @@ class GradientErasure(SampledErasure):
         return self.strategy.adversaries()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.strategy.state_dict()
+        return {**super().state_dict(), **self.strategy.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict(state)
         self.strategy.load_state_dict(state)
 
     def _erased_batch(self, step: int) -> ErasedBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -37,6 +38,12 @@ class SampledConfig(Settings):
         8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
     )
     trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
+    trajectory_refresh: int = Field(
+        0,
+        ge=0,
+        description="outer steps after which kept trajectories give way to ones from other "
+        "starting noises; 0: never",
+    )
     trajectory_memory: float = Field(
         4.0,
         ge=0,
@@ -58,15 +65,16 @@ class SampledErasure(ErasureMethod):
         alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
         self._room = self.config.trajectory_memory * 2**30
+        self._sources: list[LatentSource] = []
 
     def concept_source(self, prompt_embeds: Tensor) -> LatentSource:
         """z_t of one prompt per erased concept, [E, L, D], with all trajectories sampled."""
         count = len(prompt_embeds)
         each = -(-self.config.trajectories // count)
-        source = self.latent_source(prompt_embeds, each)
-        if self.config.latents_from == "frozen":
+        source = self.latent_source(prompt_embeds, each, whole=True)
+        if isinstance(source, FrozenTrajectories):
             self.context.on_status(f"sampling {each * count} trajectories of the erased concepts")
-            source.sample_groups(torch.zeros(count, dtype=torch.int64))
+            source.sample_all()
         return source
 
     def latent_source(
@@ -75,10 +83,11 @@ class SampledErasure(ErasureMethod):
         per_prompt: int,
         guidance_scale: float | None = None,
         with_uncond: bool = True,
+        whole: bool = False,
     ) -> LatentSource:
         """Where z_t of the prompts come from, as `latents_from` says.
 
-        Trajectories are sampled when a prompt is first drawn.
+        Trajectories are sampled as far as they are drawn.
 
         Args:
             prompt_embeds: [P, L, D].
@@ -86,6 +95,7 @@ class SampledErasure(ErasureMethod):
             guidance_scale: None takes `trajectory_guidance`.
             with_uncond: whether rows need the prediction without the prompt, too; without it,
                 and at a guidance of 1, kept trajectories cost half as many passes.
+            whole: all trajectories are sampled to their ends at once.
         """
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
         if self.config.latents_from == "current":
@@ -100,7 +110,7 @@ class SampledErasure(ErasureMethod):
         needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
-        return FrozenTrajectories(
+        source = FrozenTrajectories(
             self.family,
             prompt_embeds,
             num_inference_steps=steps,
@@ -110,7 +120,24 @@ class SampledErasure(ErasureMethod):
             frozen=self.context.frozen,
             mapped=mapped,
             with_uncond=with_uncond,
+            whole=whole,
         )
+        self._sources.append(source)
+        return source
+
+    def begin_step(self, step: int) -> None:
+        """Other starting noises, where `trajectory_refresh` says so."""
+        if self.config.trajectory_refresh:
+            for source in self._sources:
+                source.renew(step // self.config.trajectory_refresh)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was sampled, in order; a subclass with more to keep adds it."""
+        return {f"sampled.{i}": source.sampled() for i, source in enumerate(self._sources)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for i, source in enumerate(self._sources):
+            source.sample_again(state[f"sampled.{i}"])
 
     def rows(self, step: int, generator: torch.Generator) -> Tensor:
         """Which erased concept each row of a step is of, [B], int64: in turn, then shuffled."""

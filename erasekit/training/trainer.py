@@ -249,6 +249,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
     ) -> dict[str, Any]:
         empty = {"erase_loss": None, "preserve_loss": None, "timestep": None, "adversary": None}
+        method.begin_step(step)
         output = method.training_step(step)
         if output is None:
             self._check_finite(parameters, step)

@@ -88,7 +88,7 @@ def test_trajectories_are_those_of_plain_ddim(family_model: LoadedModel) -> None
         seed=0,
         frozen=FrozenWeights(family_model.unet, {}),
     )
-    source.ensure([0])
+    source.sample_all()
     latents, cond, uncond = (part[0] for part in source._kept[0])
     scheduler = ddim_scheduler(family_model.pipeline, STEPS)
     guided = uncond[-1] + GUIDANCE * (cond[-1] - uncond[-1])

@@ -117,9 +117,10 @@ def test_kept_predictions_are_the_frozen_model_s_at_z_t(tiny_model, frozen, orig
 def test_a_trajectory_depends_on_its_seed_alone(tiny_model, frozen) -> None:
     one_by_one = make(tiny_model, frozen, batch_size=1)
     together = make(tiny_model, frozen, batch_size=64)
-    together.ensure(range(len(PROMPTS)))
+    together.sample_all()
     for prompt in (2, 0, 1):
-        one_by_one.ensure([prompt])
+        for steps in (1, 3, STEPS):
+            one_by_one.sample([(prompt, n, steps) for n in range(2)])
     (_, a), (_, b) = everything(one_by_one), everything(together)
     assert torch.equal(a.timesteps, b.timesteps)
     torch.testing.assert_close(a.latents, b.latents, rtol=1e-4, atol=1e-5)
@@ -137,10 +138,9 @@ def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(
     rows: list[int] = []
     hook = tiny_model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     source = make(tiny_model, frozen)
-    source.ensure(range(len(PROMPTS)))
+    source.sample_all()
     hook.remove()
     assert rows == [2] * (len(PROMPTS) * 2 * STEPS)
-    assert source.groups().tolist() == [0] * len(PROMPTS)
     _, found = everything(source)
     for name in ("latents", "noise_pred", "noise_pred_uncond"):
         torch.testing.assert_close(
@@ -148,17 +148,75 @@ def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(
         )
 
 
-def test_each_trajectory_is_sampled_once(tiny_model, frozen) -> None:
-    told: list[int] = []
-    source = make(tiny_model, frozen, batch_size=4, on_sampled=told.append)
+def test_each_solver_step_is_sampled_once(tiny_model, frozen) -> None:
+    source = make(tiny_model, frozen, batch_size=4)
     before = tiny_model.passes.snapshot()
-    source.ensure([0, 1, 0])
-    assert told == [4]
+    source.sample([(0, 0, 2), (1, 1, 4), (0, 0, 3)])
+    assert (tiny_model.passes - before).forward == (3 + 4) * 2, "with guidance two passes a step"
+    source.sample([(0, 0, 3), (1, 1, 1)])
+    assert (tiny_model.passes - before).forward == (3 + 4) * 2
+    source.sample_all()
     everything(source)
-    everything(source)
-    assert told == [4, 2]
     spent = tiny_model.passes - before
     assert (spent.forward, spent.backward) == (len(PROMPTS) * 2 * STEPS * 2, 0)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_row_costs_the_solver_steps_down_to_it(tiny_model, frozen, mapped: bool) -> None:
+    """And those that follow are the same as of a trajectory that was sampled at once."""
+    source = make(tiny_model, frozen, per_prompt=1, mapped=mapped)
+    whole = make(tiny_model, frozen, per_prompt=1, whole=True)
+    furthest = 0
+    one = torch.tensor([1])
+    drawn = {seed: whole.draw(one, torch.Generator().manual_seed(seed)) for seed in range(12)}
+    for seed in sorted(drawn, key=lambda seed: -int(drawn[seed].timesteps)):
+        before = tiny_model.passes.snapshot()
+        row = source.draw(one, torch.Generator().manual_seed(seed))
+        step = source.scheduler.timesteps.tolist().index(int(row.timesteps)) + 1
+        spent = tiny_model.passes - before
+        assert spent.forward == 2 * max(0, step - furthest)
+        furthest = max(furthest, step)
+        for name in ("latents", "timesteps", "noise_pred", "noise_pred_uncond"):
+            torch.testing.assert_close(
+                getattr(row, name), getattr(drawn[seed], name), rtol=1e-4, atol=1e-5
+            )
+    assert furthest == STEPS
+    assert len(source.sampled()) > 1
+
+
+def test_another_source_samples_the_same_again(tiny_model, frozen) -> None:
+    """To the last bit: in the same batches, of the same round."""
+    source = make(tiny_model, frozen)
+    source.renew(3)
+    for seed in range(4):
+        source.draw(torch.tensor([0, 2, 2]), torch.Generator().manual_seed(seed))
+    other = make(tiny_model, frozen)
+    before = tiny_model.passes.snapshot()
+    other.sample_again(source.sampled())
+    assert torch.equal(other.sampled(), source.sampled())
+    assert other.round == 3
+    sampled = tiny_model.passes - before
+    for seed in range(4):
+        a, b = (
+            one.draw(torch.tensor([0, 2, 2]), torch.Generator().manual_seed(seed))
+            for one in (source, other)
+        )
+        assert torch.equal(a.latents, b.latents)
+        assert torch.equal(a.noise_pred, b.noise_pred)
+    assert (tiny_model.passes - before).forward == sampled.forward
+
+
+def test_a_round_has_starting_noises_of_its_own(tiny_model, frozen) -> None:
+    source = make(tiny_model, frozen)
+    starts = []
+    for number in (0, 1, 1, 0):
+        source.renew(number)
+        source.sample_all()
+        starts.append(torch.stack([source._kept[0][0][n, 0] for n in range(2)]))
+    assert torch.equal(starts[1], starts[2])
+    assert torch.equal(starts[0], starts[3])
+    every = torch.cat([starts[0], starts[1]]).flatten(1)
+    assert torch.cdist(every, every).fill_diagonal_(1.0).min() > 0.1
 
 
 def test_rows_may_share_timestep_and_noise(tiny_model, frozen) -> None:
@@ -264,6 +322,7 @@ def test_without_guidance_a_step_is_one_pass_where_rows_need_no_more(
     _, expected = everything(both)
     before = tiny_model.passes.snapshot()
     source = make(tiny_model, frozen, guidance_scale=1.0, with_uncond=False, mapped=mapped)
+    source.sample_all()
     _, found = everything(source)
     assert (tiny_model.passes - before).forward == len(PROMPTS) * 2 * STEPS
     for name in ("latents", "timesteps", "noise_pred"):

@@ -102,8 +102,7 @@ def test_the_straight_through_gradient_of_pi(space: str) -> None:
 def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
     """In float64. Detached: the frozen prediction is a constant; exact: it moves with c_a."""
     task = own_passes(temperature=1.0, batch_size=2, hard=False, exact_gradient=exact)
-    words = len(task.strategy.space)
-    task.strategy.source.sample_groups(torch.zeros(words, dtype=torch.int64))  # in float32
+    task.strategy.source.sample_all()  # in float32
     task.model.pipeline.to(torch.float64)
     task.frozen.double()
     strategy = task.strategy

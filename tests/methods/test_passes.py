@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from erasekit.concepts import Erasure
+from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.testing import tiny_model
 from erasekit.training.erase import erase
 
-STEPS, BATCH, SOLVER, KEPT, WORD_KEPT = 3, 4, 5, 3, 2
-WORDS_OF_R = 2  # so few that all of them are drawn; one that is not is not sampled
+STEPS, BATCH, SOLVER, KEPT = 3, 4, 5, 3
+WORDS_OF_R = 2
 
 
 def trajectories(prompts: int, each: int) -> int:
@@ -17,17 +18,16 @@ def trajectories(prompts: int, each: int) -> int:
     return prompts * each * SOLVER * 2
 
 
-SPACE = trajectories(WORDS_OF_R, WORD_KEPT) // 2  # without guidance one pass a solver step
-EXPECTED = {  # method, settings: forward beside the erased concepts' trajectories, backward
+EXPECTED = {  # method, settings: forward beside all trajectories, backward
     "none": ({}, STEPS * BATCH, STEPS * BATCH),
     "l2": ({}, STEPS * BATCH, STEPS * BATCH),
     "neutral": ({}, STEPS * 2 * BATCH, STEPS * 2 * BATCH),
-    "random": ({}, SPACE + STEPS * 2 * BATCH, STEPS * 2 * BATCH),
-    "nearest": ({"neighbours": 2}, SPACE + STEPS * 2 * BATCH, STEPS * 2 * BATCH),
-    "gumbel": ({}, SPACE + STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "random": ({}, STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "nearest": ({"neighbours": 2}, STEPS * 2 * BATCH, STEPS * 2 * BATCH),
+    "gumbel": ({}, STEPS * 2 * BATCH, STEPS * 2 * BATCH),
     "gumbel with passes of its own": (
         {"ascent_steps": 2, "shared_ascent": False},
-        SPACE + STEPS * (2 * BATCH + 2 * BATCH),
+        STEPS * (2 * BATCH + 2 * BATCH),
         STEPS * (2 * BATCH + 2 * BATCH),
     ),
     "pgd": (
@@ -37,7 +37,7 @@ EXPECTED = {  # method, settings: forward beside the erased concepts' trajectori
     ),
     "argmax": (
         {"refresh": 2, "candidates": 5},
-        SPACE + 2 * WORDS_OF_R + STEPS * 2 * BATCH,  # one scoring, a frozen pass and a trained
+        2 * WORDS_OF_R + STEPS * 2 * BATCH,  # one scoring, a frozen pass and a trained
         STEPS * 2 * BATCH,
     ),
 }
@@ -45,7 +45,22 @@ EXPECTED = {  # method, settings: forward beside the erased concepts' trajectori
 
 @pytest.mark.parametrize("neutral", ["", "a photo"])
 @pytest.mark.parametrize("method", sorted(EXPECTED))
-def test_passes_are_what_the_steps_say(registry, method: str, neutral: str) -> None:
+def test_passes_are_what_the_steps_say(
+    registry, method: str, neutral: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word's one trajectory, without guidance, is a pass a solver step as far as it is drawn."""
+    furthest: dict[int, int] = {}
+    draw = FrozenTrajectories.draw
+
+    def seen(self: FrozenTrajectories, indices, *rest, **options):
+        batch = draw(self, indices, *rest, **options)
+        if not self.whole:
+            order = self.scheduler.timesteps.tolist()
+            for word, t in zip(indices.tolist(), batch.timesteps.tolist(), strict=True):
+                furthest[word] = max(furthest.get(word, 0), order.index(t) + 1)
+        return batch
+
+    monkeypatch.setattr(FrozenTrajectories, "draw", seen)
     settings, forward, backward = EXPECTED[method]
     method = method.split()[0]
     model = tiny_model()
@@ -60,13 +75,15 @@ def test_passes_are_what_the_steps_say(registry, method: str, neutral: str) -> N
             "trajectory_steps": SOLVER,
             "trajectories": KEPT,
             **(
-                {"keep_trajectories": WORD_KEPT, "num_concepts": WORDS_OF_R}
+                {"keep_trajectories": 1, "num_concepts": WORDS_OF_R}
                 if method in ("random", "nearest", "gumbel", "argmax")
                 else {}
             ),
             **settings,
         },
     )
+    assert bool(furthest) == (method in ("random", "nearest", "gumbel", "argmax"))
+    forward += sum(furthest.values())
     forward += trajectories(2, -(-KEPT // 2))  # shared out over the erased concepts
     if neutral:  # one frozen pass a step: guidance computed eps(z_t, "") alone
         forward += STEPS * BATCH

@@ -74,8 +74,7 @@ class ArgmaxPreservation(SpacePreservation):
         return {"nearest": self.space.words[int(self.harm.argmax())]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), "harm": self.harm, "scored": self.scored}
+        return {"harm": self.harm, "scored": self.scored}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
         self.harm, self.scored = state["harm"].clone(), state["scored"].clone()

@@ -144,13 +144,12 @@ class GumbelPreservation(SpacePreservation):
         return self.space.prompt_embeds[self.pi.detach().argmax(dim=1)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {**super().state_dict(), "pi": self.pi.detach()}
+        state = {"pi": self.pi.detach()}
         for key, value in self.optimizer.state.get(self.pi, {}).items():
             state[f"adam.{key}"] = value
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
         with torch.no_grad():
             self.pi.copy_(state["pi"])
         moments = {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}

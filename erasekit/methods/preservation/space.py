@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -88,13 +87,6 @@ class SpacePreservation(PreservationStrategy):
                 }
             )
         return rows
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"sampled": self.source.groups()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if len(state["sampled"]):
-            self.source.sample_groups(state["sampled"])
 
     def describe_search(self, erased: int) -> dict[str, Any]:
         """What the history says of the search for one erased concept."""
