@@ -74,7 +74,7 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         source = settings["concept_space"] or model.descriptor.concept_space
         words = min(len(words_for(model, source, registry)), settings["num_concepts"])
         words = min(words, settings["centres"] or words)
-    branches = 2 if keeps else 1
+    branches = 1 + settings.get("keep_rows", 1) if keeps else 1
     ascents = 0 if settings.get("shared_ascent") else settings.get("ascent_steps", 0)
     per_step = 3.0 * rows * (branches + ascents)
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
@@ -87,7 +87,7 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         rounds = math.ceil(steps / (settings.get("trajectory_refresh") or steps))
         whole = erased * math.ceil(settings["trajectories"] / erased)
         of_words = words * settings.get("keep_trajectories", 0)
-        drawn = steps_drawn(rows * steps / rounds, of_words, solver_steps)
+        drawn = steps_drawn((branches - 1) * rows * steps / rounds, of_words, solver_steps)
         sides = 1 if settings.get("keep_guidance") == 1 else 2
         sampled = rounds * (2 * whole * solver_steps + sides * drawn)
     return float(settings["steps"] * per_step + sampled)
@@ -102,7 +102,7 @@ def steps_drawn(draws: float, trajectories: int, solver_steps: int) -> float:
     if not trajectories:
         return 0.0
     missed = (1 - (1 - j / solver_steps) / trajectories for j in range(solver_steps))
-    return trajectories * sum(1 - miss**draws for miss in missed)
+    return float(trajectories * sum(1 - miss**draws for miss in missed))
 
 
 def _like(identity: Mapping[str, Any]) -> str:

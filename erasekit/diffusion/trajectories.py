@@ -199,7 +199,7 @@ class FrozenTrajectories(LatentSource):
         return torch.tensor(self._sampled, dtype=torch.int64).reshape(-1, 4)
 
     def sample_again(self, sampled: Tensor) -> None:
-        for number in sampled[:, 0].unique().tolist():
+        for number in sorted(set(sampled[:, 0].tolist())):
             batch = sampled[sampled[:, 0] == number, 1:].tolist()
             self.renew(batch[0][1] // self.per_prompt)
             self.sample([(p, n % self.per_prompt, steps) for p, n, steps in batch])

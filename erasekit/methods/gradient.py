@@ -10,7 +10,7 @@ over elements (MSE).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +62,15 @@ class ErasedBatch:
     prompt_embeds: Tensor
     noise_pred: Tensor
     neutral_noise_pred: Tensor
+
+    def repeated(self, times: int) -> ErasedBatch:
+        """Each row so many times, [times x B, ...]."""
+        if times == 1:
+            return self
+        rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "step"}
+        return ErasedBatch(
+            self.step, **{name: row.repeat_interleave(times, dim=0) for name, row in rows.items()}
+        )
 
 
 @dataclass(frozen=True)

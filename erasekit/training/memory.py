@@ -183,8 +183,8 @@ def memory_needs(
         family: the adapter.
         parameters: in scope.
         settings: all hyperparameters; `batch_size`, `trajectory_steps`, `trajectories`,
-            `keep_trajectories`, `trajectory_memory`, `num_concepts` and `centres` count where the
-            method has them.
+            `keep_trajectories`, `keep_rows`, `trajectory_memory`, `num_concepts` and `centres` count
+            where the method has them.
         erased: number of erased concepts.
         kept: number of kept words that the user named; 0 leaves R to the method.
         processes: that share the rows.
@@ -205,6 +205,7 @@ def memory_needs(
     # Of a word z_t and the prediction for it are kept, of what is erased the unconditional one too.
     pool = (3 * own + 2 * of_words) * latent * int(settings.get("trajectory_steps") or 0)
     rows = rows_per_step(int(settings.get("batch_size", 1)), erased)
+    branches = 1 + int(settings.get("keep_rows") or 1)
     sampled = min(SAMPLED_ROWS, 2 * (own + of_words)) or 2 * rows
     return MemoryNeeds(
         unet=_bytes(family.unet.parameters()),
@@ -212,7 +213,7 @@ def memory_needs(
         trained=sum(p.numel() for p in parameters.values()),
         row=row,
         passing_row=passing,
-        rows=-(-2 * rows // processes),
+        rows=-(-branches * rows // processes),
         sampled_rows=-(-sampled // processes),
         rows_at_once=rows_at_once(height, width),
         pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),

@@ -47,6 +47,19 @@ def test_words_are_drawn_as_softmax_of_pi_whatever_the_temperature(temperature: 
         assert chisquare(y.double().sum(0).numpy(), expected.numpy()).pvalue > 1e-3
 
 
+def test_the_temperature_falls_by_the_step() -> None:
+    """A soft draw at step 3 is that of T times the cube of the decay; T has a floor."""
+    task = prepared("gumbel", hard=False, temperature=4.0, temperature_decay=0.5, batch_size=1)
+    pi = set_pi(task)
+    batch = task.method._erased_batch(3)
+    task.strategy.ascend(batch)
+    y = task.strategy.draw(batch.concepts, task.context.generator(3, "keep"))
+    noise = gumbel_noise(task, "keep", (1, pi.shape[1]), step=3)
+    torch.testing.assert_close(y, torch.softmax((pi + noise) / 0.5, dim=1))
+    task.strategy.ascend(task.method._erased_batch(5000))
+    assert task.strategy.temperature == 1e-3
+
+
 def test_at_the_start_all_words_are_alike() -> None:
     task = prepared("gumbel", "church", "bus")
     assert torch.equal(task.strategy.pi, torch.zeros_like(task.strategy.pi))

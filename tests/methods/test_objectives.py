@@ -121,13 +121,16 @@ def test_l2_is_the_squared_distance_of_the_weights(normalise: str) -> None:
     torch.testing.assert_close(gradient, 2 * (parameter - frozen[name]).detach() / count)
 
 
+@pytest.mark.parametrize("keep_rows", [1, 3])
 @pytest.mark.parametrize("name", ["random", "nearest", "argmax", "gumbel"])
-def test_words_are_kept_on_their_own_latents(name: str) -> None:
+def test_words_are_kept_on_their_own_latents(name: str, keep_rows: int) -> None:
     """The target of each kept row is the frozen model's prediction there."""
-    task = prepared(name, "church", "bus", batch_size=4, keep_weight=1.0)
+    task = prepared(name, "church", "bus", batch_size=4, keep_weight=1.0, keep_rows=keep_rows)
     output = task.method.training_step(0)
     z, t, c = outer_pass(task)
     kept = task.strategy.chosen
+    assert len(c) == 4 + len(kept) == 4 + 4 * keep_rows
+    assert torch.bincount(task.strategy.concepts).tolist() == [2 * keep_rows] * 2
     words = [task.strategy.space.words[i] for i in kept.tolist()]
     assert not {"church", "bus"} & set(words)
     assert torch.equal(c[4:], task.strategy.space.prompt_embeds[kept])
@@ -222,6 +225,28 @@ def test_argmax_keeps_the_nearest_words_while_nothing_is_known() -> None:
     task.strategy.ascend(task.method._erased_batch(0))
     assert not task.strategy.scored.any()
     assert set(task.strategy.choose(task.method._erased_batch(0)).tolist()) <= {0, 1, 2}
+
+
+def test_a_mixture_is_the_mean_of_the_hardest_by_their_harm() -> None:
+    task = prepared("argmax", hardest=3, mixture=True, batch_size=2, keep_weight=1.0)
+    strategy = task.strategy
+    strategy.harm[[4, 7, 2]] = torch.tensor([3.0, 2.0, 1.0])
+    output = task.method.training_step(0)
+    z, t, c = outer_pass(task)
+    words = strategy.space.prompt_embeds
+    mean = (3 * words[4] + 2 * words[7] + words[2]) / 6
+    torch.testing.assert_close(c[2:], mean.expand(2, -1, -1))
+    with torch.no_grad():
+        expected = mse(task.trained_noise(z, t, c)[2:], task.frozen_noise(z, t, c)[2:])
+    assert output.record["preserve_loss"] == pytest.approx(float(expected), rel=1e-3)
+    assert set(strategy.chosen.tolist()) <= {4, 7, 2}
+
+
+def test_a_mixture_of_words_that_were_never_scored_is_their_plain_mean() -> None:
+    task = prepared("argmax", hardest=2, mixture=True, batch_size=1, keep_weight=1.0)
+    task.method.training_step(0)
+    mean = task.strategy.space.prompt_embeds[:2].mean(dim=0)
+    torch.testing.assert_close(outer_pass(task)[2][1], mean)
 
 
 @pytest.mark.parametrize(("batch_size", "rows"), [(0, 3), (1, 1), (4, 4)])

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from erasekit.methods.gradient import ErasedBatch, GradientErasure
+from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
 
@@ -20,6 +20,9 @@ class ArgmaxConfig(SpaceConfig):
     candidates: int = Field(16, gt=0, description="words of R scored at a time")
     hardest: int = Field(8, gt=0, description="words with the largest harm that are kept")
     memory: float = Field(0.5, ge=0, lt=1, description="weight of a word's earlier scores")
+    mixture: bool = Field(
+        False, description="keep the mean of the hardest words by their harm, not one of them"
+    )
 
 
 class ArgmaxPreservation(SpacePreservation):
@@ -63,12 +66,29 @@ class ArgmaxPreservation(SpacePreservation):
         rest = rest[torch.randperm(len(rest), generator=generator)]
         return torch.cat([fresh, rest])[: self.config.candidates]
 
+    def hardest(self) -> Tensor:
+        """Words with the largest harm, [N], int64; of equal ones the nearest."""
+        order = self.harm.argsort(descending=True, stable=True)  # R is sorted, nearest first
+        return order[: self.config.hardest]
+
     def choose(self, batch: ErasedBatch) -> Tensor:
         generator = self.task.context.generator(batch.step, "choose")
-        order = self.harm.argsort(descending=True, stable=True)  # R is sorted, nearest first
-        hardest = order[: self.config.hardest]
+        hardest = self.hardest()
         which = torch.randint(len(hardest), (len(batch.latents),), generator=generator)
         return hardest[which]
+
+    def keep(self, batch: ErasedBatch) -> KeepBatch:
+        """One of the hardest words a row or, as a `mixture`, their mean on the z_t of one."""
+        kept = super().keep(batch)
+        if not self.config.mixture:
+            return kept
+        hardest = self.hardest()
+        harm = self.harm[hardest].to(self.space.prompt_embeds)
+        weights = (harm / harm.sum()) if harm.sum() > 0 else torch.full_like(harm, 1 / len(harm))
+        mean = torch.einsum("k,kld->ld", weights, self.space.prompt_embeds[hardest])
+        embeds = mean.expand(len(self.chosen), -1, -1)
+        noise_pred = self.task.frozen_noise(kept.latents, kept.timesteps, embeds)
+        return KeepBatch(kept.latents, kept.timesteps, embeds, noise_pred)
 
     def describe_search(self, erased: int) -> dict[str, Any]:
         return {"nearest": self.space.words[int(self.harm.argmax())]}

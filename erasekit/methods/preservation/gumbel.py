@@ -13,10 +13,17 @@ from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
 
+COLDEST = 1e-3
+"""T does not fall below: the softmax's gradient would be nothing or infinite."""
+
+
 class GumbelConfig(SpaceConfig):
     """Hyperparameters of `gumbel`."""
 
     temperature: float = Field(2.0, gt=0, description="T of the Gumbel softmax")
+    temperature_decay: float = Field(
+        1.0, gt=0, le=1, description="what T is multiplied by after each outer step; 1 keeps it"
+    )
     hard: bool = Field(
         True, description="one word per row, by straight-through; off: a mixture of all words"
     )
@@ -53,6 +60,7 @@ class GumbelPreservation(SpacePreservation):
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
+        self.temperature = self.config.temperature
         count = len(task.context.erasure.erased)
         self.pi = torch.zeros(count, len(self.space), device=task.family.device)
         self.pi.requires_grad_(True)
@@ -64,8 +72,11 @@ class GumbelPreservation(SpacePreservation):
             )
 
     def ascend(self, batch: ErasedBatch) -> None:
+        decay = self.config.temperature_decay**batch.step
+        self.temperature = max(COLDEST, self.config.temperature * decay)
         if self.config.shared_ascent:
             return
+        batch = batch.repeated(self.config.keep_rows)
         for ascent in range(self.config.ascent_steps):
             generator = self.task.context.generator(batch.step, f"ascend {ascent}")
             y = self.draw(batch.concepts, generator)
@@ -89,6 +100,7 @@ class GumbelPreservation(SpacePreservation):
         return self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
 
     def keep(self, batch: ErasedBatch) -> KeepBatch:
+        batch = batch.repeated(self.config.keep_rows)
         generator = self.task.context.generator(batch.step, "keep")
         with torch.set_grad_enabled(self.config.shared_ascent):
             y = self.draw(batch.concepts, generator)
@@ -98,13 +110,15 @@ class GumbelPreservation(SpacePreservation):
     def draw(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
         """y for each row, [B, K], differentiable in pi.
 
+        A hard draw does not depend on T, its gradient in pi does.
+
         Args:
             concepts: which erased concept each row stands beside, [B].
         """
         logits = self.pi[concepts]
         uniform = torch.rand(logits.shape, generator=generator).clamp(1e-10, 1 - 1e-7)
         noise = -torch.log(-torch.log(uniform)).to(logits)
-        y = torch.softmax((logits + noise) / self.config.temperature, dim=1)
+        y = torch.softmax((logits + noise) / self.temperature, dim=1)
         if not self.config.hard:
             return y
         one_hot = torch.zeros_like(y).scatter_(1, y.argmax(dim=1, keepdim=True), 1.0)

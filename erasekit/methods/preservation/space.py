@@ -29,6 +29,9 @@ class SpaceConfig(Settings):
     centres: int = Field(
         0, ge=0, description="thin R to this many centres of its clusters; 0 keeps all"
     )
+    keep_rows: int = Field(
+        1, gt=0, description="rows kept beside each row of the erase term, of a word each"
+    )
 
 
 class SpacePreservation(PreservationStrategy):
@@ -36,8 +39,8 @@ class SpacePreservation(PreservationStrategy):
 
     Attributes (after `prepare`):
         space: the words that are searched.
-        chosen: index into `space` of each kept row of this step, [B].
-        concepts: which erased concept each kept row stands beside, [B].
+        chosen: index into `space` of each kept row of this step, [K].
+        concepts: which erased concept each kept row stands beside, [K].
     """
 
     Config = SpaceConfig
@@ -65,6 +68,7 @@ class SpacePreservation(PreservationStrategy):
         raise TypeError(f"{type(self).__name__} does not say which words it keeps")
 
     def keep(self, batch: ErasedBatch) -> KeepBatch:
+        batch = batch.repeated(self.config.keep_rows)
         self.chosen, self.concepts = self.choose(batch), batch.concepts
         generator = self.task.context.generator(batch.step, "keep")
         drawn = self.source.draw(self.chosen, generator)

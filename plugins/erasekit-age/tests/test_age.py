@@ -182,3 +182,8 @@ def test_a_neutral_concept_is_refused() -> None:
 def test_a_shared_ascent_with_the_exact_gradient_is_refused() -> None:
     with pytest.raises(ConfigError, match="set one of them to false"):
         age("church", shared_ascent=True, exact_gradient=True)
+
+
+def test_several_kept_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match="keep_rows is 2"):
+        age("church", keep_rows=2)

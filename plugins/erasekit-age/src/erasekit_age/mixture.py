@@ -50,8 +50,13 @@ class MixturePreservation(GumbelPreservation):
         """As `gumbel`.
 
         Raises:
-            ConfigError: both `shared_ascent` and `exact_gradient`.
+            ConfigError: both `shared_ascent` and `exact_gradient`; `keep_rows` is not 1.
         """
+        if self.config.keep_rows != 1:
+            raise ConfigError(
+                f"keep_rows is {self.config.keep_rows}, but each row's target is its own kept "
+                "mixture; leave it at 1."
+            )
         if self.config.shared_ascent and self.config.exact_gradient:
             raise ConfigError(
                 "shared_ascent=true follows L2 alone, and exact_gradient=true the whole "
