@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import adversary, growth, levers, quality, start, timing
+from benchmarks.speed import adversary, growth, levers, quality, solvers, start, timing
 from erasekit.files import atomic_write_json
 from erasekit.training.provenance import versions
 
@@ -33,6 +33,7 @@ def main() -> None:
             "adversary",
             "start",
             "levers",
+            "solvers",
         ),
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
@@ -73,6 +74,7 @@ def main() -> None:
             "drawing": timing.drawing,
             "start": start.measure,
             "levers": levers.measure,
+            "solvers": solvers.measure,
         }
         rows = measures[options.what](options.rounds)
         _kept(options.results / f"{options.what}.json", rows)

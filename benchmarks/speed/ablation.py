@@ -6,7 +6,7 @@ pi's own passes and guidance for kept words do to quality is in benchmarks/tunin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +83,18 @@ def predictions_computed_anew() -> Iterator[None]:
 
 
 @contextmanager
+def sampled_whole() -> Iterator[None]:
+    """A word's trajectory is sampled to its end when the word is first drawn."""
+    sample = FrozenTrajectories.sample
+
+    def whole(self: FrozenTrajectories, wanted: Sequence[tuple[int, int, int]]) -> None:
+        sample(self, [(p, n, self.steps) for p, n, _ in wanted])
+
+    with patch.object(FrozenTrajectories, "sample", whole):
+        yield
+
+
+@contextmanager
 def branches_apart() -> Iterator[None]:
     """The erase and the keep branch are passes of their own."""
     step, predict = GradientErasure.training_step, FamilyAdapter.predict_noise
@@ -154,6 +166,7 @@ VARIANTS = (
     Variant("z_t sampled anew from the current model", {"latents_from": "current"}),
     Variant("frozen predictions computed anew", patched=predictions_computed_anew),
     Variant("50 solver steps a trajectory", {"trajectory_steps": 50}),
+    Variant("whole trajectories of the words that are drawn", patched=sampled_whole),
     Variant("erase and keep branch apart", patched=branches_apart),
     Variant("kept words sampled with guidance", {"keep_guidance": 3.0}),
     Variant("pi with passes of its own", OWN_PASSES),

@@ -10,12 +10,14 @@ settings of its own alone. `--show` prints the results instead.
 from __future__ import annotations
 
 import argparse
+import fcntl
+import hashlib
 import itertools
 import json
-import os
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,17 +70,18 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
     model = load_model("icons", registry)
     watches: dict[str, AlongTheRun] = {}
     for job in jobs:
-        known = finished(results)
-        if key_of(job) in known or _fails(job, known) or not _claimed(results, job):
-            continue
-        began = time.perf_counter()
-        watch = watch_job(model, registry, job, watches)
-        found = {**job, "model": model.hash, "yardstick": asdict(Yardstick())}
-        found |= {"points": watch.points, "adversary": watch.adversary}
-        line = json.dumps({"key": key_of(job), **found}, ensure_ascii=False)
-        with results.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        print(_headline(found), f"{time.perf_counter() - began:.0f} s", flush=True)
+        with _claimed(results, job) as ours:
+            known = finished(results)
+            if not ours or key_of(job) in known or _fails(job, known):
+                continue
+            began = time.perf_counter()
+            watch = watch_job(model, registry, job, watches)
+            found = {**job, "model": model.hash, "yardstick": asdict(Yardstick())}
+            found |= {"points": watch.points, "adversary": watch.adversary}
+            line = json.dumps({"key": key_of(job), **found}, ensure_ascii=False)
+            with results.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            print(_headline(found), f"{time.perf_counter() - began:.0f} s", flush=True)
 
 
 def watch_job(
@@ -161,23 +164,19 @@ def key_of(job: dict[str, Any]) -> str:
     return json.dumps(job, sort_keys=True)
 
 
-def _claimed(results: Path, job: dict[str, Any]) -> bool:
-    """Whether this process is the first to take the job."""
+@contextmanager
+def _claimed(results: Path, job: dict[str, Any]) -> Iterator[bool]:
+    """Whether the job is this process's for the block; a killed process holds on to none."""
     folder = results.with_suffix(".claims")
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{abs(hash_of(key_of(job))):x}"
-    try:
-        os.close(os.open(folder / name, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
-
-
-def hash_of(text: str) -> int:
-    """A hash that is the same in every process."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    name = hashlib.sha256(key_of(job).encode()).hexdigest()[:16]
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _listed(value: Any) -> list[Any]:

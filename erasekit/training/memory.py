@@ -183,8 +183,8 @@ def memory_needs(
         family: the adapter.
         parameters: in scope.
         settings: all hyperparameters; `batch_size`, `trajectory_steps`, `trajectories`,
-            `keep_trajectories`, `keep_rows`, `trajectory_memory`, `num_concepts` and `centres` count
-            where the method has them.
+            `keep_trajectories`, `keep_rows`, `trajectory_memory`, `num_concepts` and `centres`
+            count where the method has them.
         erased: number of erased concepts.
         kept: number of kept words that the user named; 0 leaves R to the method.
         processes: that share the rows.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import adversary, levers
-from benchmarks.speed.ablation import VARIANTS
+from benchmarks.speed import adversary, levers, quality, solvers
+from benchmarks.speed.ablation import VARIANTS, sampled_whole
 from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
 from benchmarks.speed.runs import Bench, Run
 from benchmarks.speed.timing import ratios
+from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.diffusion.trajectories import FrozenTrajectories, ddim_scheduler
 from erasekit.records import Estimate
 
 STEPS, WORDS, SOLVER = 4, 3, 8
@@ -35,11 +40,15 @@ def bench() -> Bench:
 
 @pytest.fixture(scope="module")
 def runs(bench: Bench) -> dict[str, Run]:
+    """With whole trajectories, so that no draw of words or solver steps decides what is sampled."""
     few = {"steps": STEPS, "num_concepts": WORDS}
-    return {
-        variant.name: replace(variant, settings={**variant.settings, **few}).run(bench, "church")
-        for variant in VARIANTS
-    }
+    with sampled_whole():
+        return {
+            variant.name: replace(variant, settings={**variant.settings, **few}).run(
+                bench, "church"
+            )
+            for variant in VARIANTS
+        }
 
 
 @pytest.mark.parametrize("name", [v.name for v in VARIANTS if v.name not in OTHERS])
@@ -72,6 +81,17 @@ def test_passes_of_what_is_switched_off(runs: dict[str, Run]) -> None:
     assert anew.backward == default.backward
     for name in ("erase and keep branch apart", "gradients for all parameters"):
         assert runs[name].cost == default.cost
+
+
+def test_sampling_as_far_as_is_drawn_gives_the_same_edit_for_less(
+    bench: Bench, runs: dict[str, Run]
+) -> None:
+    run = bench.ours(["church"], 0, {"steps": STEPS, "num_concepts": WORDS})
+    base, whole = bench.model.unet.state_dict(), runs["default"]
+    assert run.backward == whole.backward
+    assert run.forward < whole.forward
+    for key, tensor in run.tensors.items():
+        assert (tensor - whole.tensors[key]).norm() <= 0.02 * (tensor - base[key]).norm(), key
 
 
 def test_bare_passes_are_those_of_the_run(bench: Bench) -> None:
@@ -226,3 +246,40 @@ def test_the_grid_of_searches_has_each_run_once() -> None:
     assert {"random", "nearest", "argmax", "gumbel"} == {job["method"] for job in jobs}
     (one, *_) = [job for job in jobs if job["method"] == "gumbel"]
     assert one["defaults"] == {"steps": 150, "keep_weight": 1.0}
+
+
+def test_the_solvers_measured_start_from_what_trajectories_do(bench: Bench) -> None:
+    """DDIM's way is that of kept trajectories from the same noises."""
+    family = bench.model.family
+    latents = initial_noise(family, list(range(len(solvers.CONCEPTS))))
+    found = solvers.way(bench, ddim_scheduler(bench.model.pipeline, SOLVER), 3.0)
+    source = FrozenTrajectories(
+        family,
+        family.embed_prompts(list(solvers.CONCEPTS)),
+        num_inference_steps=SOLVER,
+        guidance_scale=3.0,
+        per_prompt=1,
+        seed=0,
+        frozen=FrozenWeights(bench.model.unet, {}),
+        whole=True,
+    )
+    with patch("erasekit.diffusion.trajectories.initial_noise", lambda *_: latents):
+        source.sample_all()
+    for s, t in enumerate(source.scheduler.timesteps.tolist()):
+        kept = torch.stack([source._kept[p][0][0, s] for p in range(len(latents))])
+        torch.testing.assert_close(found[t], kept, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_that_was_kept_is_not_made_again(bench: Bench, tmp_path: Path) -> None:
+    settings = {"erasekit": ("published", {"steps": 2, "num_concepts": WORDS})}
+    with patch.dict(quality.OURS, settings):
+        first = quality._run(bench, "erasekit", "church", 0, tmp_path / "kept")
+        with patch.object(Bench, "ours", side_effect=AssertionError("made again")):
+            again = quality._run(bench, "erasekit", "church", 0, tmp_path / "kept")
+    assert (again.cost, again.seconds, again.settings) == (
+        first.cost,
+        first.seconds,
+        first.settings,
+    )
+    assert again.tensors.keys() == first.tensors.keys()
+    assert all(torch.equal(again.tensors[k], v) for k, v in first.tensors.items())

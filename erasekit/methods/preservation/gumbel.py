@@ -12,7 +12,6 @@ from torch import Tensor
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
-
 COLDEST = 1e-3
 """T does not fall below: the softmax's gradient would be nothing or infinite."""
 
