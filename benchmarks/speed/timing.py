@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +15,13 @@ import torch
 from benchmarks.speed.ablation import VARIANTS
 from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.runs import Bench, Run
+from erasekit.bench.runner import BenchmarkRunner
+from erasekit.bench.store import RecordStore
+from erasekit.bench.suite_file import load_suite
+from erasekit.bench.sweep import Sweep
+from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
+from erasekit.metrics.loading import load_scorer
 from erasekit.training.callbacks import Callback
 
 
@@ -102,9 +111,8 @@ class _Loop(Callback):
 def drawing(rounds: int, images: int = 64) -> list[dict[str, Any]]:
     """Images per second of erasekit's sampler and of a bare diffusers loop, by batch size."""
     bench = Bench.icons()
-    pipeline, descriptor = bench.model.pipeline, bench.model.descriptor
     prompts = ["church"] * images
-    pipeline.set_progress_bar_config(disable=True)
+    bench.model.pipeline.set_progress_bar_config(disable=True)
     rows = []
     for batch in (8, 16, 32, 64):
         own, bare = [], []
@@ -113,16 +121,7 @@ def drawing(rounds: int, images: int = 64) -> list[dict[str, Any]]:
             generate(bench.model, prompts, range(images), batch_size=batch)
             own.append(time.perf_counter() - began)
             began = time.perf_counter()
-            for start in range(0, images, batch):
-                pipeline(
-                    prompts[start : start + batch],
-                    num_inference_steps=descriptor.num_inference_steps,
-                    guidance_scale=descriptor.guidance_scale,
-                    generator=[
-                        torch.Generator().manual_seed(i) for i in range(start, start + batch)
-                    ],
-                    output_type="np",
-                )
+            bare_loop(bench, images, batch)
             bare.append(time.perf_counter() - began)
         shares = [b / o for o, b in zip(own[1:], bare[1:], strict=True)]
         rows.append(
@@ -136,3 +135,57 @@ def drawing(rounds: int, images: int = 64) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def benching(rounds: int, images: int = 64) -> list[dict[str, Any]]:
+    """Images per second of a whole sweep, scored and kept, by a bare diffusers loop that is not.
+
+    The sweep is of one erasure in one step, whose images and those of the un-erased model are all
+    that takes time. The loop's batch is the fastest of `drawing`.
+    """
+    bench = Bench.icons()
+    model, registry = bench.model, bench.registry
+    scorer = load_scorer(model.descriptor.scorer, registry, device=model.family.device)
+    small = load_suite("icons-mini", registry, model.descriptor)
+    suite = replace(small, images_per_concept=2, images_per_erased=16)
+    erasure = Erasure((model.concept("church"),))
+    sweep = Sweep(suite, ("none",), (erasure,), (0,), {"steps": 1, "trajectories": 1})
+    model.pipeline.set_progress_bar_config(disable=True)
+    whole, bare, drawn = [], [], 0
+    for _ in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            runner = BenchmarkRunner(model, scorer, registry, RecordStore(Path(folder)))
+            plan = runner.plan(sweep)
+            drawn = plan.images
+            began = time.perf_counter()
+            (record,) = runner.run(sweep, plan)[1:]
+            whole.append(drawn / (time.perf_counter() - began - record.seconds))
+        began = time.perf_counter()
+        bare_loop(bench, images, images)
+        bare.append(images / (time.perf_counter() - began))
+        print(f"{whole[-1]:.2f} and {bare[-1]:.2f} images a second", flush=True)
+    shares = [o / b for o, b in zip(whole[1:], bare[1:], strict=True)]
+    return [
+        {
+            "images": drawn,
+            "images_per_second": statistics.median(whole[1:]),
+            "bare_images_per_second": statistics.median(bare[1:]),
+            "ratio_min": min(shares),
+            "ratio_median": statistics.median(shares),
+            "ratio_max": max(shares),
+        }
+    ]
+
+
+def bare_loop(bench: Bench, images: int, batch: int) -> None:
+    """Draw with the pipeline of diffusers alone."""
+    descriptor = bench.model.descriptor
+    for start in range(0, images, batch):
+        seeds = range(start, min(start + batch, images))
+        bench.model.pipeline(
+            ["church"] * len(seeds),
+            num_inference_steps=descriptor.num_inference_steps,
+            guidance_scale=descriptor.guidance_scale,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            output_type="np",
+        )
