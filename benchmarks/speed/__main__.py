@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import adversary, growth, levers, quality, solvers, start, timing
+from benchmarks.speed import adversary, growth, levers, many, quality, solvers, start, timing
 from erasekit.files import atomic_write_json
 from erasekit.training.provenance import versions
 
@@ -35,6 +35,7 @@ def main() -> None:
             "start",
             "levers",
             "solvers",
+            "many",
         ),
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
@@ -77,6 +78,7 @@ def main() -> None:
             "start": start.measure,
             "levers": levers.measure,
             "solvers": solvers.measure,
+            "many": many.measure,
         }
         rows = measures[options.what](options.rounds)
         _kept(options.results / f"{options.what}.json", rows)
