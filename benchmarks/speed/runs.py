@@ -33,8 +33,8 @@ PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
 FAST_STEPS = {"learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
 """erasekit at the larger rate, by the same rule, at the published lambda."""
-SAME_STEPS = {"steps": 65, "keep_weight": 1.0}
-"""erasekit at the published lambda and number of steps: the same objective, made cheaper."""
+SAME_LAMBDA = {"steps": 100, "keep_weight": 1.0}
+"""erasekit at the published lambda, with the steps that the rule gives: the same objective."""
 
 
 @dataclass(frozen=True)

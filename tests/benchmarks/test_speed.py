@@ -187,6 +187,8 @@ def test_quality_is_the_paired_difference() -> None:
         (-0.9, 0.4, -1, "not worse by more than 0.5"),
         (-0.4, 0.9, -1, "not shown to be equal within 0.5"),
         (-0.4, 0.9, 1, "not worse by more than 0.5"),
+        (-0.9, -0.1, -1, "better"),
+        (-0.4, -0.1, -1, "equal within 0.5"),
         (float("nan"), float("nan"), 1, "no interval"),
     ],
 )
