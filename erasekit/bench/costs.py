@@ -74,9 +74,12 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         source = settings["concept_space"] or model.descriptor.concept_space
         words = min(len(words_for(model, source, registry)), settings["num_concepts"])
         words = min(words, settings["centres"] or words)
-    branches = 1 + settings.get("keep_rows", 1) if keeps else 1
+    kept_rows = settings.get("keep_rows", 1) if keeps else 0  # beside each row
+    branches = 1 + kept_rows
     ascents = 0 if settings.get("shared_ascent") else settings.get("ascent_steps", 0)
-    per_step = 3.0 * rows * (branches + ascents)
+    per_step = 3.0 * rows * (branches + ascents * max(1, kept_rows))
+    if settings.get("mixture") or settings.get("hard") is False:  # a frozen pass for each mixture
+        per_step += rows * kept_rows
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
         per_step += 2 * min(settings["candidates"], words) / refresh
     sampled, solver_steps = 0.0, settings.get("trajectory_steps", 0)
@@ -87,7 +90,7 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
         rounds = math.ceil(steps / (settings.get("trajectory_refresh") or steps))
         whole = erased * math.ceil(settings["trajectories"] / erased)
         of_words = words * settings.get("keep_trajectories", 0)
-        drawn = steps_drawn((branches - 1) * rows * steps / rounds, of_words, solver_steps)
+        drawn = steps_drawn(kept_rows * rows * steps / rounds, of_words, solver_steps)
         sides = 1 if settings.get("keep_guidance") == 1 else 2
         sampled = rounds * (2 * whole * solver_steps + sides * drawn)
     return float(settings["steps"] * per_step + sampled)

@@ -97,8 +97,7 @@ class FrozenTrajectories(LatentSource):
     a later one is drawn: what is never drawn is never sampled.
 
     Args:
-        family: the adapter; its UNet must be the frozen one when prompts are first drawn, or
-            `frozen` must be given.
+        family: the adapter.
         prompt_embeds: the prompts, [P, L, D].
         num_inference_steps: solver steps S; t is drawn from them.
         guidance_scale: guidance while sampling.
@@ -140,6 +139,8 @@ class FrozenTrajectories(LatentSource):
         self.steps, self.scale = num_inference_steps, guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
         self.frozen, self.whole, self.round = frozen, whole, 0
+        both = with_uncond or guidance_scale != 1
+        self.empty_embeds = family.unconditional_embeds() if both else None
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
         self._kept: dict[int, tuple[Tensor, ...]] = {}
         self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
@@ -233,24 +234,25 @@ class FrozenTrajectories(LatentSource):
     def _go_on(self, jobs: Sequence[tuple[int, int, int]]) -> None:
         """Solver steps of trajectories (prompt, number, steps), those at the same one together."""
         begun = [int(self._reached[p, n]) for p, n, _ in jobs]
-        sides = 2 if self.with_uncond or self.scale != 1 else 1
         for s in range(min(begun), max(steps for *_, steps in jobs)):
             rows = [(p, n) for (p, n, steps), b in zip(jobs, begun, strict=True) if b <= s < steps]
             if not rows:
                 continue
             t, latents = self.scheduler.timesteps[s], self._latents(rows, s)
-            embeds = self.prompt_embeds[[p for p, _ in rows]]
-            empty = self.family.unconditional_embeds().expand_as(embeds)
+            embeds, sides = self.prompt_embeds[[p for p, _ in rows]], 1
+            if self.empty_embeds is not None:
+                embeds, sides = torch.cat([self.empty_embeds.expand_as(embeds), embeds]), 2
             inputs = torch.cat([latents] * sides)
             timesteps = t.expand(len(inputs))
-            prompts = torch.cat([empty, embeds]) if sides == 2 else embeds
-            output = self.family.predict_output(inputs, timesteps, prompts)
+            output = self.family.predict_output(inputs, timesteps, embeds)
             noise_pred = self.family.to_noise(output, inputs, timesteps).chunk(sides)
             if sides == 2:
                 following = guided_step(self.scheduler, output, t, latents, self.scale)
             else:
                 following = self.scheduler.step(output, t, latents, return_dict=False)[0]
             kept = (latents, noise_pred[-1], noise_pred[0])[: 2 + self.with_uncond]
+            if self._file is not None:
+                kept, following = tuple(part.cpu() for part in kept), following.cpu()
             for row, (p, n) in enumerate(rows):
                 places = self._places(p, [part.dtype for part in kept])
                 for place, part in zip(places, kept, strict=True):
@@ -300,6 +302,7 @@ class CurrentTrajectories(LatentSource):
     ) -> None:
         self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
         self.frozen, self.steps = frozen, num_inference_steps
+        self.empty_embeds = family.unconditional_embeds()
         self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
 
     @torch.no_grad()
@@ -308,7 +311,7 @@ class CurrentTrajectories(LatentSource):
     ) -> LatentBatch:
         rows = len(indices)
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
-        both = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
+        both = torch.cat([self.empty_embeds.expand_as(embeds), embeds])
         shape = (1 if shared_timestep else rows, *self.family.latents_shape())
         noise = torch.randn(shape, generator=generator).expand(rows, *shape[1:])
         stop = int(torch.randint(self.steps, (1,), generator=generator))

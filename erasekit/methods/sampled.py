@@ -16,6 +16,7 @@ from erasekit.diffusion.trajectories import (
     LatentSource,
     trajectory_bytes,
 )
+from erasekit.errors import EditError
 from erasekit.methods.base import ErasureContext, ErasureMethod, rows_per_step
 
 
@@ -132,12 +133,23 @@ class SampledErasure(ErasureMethod):
                 source.renew(step // self.config.trajectory_refresh)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was sampled, in order; a subclass with more to keep adds it."""
+        """What was sampled, in order; a subclass with more to keep adds to it."""
         return {f"sampled.{i}": source.sampled() for i, source in enumerate(self._sources)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Sample the same again.
+
+        Raises:
+            EditError: the state does not say what was sampled.
+        """
         for i, source in enumerate(self._sources):
-            source.sample_again(state[f"sampled.{i}"])
+            if (sampled := state.get(f"sampled.{i}")) is None:
+                raise EditError(
+                    "The checkpoint does not say which trajectories were sampled; it is of "
+                    "another version of erasekit, or of a method whose state_dict leaves out what "
+                    "SampledErasure keeps. Start the run anew."
+                )
+            source.sample_again(sampled)
 
     def rows(self, step: int, generator: torch.Generator) -> Tensor:
         """Which erased concept each row of a step is of, [B], int64: in turn, then shuffled."""

@@ -4,7 +4,8 @@ The arithmetic, in bytes, with P trained parameters and a batch of r rows in m p
 
     always       UNet as stored  +  VAE and text encoders (unless offloaded)  +  4 P (frozen copy)
                  + kept trajectories  +  0.75 GiB for libraries
-    preparing    always + min(ceil(f / m), b / m) x passing row
+    sampling     always + min(ceil(f / m), b / m) x passing row; and, where trajectories give way
+                 to others along the run, 4 P + 8 P as in training
     training     always + 4 P (gradient) + 8 P (Adam's moments; 2 P in 8 bits) + ceil(r / m) x row
 
 A *row* is what the backward pass of one sample keeps, measured on this UNet; with checkpointing it
@@ -52,6 +53,7 @@ class MemoryNeeds:
         sampled_rows: rows of trajectories that are sampled together, of this process.
         rows_at_once: of them, at most, that are run at once.
         pool: trajectories that are kept in memory.
+        renewed: whether trajectories give way to others along the run.
         stored_half: whether the UNet is stored in bf16 or fp16.
         gpu: whether the memory is a GPU's.
     """
@@ -65,6 +67,7 @@ class MemoryNeeds:
     sampled_rows: int = SAMPLED_ROWS
     rows_at_once: int = SAMPLED_ROWS
     pool: int = 0
+    renewed: bool = False
     stored_half: bool = False
     gpu: bool = False
 
@@ -99,9 +102,11 @@ def estimate(needs: MemoryNeeds, settings: Mapping[str, Any]) -> int:
     copies = 6 if needs.stored_half else 4
     always = needs.unet + idle + copies * needs.trained + needs.pool + LIBRARIES
     passing = min(-(-needs.sampled_rows // parts), max(1, needs.rows_at_once // parts))
-    preparing = passing * needs.passing_row // half
-    training = (4 + moments) * needs.trained + -(-needs.rows // parts) * row // half
-    return always + max(preparing, training)
+    kept = (4 + moments) * needs.trained
+    sampling = passing * needs.passing_row // half
+    sampling += kept if needs.renewed else 0
+    training = kept + -(-needs.rows // parts) * row // half
+    return always + max(sampling, training)
 
 
 def plan_memory(
@@ -217,6 +222,7 @@ def memory_needs(
         sampled_rows=-(-sampled // processes),
         rows_at_once=rows_at_once(height, width),
         pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),
+        renewed=bool(settings.get("trajectory_refresh")),
         stored_half=stored_half,
         gpu=family.device.type != "cpu",
     )

@@ -184,6 +184,21 @@ def test_a_row_costs_the_solver_steps_down_to_it(tiny_model, frozen, mapped: boo
     assert len(source.sampled()) > 1
 
 
+def test_the_empty_prompt_is_embedded_once_and_only_where_it_is_needed(
+    tiny_model, frozen, monkeypatch
+) -> None:
+    """Not in each solver step: the text encoder may wait on the CPU by then."""
+    told: list[int] = []
+    embed = tiny_model.family.unconditional_embeds
+    monkeypatch.setattr(
+        tiny_model.family, "unconditional_embeds", lambda: (told.append(1), embed())[1]
+    )
+    everything(make(tiny_model, frozen))
+    assert len(told) == 1
+    everything(make(tiny_model, frozen, guidance_scale=1.0, with_uncond=False))
+    assert len(told) == 1
+
+
 def test_another_source_samples_the_same_again(tiny_model, frozen) -> None:
     """To the last bit: in the same batches, of the same round."""
     source = make(tiny_model, frozen)

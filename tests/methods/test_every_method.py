@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
+from erasekit.errors import EditError
 from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
+from erasekit.training.checkpoints import CHECKPOINT, Checkpoint
 from tests.methods.method_tester import MethodTester
 
 for _name in Registry().methods():
@@ -18,6 +24,15 @@ class TestTrajectoriesThatGiveWay(MethodTester):
 
     method = "gumbel"
     settings: ClassVar[dict[str, int]] = {"trajectory_refresh": 2}
+
+    def test_a_checkpoint_that_does_not_say_what_was_sampled_is_refused(
+        self, tmp_path: Path
+    ) -> None:
+        self.erase(tiny_model(), folder=tmp_path)
+        checkpoint = Checkpoint.load(tmp_path / CHECKPOINT)
+        kept = {k: v for k, v in checkpoint.method.items() if not k.startswith("sampled")}
+        with pytest.raises(EditError, match="which trajectories were sampled"):
+            self.erase(tiny_model(), resume=replace(checkpoint, method=kept))
 
     def test_each_round_costs_what_it_samples(self) -> None:
         """Four rounds of the whole trajectories of what is erased, for one: 2 of 4 steps each."""

@@ -58,6 +58,9 @@ def test_the_temperature_falls_by_the_step() -> None:
     torch.testing.assert_close(y, torch.softmax((pi + noise) / 0.5, dim=1))
     task.strategy.ascend(task.method._erased_batch(5000))
     assert task.strategy.temperature == 1e-3
+    cold = prepared("gumbel", temperature=1e-4, batch_size=1)
+    cold.strategy.ascend(cold.method._erased_batch(0))
+    assert cold.strategy.temperature == 1e-4
 
 
 def test_at_the_start_all_words_are_alike() -> None:

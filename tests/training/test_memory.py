@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,9 @@ def test_the_arithmetic_is_what_the_text_says() -> None:
     checkpointed = {**PLAIN, "gradient_checkpointing": True}
     preparing, training = 32 * GIB / 4, 12 * GIB / 8 + 16 * GIB / 4
     assert estimate(NEEDS, checkpointed) == always + max(preparing, training)
+    renewed = replace(NEEDS, renewed=True)  # sampled again beside gradient and moments
+    both = 12 * GIB / 8 + max(32 * GIB / 4, 16 * GIB / 4)
+    assert estimate(renewed, checkpointed) == always + both
     parts = {**checkpointed, "accumulate": 5}  # ceil(16 / 5) = 4 rows, ceil(32 / 5) = 7 rows
     assert estimate(NEEDS, parts) == always + max(7 * GIB / 4, 12 * GIB / 8 + 4 * GIB / 4)
     assert estimate(NEEDS, {**parts, "precision": "bf16"}) == always + 12 * GIB / 8 + 4 * GIB / 8

@@ -32,7 +32,8 @@ class ArgmaxPreservation(SpacePreservation):
     frozen and a trained forward pass a word, no trajectory and no gradient, so that R may be
     large. Words that were never scored come first, the nearest among them before the others, then
     words drawn at random. A word's harm is an exponential mean of its L2 over the mean L2
-    of the words scored with it. Until something is known, the nearest words are kept.
+    of the words scored with it. Until something is known, the nearest words are kept. With
+    `mixture` a row keeps the mean of the hardest words, weighted by their harm, on the z_t of one.
     """
 
     Config = ArgmaxConfig

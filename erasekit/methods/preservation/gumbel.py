@@ -13,7 +13,7 @@ from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
 COLDEST = 1e-3
-"""T does not fall below: the softmax's gradient would be nothing or infinite."""
+"""T does not fall below this: the softmax's gradient would be nothing or infinite."""
 
 
 class GumbelConfig(SpaceConfig):
@@ -71,8 +71,9 @@ class GumbelPreservation(SpacePreservation):
             )
 
     def ascend(self, batch: ErasedBatch) -> None:
-        decay = self.config.temperature_decay**batch.step
-        self.temperature = max(COLDEST, self.config.temperature * decay)
+        start = self.config.temperature
+        falling = start * self.config.temperature_decay**batch.step
+        self.temperature = max(min(COLDEST, start), falling)
         if self.config.shared_ascent:
             return
         batch = batch.repeated(self.config.keep_rows)
