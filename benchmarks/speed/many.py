@@ -11,8 +11,8 @@ from erasekit.concepts import Erasure
 ROWS = 8
 AT = {1: (25, 50, 100), 50: (50, 100, 200, 400)}
 """Steps that are scored, by the number of erased concepts."""
-YARDSTICK = Yardstick(erased_images=4, kept_images=4)
-"""Pictures of each concept, erased and kept."""
+PICTURES = {1: 64, 50: 4}
+"""Of each erased concept, by their number."""
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -23,14 +23,15 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
     Returns:
         A row for each scored step: ESR-1 over the pictures of all erased concepts, delta over
-        held-out ones, and the passes until then.
+        held-out ones (other ones where fifty are erased), and the passes until then.
     """
     bench, rows = Bench.icons(), []
     for count, at in AT.items():
         objects = [c for c in bench.model.concepts if c.kind == "object" and c.split == "held-out"]
         names = [concept.name for concept in objects[:count]]
         erasure = Erasure(tuple(bench.model.concept(name) for name in names))
-        watch = AlongTheRun(bench.model, bench.registry, erasure, at, YARDSTICK, stop_early=False)
+        yardstick = Yardstick(erased_images=PICTURES[count], kept_images=4)
+        watch = AlongTheRun(bench.model, bench.registry, erasure, at, yardstick, stop_early=False)
         settings = {"batch_size": ROWS, "steps": max(at)}
         bench.ours(names, 0, settings, callbacks=[watch])
         for point in watch.points:

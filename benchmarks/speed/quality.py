@@ -27,8 +27,13 @@ from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
 from erasekit.training.settings import resolve_settings
 
-RATES = {"published": LEARNING_RATE, "published, fast": FAST}
-"""The published schedule, by learning rate, with the steps that the tuning rule chose for it."""
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "published": {"learning_rate": LEARNING_RATE},
+    "published, 8 solver steps": {"learning_rate": LEARNING_RATE, "ddim_steps": 8},
+    "published, fast": {"learning_rate": FAST},
+}
+"""The published schedule and its settings, with the steps that the tuning rule chose for the rate;
+with 8 solver steps those of 50."""
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasekit": ("published", {}),
     "erasekit, published lambda": ("published", SAME_LAMBDA),
@@ -36,7 +41,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """erasekit as it comes, at the published lambda, and at the larger rate: what each is held against,
 and its settings."""
-SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*RATES, *OURS)}
+SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*PUBLISHED, *OURS)}
 """By what the command line calls them."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
 SEEDS = (0, 1, 2)
@@ -90,8 +95,8 @@ def _run(bench: Bench, schedule: str, concept: str, seed: int, folder: Path | No
     if folder is not None and (folder / "run.json").is_file():
         about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         return Run(load_tensors(folder / "edit.safetensors")[0], **about)
-    if schedule in RATES:
-        run = bench.published(concept, seed, learning_rate=RATES[schedule])
+    if schedule in PUBLISHED:
+        run = bench.published(concept, seed, **PUBLISHED[schedule])
     else:
         run = bench.ours([concept], seed, OURS[schedule][1])
     if folder is not None:
@@ -106,9 +111,11 @@ def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
     """Of what a run depends on, so that one of other defaults is never taken for it."""
     model = bench.model.descriptor
     how: Any
-    if schedule in RATES:
-        rate = RATES[schedule]
+    if schedule in PUBLISHED:
+        own = PUBLISHED[schedule]
+        rate = own["learning_rate"]
         how = (PUBLISHED_STEPS[rate], rate, model.defaults["*"]["num_concepts"])
+        how += (own["ddim_steps"],) if "ddim_steps" in own else ()
     else:
         method = bench.registry.method("gumbel")
         groups = resolve_settings(method, bench.registry, model, overrides=OURS[schedule][1])
@@ -126,7 +133,8 @@ def _line(schedule: str, concept: str, seed: int, run: Run, eye: Eye) -> dict[st
         "threads": torch.get_num_threads(),
         "passes": run.cost,
         "seconds": run.seconds,
-        "esr1": after["esr1"],
+        "esr1": float(np.mean(after["gone"])),
+        "gone": [bool(gone) for gone in after["gone"]],
         "before": base["kept"],
         "after": after["kept"],
     }
@@ -164,7 +172,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
     """
     rows, sentences = [], []
     groups = {
-        name: [line for line in lines if line["schedule"] == name] for name in (*RATES, *OURS)
+        name: [line for line in lines if line["schedule"] == name] for name in (*PUBLISHED, *OURS)
     }
     for name, own in groups.items():
         if not own:
@@ -202,9 +210,17 @@ def _compared(own: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -
 
 
 def esr_difference(own: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> Estimate:
-    """Mean difference of ESR-1 in points of runs in the same order, with a t interval."""
-    apart = np.array([100 * (a["esr1"] - b["esr1"]) for a, b in zip(own, theirs, strict=True)])
-    return crossed_interval(apart[None, :, None])
+    """Mean difference of ESR-1 in points of runs in the same order, over their noises.
+
+    All concepts share the noises, as the concepts of delta do: [concepts, noises, runs].
+    """
+    concepts = list(dict.fromkeys(line["concept"] for line in own))
+    apart = np.full((len(concepts), len(own[0]["gone"]), len(own)), np.nan)
+    for r, (a, b) in enumerate(zip(own, theirs, strict=True)):
+        after, before = np.array(a["gone"], float), np.array(b["gone"], float)
+        apart[concepts.index(a["concept"]), :, r] = 100 * (after - before)
+    runs = [line["concept"] for line in own]
+    return crossed_interval(apart, strata=runs, noises=["erased"] * len(concepts))
 
 
 def _pair(line: dict[str, Any]) -> tuple[str, int]:

@@ -106,17 +106,23 @@ class Bench:
         return concept_space(self.model, erasure, self.registry).nearest(features, size)
 
     def published(
-        self, concept: str, seed: int, steps: int = 0, learning_rate: float = LEARNING_RATE
+        self,
+        concept: str,
+        seed: int,
+        steps: int = 0,
+        learning_rate: float = LEARNING_RATE,
+        **settings: Any,
     ) -> Run:
         """The published schedule, with the same R as erasekit's default.
 
         Args:
             steps: on theta'; 0 is what the tuning rule chose for this learning rate.
+            settings: further fields of `PublishedConfig`.
         """
         began = time.perf_counter()
         family, passes = self.model.family, PassCount()
         loops = 2 * (steps or PUBLISHED_STEPS[learning_rate])
-        config = PublishedConfig(loops=loops, learning_rate=learning_rate)
+        config = PublishedConfig(loops=loops, learning_rate=learning_rate, **settings)
         space = self.space(concept)
         tensors, _ = erase_as_published(
             self.model.pipeline,
@@ -163,7 +169,9 @@ class Eye:
         return self._unerased[concept]
 
     def look(self, concept: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-        """`esr1` of the concept, and `kept`: alignment per held-out concept and noise."""
+        """`gone`: whether each picture of the concept shows something else by the classifier;
+        `kept`: alignment per held-out concept and noise.
+        """
         model = self.bench.model
         erasure = Erasure((model.concept(concept),))
         kept = quick_concepts(self.suite, erasure, self.near, self.far)
@@ -182,6 +190,6 @@ class Eye:
         ]
         rows = np.reshape(scores, (len(kept), self.kept_images)).tolist()
         return {
-            "esr1": float(np.mean(np.asarray(ranks) > 1)),
+            "gone": [rank > 1 for rank in ranks],
             "kept": dict(zip(kept, rows, strict=True)),
         }
