@@ -170,7 +170,9 @@ def test_quality_is_the_paired_difference() -> None:
     assert of == ["church", "church", "pistol", "pistol"]
     apart = ours - theirs
     assert np.allclose(apart[np.isfinite(apart)], 0.2)
-    assert esr_difference(own, published).value == pytest.approx(-5.0)
+    apart = esr_difference(own, published)
+    assert apart.value == pytest.approx(-5.0)
+    assert apart.low < -5 < apart.high, "one of twenty noises differs, in all runs"
     text = report(lines[1:])
     assert text.count("| 4 |") == text.count("| 3 |") == 1
     assert "erasekit - published, 3 runs" in text
@@ -205,6 +207,7 @@ def _line(schedule: str, concept: str, seed: int, lost: float, esr1: float) -> d
         "passes": 200 if schedule == "published" else 100,
         "seconds": 8.0 if schedule == "published" else 2.0,
         "esr1": esr1,
+        "gone": [number < 20 * esr1 for number in range(20)],
         "before": before,
         "after": {name: [value - lost for value in row] for name, row in before.items()},
     }
