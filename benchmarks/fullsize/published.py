@@ -69,7 +69,7 @@ def loops() -> dict[str, Any]:
             "loops": round(processor, 1),
             "per_pass": round(processor / passes.cost, 2),
         },
-        "whole_run": whole_run(PublishedConfig(), processor / passes.cost),
+        "whole_run": whole_run(PublishedConfig(), forward, processor / MEASURED.loops),
         "peak_gib": {"model_built": gib(before * 2**20), "run": gib(peak * 2**20)},
         "row_bytes": {"plain": row, "checkpointed": checkpointed},
         "lower_bound_gib": in_gib(published_bound(unet, trained, idle)),
@@ -78,17 +78,26 @@ def loops() -> dict[str, Any]:
     }
 
 
-def whole_run(config: PublishedConfig, seconds_per_pass: float) -> dict[str, Any]:
+def whole_run(config: PublishedConfig, forward: float, loop: float) -> dict[str, Any]:
     """Passes (forward + 2 backward) of a whole run, by expectation, and what they would take.
 
     A loop samples two trajectories to a step drawn uniformly, two rows each; then come three
     frozen passes, and two trained ones with their backward.
+
+    Args:
+        forward: seconds of one forward pass, which is all that sampling is made of.
+        loop: seconds of a measured loop, whose trajectories had `MEASURED.ddim_steps`.
     """
-    mean_stop = (config.ddim_steps - 1) / 2
-    per_loop = 2 * 2 * mean_stop + 3 + 2 + 2 * 2
-    passes = config.loops * per_loop
+    sampled = _sampled(config)
+    per_loop = sampled + 3 + 2 + 2 * 2
+    seconds = loop + (sampled - _sampled(MEASURED)) * forward
     return {
         "passes_per_loop": per_loop,
-        "passes": round(passes),
-        "computed_hours": round(passes * seconds_per_pass / 3600, 1),
+        "passes": round(config.loops * per_loop),
+        "computed_hours": round(config.loops * seconds / 3600, 1),
     }
+
+
+def _sampled(config: PublishedConfig) -> float:
+    """Passes of a loop's two trajectories, by expectation."""
+    return 2 * 2 * (config.ddim_steps - 1) / 2

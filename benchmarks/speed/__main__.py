@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -65,8 +64,7 @@ def main() -> None:
         growth.plot(points, options.results / "growth.png")
         text = table(points)
     elif options.what == "growth-plot":
-        points = json.loads((options.results / "growth.json").read_text(encoding="utf-8"))
-        growth.plot(points, options.results / "growth.png")
+        growth.plot(growth.read(options.results / "growth.json"), options.results / "growth.png")
         text = ""
     else:
         measures: dict[str, Callable[[int], list[dict[str, Any]]]] = {

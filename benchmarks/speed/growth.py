@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.speed.runs import Bench
 from erasekit.files import atomic_write_json
-from erasekit.training.provenance import peak_memory_mb
+from erasekit.training.provenance import peak_memory_mb, versions
 
 AXES: dict[str, tuple[int, ...]] = {
     "erased concepts": (1, 5, 10, 50),
@@ -26,8 +30,11 @@ STEPS = 50
 
 
 def measure(path: Path) -> list[dict[str, Any]]:
-    """Every point in a process of its own, so that its peak memory is its own; kept as found."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    """Every point in a process of its own, so that its peak memory is its own; kept as found.
+
+    Each has an empty cache of word features, so that a long R is embedded in the time measured.
+    """
+    found = read(path)
     done = {(p["axis"], p["value"], p["method"]) for p in found}
     for axis, values in AXES.items():
         methods = METHODS if axis == "words of R" else ("gumbel",)
@@ -35,15 +42,29 @@ def measure(path: Path) -> list[dict[str, Any]]:
             if (axis, value, method) in done:
                 continue
             command = [sys.executable, "-m", "benchmarks.speed.growth", axis, str(value), method]
-            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            with tempfile.TemporaryDirectory() as cache:
+                cold = {**os.environ, "ERASEKIT_CACHE": cache}
+                result = subprocess.run(
+                    command, stdout=subprocess.PIPE, text=True, check=True, env=cold
+                )
             found.append(json.loads(result.stdout.splitlines()[-1]))
-            atomic_write_json(path, found)
+            about = {"command": "python -m benchmarks.speed growth", "versions": versions()}
+            atomic_write_json(path, {**about, "rows": found})
             print(found[-1], flush=True)
     return found
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Finished points."""
+    if not path.is_file():
+        return []
+    points: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return points
+
+
 def point(axis: str, value: int, method: str) -> dict[str, Any]:
-    """One erasure with the defaults but for one number; a short one before it warms up.
+    """One erasure with the defaults but for one number; a short one before it warms up, with the
+    model's own words, so that it embeds no other R.
 
     On icons a step has a row for each erased concept, unless the number of rows is given.
     """
@@ -60,7 +81,8 @@ def point(axis: str, value: int, method: str) -> dict[str, Any]:
         settings |= {"steps": value}
     else:
         settings |= {"batch_size": value}
-    bench.ours(concepts[:1], 1, {**settings, "steps": 2}, method)
+    warm_up = {key: value for key, value in settings.items() if key == "batch_size"}
+    bench.ours(concepts[:1], 1, {**warm_up, "steps": 2}, method)
     run = bench.ours(concepts, 0, settings, method)
     return {
         "axis": axis,
@@ -68,6 +90,7 @@ def point(axis: str, value: int, method: str) -> dict[str, Any]:
         "method": method,
         "seconds": round(run.seconds, 2),
         "passes": run.cost,
+        "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(),
     }
 
