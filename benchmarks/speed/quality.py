@@ -15,6 +15,7 @@ from benchmarks.speed.runs import (
     FAST,
     FAST_STEPS,
     LEARNING_RATE,
+    MORE_NOISES,
     PUBLISHED_STEPS,
     SAME_LAMBDA,
     Bench,
@@ -36,11 +37,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 with 8 solver steps those of 50."""
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasekit": ("published", {}),
+    "erasekit, 24 trajectories": ("published", MORE_NOISES),
     "erasekit, published lambda": ("published", SAME_LAMBDA),
     "erasekit, fast": ("published, fast", FAST_STEPS),
 }
-"""erasekit as it comes, at the published lambda, and at the larger rate: what each is held against,
-and its settings."""
+"""erasekit as it comes, with more starting noises, at the published lambda, and at the larger rate:
+what each is held against, and its settings."""
 SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*PUBLISHED, *OURS)}
 """By what the command line calls them."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
