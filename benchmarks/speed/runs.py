@@ -34,7 +34,7 @@ PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 FAST_STEPS = {"learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
 """erasekit at the larger rate, by the same rule, at the published lambda."""
 MORE_NOISES = {"trajectories": 24, "steps": 130}
-"""erasekit with four times the trajectories of what is erased, and the steps that the rule gives."""
+"""erasekit with four times the trajectories of what is erased, and the steps by the rule."""
 SAME_LAMBDA = {"steps": 100, "keep_weight": 1.0}
 """erasekit at the published lambda, with the steps that the rule gives: the same objective."""
 
