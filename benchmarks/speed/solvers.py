@@ -1,4 +1,4 @@
-"""Would a faster solver make trajectories cheaper? How far z_t are from those of many steps."""
+"""Would a faster solver make trajectories cheaper? How far z_t are off those of many steps."""
 
 from __future__ import annotations
 
