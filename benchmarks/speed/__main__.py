@@ -48,14 +48,19 @@ def main() -> None:
     parser.add_argument(
         "--edits", type=Path, help="quality: folder to keep the trained weights in, to look again"
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="quality: 200 noises of what is erased that are new"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     if options.what == "quality":
         seeds = [int(seed) for seed in options.seeds.split(",")]
-        path = options.results / "quality.jsonl"
+        path = options.results / ("quality-fresh.jsonl" if options.fresh else "quality.jsonl")
+        noises = quality.FRESH if options.fresh else quality.Noises()
         schedules = [quality.SCHEDULES[name] for name in options.schedules.split(",")]
-        lines = quality.measure(path, options.concepts.split(","), seeds, schedules, options.edits)
+        concepts = options.concepts.split(",")
+        lines = quality.measure(path, concepts, seeds, schedules, options.edits, noises)
         text = quality.report(lines)
     elif options.what == "adversary":
         text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))

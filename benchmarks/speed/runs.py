@@ -31,12 +31,14 @@ LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""
 PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
-FAST_STEPS = {"learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
-"""erasekit at the larger rate, by the same rule, at the published lambda."""
-MORE_NOISES = {"trajectories": 24, "steps": 130}
-"""erasekit with four times the trajectories of what is erased, and the steps by the rule."""
-SAME_LAMBDA = {"steps": 100, "keep_weight": 1.0}
+FEWER_NOISES = {"trajectories": 6}
+"""Of what is erased; the default for a while, and what the next three were tuned with."""
+EARLIER = {**FEWER_NOISES, "steps": 150}
+"""erasekit as it came before it had more starting noises."""
+SAME_LAMBDA = {**FEWER_NOISES, "steps": 100, "keep_weight": 1.0}
 """erasekit at the published lambda, with the steps that the rule gives: the same objective."""
+FAST_STEPS = {**FEWER_NOISES, "learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
+"""erasekit at the larger rate, by the same rule, at the published lambda."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ class Eye:
     """Draws and scores: an erased concept and held-out others, with or without trained values.
 
     Attributes:
-        erased_images, kept_images: starting noises per concept, counted from 0.
+        erased_images, kept_images: starting noises per concept.
         near, far: how many held-out neighbours of what is erased, and others.
+        first_noise: seed of the first one.
     """
 
     bench: Bench
@@ -154,6 +157,7 @@ class Eye:
     kept_images: int = 4
     near: int = 6
     far: int = 6
+    first_noise: int = 0
 
     def __post_init__(self) -> None:
         model = self.bench.model
@@ -178,7 +182,9 @@ class Eye:
         erasure = Erasure((model.concept(concept),))
         kept = quick_concepts(self.suite, erasure, self.near, self.far)
         names = [concept] * self.erased_images + [k for k in kept for _ in range(self.kept_images)]
-        seeds = [*range(self.erased_images), *(list(range(self.kept_images)) * len(kept))]
+        first = self.first_noise
+        seeds = [*range(first, first + self.erased_images)]
+        seeds += [*range(first, first + self.kept_images)] * len(kept)
         with installed(model.unet, tensors) if tensors else nullcontext():
             images = generate(model, names, seeds, batch_size=32)
         ranks = self.labels.ranks(

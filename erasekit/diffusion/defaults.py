@@ -10,12 +10,12 @@ from typing import Any
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
-        "steps": 150,
+        "steps": 130,
         "learning_rate": 3e-4,
         "batch_size": 0,
         "keep_weight": 3.0,
         "trajectory_steps": 8,
-        "trajectories": 6,
+        "trajectories": 24,
         "keep_trajectories": 1,
         "num_concepts": 32,
     },
