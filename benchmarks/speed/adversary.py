@@ -48,19 +48,23 @@ def jobs(defaults: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def report(lines: Sequence[dict[str, Any]]) -> str:
-    """A row per search, as markdown, with paired differences to random words."""
+    """A row per search, as markdown, with paired differences to random words on as many z_t."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         groups.setdefault(named(line), []).append(line)
-    base = {_pair(line): point for line in groups.get(AGAINST, ()) if (point := first_gone(line))}
+    bases: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for line in lines:
+        if (name := named(line)) == _against(line) and (point := first_gone(line)):
+            bases.setdefault(name, {})[_pair(line)] = point
     rows = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
     for name, own in groups.items():
         points = {_pair(line): point for line in own if (point := first_gone(line))}
+        base = bases.get(_against(own[0]), {})
         cells = [f"`{name}`", f"{len(points)} of {len(own)}"]
         cells.append(_mean([point["passes"] for point in points.values()], ",.0f"))
         for value in (drift, delta):
             cells.append(_mean([value(point) for point in points.values()]))
-            both = points.keys() & base.keys() if name != AGAINST else ()
+            both = points.keys() & base.keys() if name != _against(own[0]) else ()
             cells.append(_paired([value(points[pair]) - value(base[pair]) for pair in both]))
         found = [search.get("entropy") for line in own for search in line["adversary"] or ()]
         cells.append(_mean([entropy for entropy in found if entropy is not None]))
@@ -72,6 +76,12 @@ def named(line: Mapping[str, Any]) -> str:
     """The search of a run: its method, and what is not the default."""
     settings = " ".join(f"{key}={value}" for key, value in line["settings"].items())
     return f"{line['method']} {settings}".strip()
+
+
+def _against(line: Mapping[str, Any]) -> str:
+    """The name of what a run's search is held against."""
+    number = {k: v for k, v in line["settings"].items() if k == "trajectories"}
+    return named({"method": AGAINST, "settings": number})
 
 
 def drift(point: Mapping[str, Any]) -> float:
