@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.speed.runs import Bench
 from erasekit.diffusion.sampling import guided, initial_noise
-from erasekit.diffusion.trajectories import ddim_scheduler
+from erasekit.diffusion.solvers import ddim_scheduler
 
 CONCEPTS = ("church", "elephant", "apple", "pistol", "guitar", "bus")
 MANY = 500

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.solvers import ddim_scheduler, guided_step
 from erasekit.diffusion.swapping import FrozenWeights
-from erasekit.diffusion.trajectories import ddim_scheduler, guided_step, trajectory_seed
+from erasekit.diffusion.trajectories import trajectory_seed
 
 
 @dataclass(frozen=True)

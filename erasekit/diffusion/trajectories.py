@@ -17,13 +17,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.sampling import check_steps, guided, initial_noise
+from erasekit.diffusion.sampling import guided, initial_noise
+from erasekit.diffusion.solvers import SOLVERS, SolverName
 from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.files import writing
 
@@ -112,11 +112,14 @@ class FrozenTrajectories(LatentSource):
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
         with_uncond: whether rows need the prediction without the prompt. Where they don't, and
             `guidance_scale` is 1, a solver step is one pass and not two.
+        solver: a name in `SOLVERS`. One that looks back reads the step before from what is kept,
+            so where it is guided, `with_uncond` must be true.
 
     Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
     `trajectory_bytes` of all.
 
     Raises:
+        ValueError: what `solver` would look back at is not kept.
         OutputError: `mapped`, and the folder for temporary files (TMPDIR) has no space.
     """
 
@@ -134,6 +137,7 @@ class FrozenTrajectories(LatentSource):
         whole: bool = False,
         mapped: bool = False,
         with_uncond: bool = True,
+        solver: SolverName = "ddim",
     ) -> None:
         self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
         self.steps, self.scale = num_inference_steps, guidance_scale
@@ -141,7 +145,9 @@ class FrozenTrajectories(LatentSource):
         self.frozen, self.whole, self.round = frozen, whole, 0
         both = with_uncond or guidance_scale != 1
         self.empty_embeds = family.unconditional_embeds() if both else None
-        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        self.solver = SOLVERS[solver](family, num_inference_steps)
+        if self.solver.looks_back and guidance_scale != 1 and not with_uncond:
+            raise ValueError(f"{solver} with guidance needs the predictions without the prompt.")
         self._kept: dict[int, tuple[Tensor, ...]] = {}
         self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
         self._sampled: list[tuple[int, int, int, int]] = []
@@ -167,7 +173,7 @@ class FrozenTrajectories(LatentSource):
         latents, cond, *uncond = (
             torch.stack(parts).to(device) for parts in zip(*picked, strict=True)
         )
-        timesteps = self.scheduler.timesteps[step].to(self.family.device)
+        timesteps = self.solver.timesteps[step].to(self.family.device)
         return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
     def sample_all(self) -> None:
@@ -238,26 +244,29 @@ class FrozenTrajectories(LatentSource):
             rows = [(p, n) for (p, n, steps), b in zip(jobs, begun, strict=True) if b <= s < steps]
             if not rows:
                 continue
-            t, latents = self.scheduler.timesteps[s], self._latents(rows, s)
+            latents = self._latents(rows, s)
             embeds, sides = self.prompt_embeds[[p for p, _ in rows]], 1
             if self.empty_embeds is not None:
                 embeds, sides = torch.cat([self.empty_embeds.expand_as(embeds), embeds]), 2
             inputs = torch.cat([latents] * sides)
-            timesteps = t.expand(len(inputs))
+            timesteps = self.solver.timesteps[s].expand(len(inputs))
             output = self.family.predict_output(inputs, timesteps, embeds)
             noise_pred = self.family.to_noise(output, inputs, timesteps).chunk(sides)
-            if sides == 2:
-                following = guided_step(self.scheduler, output, t, latents, self.scale)
-            else:
-                following = self.scheduler.step(output, t, latents, return_dict=False)[0]
             kept = (latents, noise_pred[-1], noise_pred[0])[: 2 + self.with_uncond]
+            following = None
+            if s + 1 < self.steps:
+                if sides == 2:
+                    uncond, cond = output.chunk(2)
+                    output = guided(uncond, cond, self.scale)
+                following = self.solver.step(s, latents, output, self._before(rows, s))
             if self._file is not None:
-                kept, following = tuple(part.cpu() for part in kept), following.cpu()
+                kept = tuple(part.cpu() for part in kept)
+                following = None if following is None else following.cpu()
             for row, (p, n) in enumerate(rows):
                 places = self._places(p, [part.dtype for part in kept])
                 for place, part in zip(places, kept, strict=True):
                     place[n, s] = part[row]
-                if s + 1 < self.steps:
+                if following is not None:
                     places[0][n, s + 1] = following[row]
                 self._reached[p, n] = s + 1
 
@@ -268,8 +277,16 @@ class FrozenTrajectories(LatentSource):
             return latents.to(self.family.device)
         first = self.round * self.per_prompt
         seeds = [trajectory_seed(self.seed, first + n) for _, n in rows]
-        noise: Tensor = initial_noise(self.family, seeds) * self.scheduler.init_noise_sigma
+        noise: Tensor = initial_noise(self.family, seeds) * self.solver.scheduler.init_noise_sigma
         return noise
+
+    def _before(self, rows: Sequence[tuple[int, int]], s: int) -> tuple[Tensor, Tensor] | None:
+        """Latents and guided prediction one solver step before `s`, each [B, C, h, w]."""
+        if s == 0 or not self.solver.looks_back:
+            return None
+        parts = zip(*([part[n, s - 1] for part in self._kept[p]] for p, n in rows), strict=True)
+        latents, cond, *uncond = (torch.stack(part).to(self.family.device) for part in parts)
+        return latents, guided(uncond[0], cond, self.scale) if uncond else cond
 
     def _places(self, p: int, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
         """Room for z_t and the predictions of prompt `p`, each [N, S, C, h, w]."""
@@ -299,11 +316,12 @@ class CurrentTrajectories(LatentSource):
         num_inference_steps: int,
         guidance_scale: float,
         frozen: FrozenWeights,
+        solver: SolverName = "ddim",
     ) -> None:
         self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
         self.frozen, self.steps = frozen, num_inference_steps
         self.empty_embeds = family.unconditional_embeds()
-        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        self.solver = SOLVERS[solver](family, num_inference_steps)
 
     @torch.no_grad()
     def draw(
@@ -315,12 +333,19 @@ class CurrentTrajectories(LatentSource):
         shape = (1 if shared_timestep else rows, *self.family.latents_shape())
         noise = torch.randn(shape, generator=generator).expand(rows, *shape[1:])
         stop = int(torch.randint(self.steps, (1,), generator=generator))
-        latents = noise.to(embeds) * self.scheduler.init_noise_sigma
-        for t in self.scheduler.timesteps[:stop]:
-            inputs = torch.cat([latents, latents])
-            output = self.family.predict_output(inputs, t.expand(2 * rows), both)
-            latents = guided_step(self.scheduler, output, t, latents, self.scale)
-        timesteps = self.scheduler.timesteps[stop].expand(rows)
+        latents = noise.to(embeds) * self.solver.scheduler.init_noise_sigma
+        before: tuple[Tensor, Tensor] | None = None
+        for s, t in enumerate(self.solver.timesteps[:stop]):
+            output = self.family.predict_output(
+                latents.repeat(2, 1, 1, 1), t.expand(2 * rows), both
+            )
+            uncond, cond = output.chunk(2)
+            output = guided(uncond, cond, self.scale)
+            following = self.solver.step(s, latents, output, before)
+            if self.solver.looks_back:
+                before = latents, self.family.to_noise(output, latents, t.expand(rows))
+            latents = following
+        timesteps = self.solver.timesteps[stop].expand(rows)
         with self.frozen.swapped():
             predicted = self.family.predict_noise(
                 torch.cat([latents, latents]), timesteps.repeat(2), both
@@ -335,31 +360,6 @@ def trajectory_bytes(
     """Bytes that `count` kept trajectories take: three latents a solver step each, or two."""
     latent = math.prod(family.latents_shape()) * family.dtype.itemsize
     return (2 + with_uncond) * count * num_inference_steps * latent
-
-
-def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
-    """A DDIM scheduler with the model's own noise schedule and prediction, its timesteps set.
-
-    Its steps take what the UNet gives. Latents are not clipped unless the model's scheduler
-    clips them: not every kind of scheduler has the option, and DDIM alone would by default.
-
-    Raises:
-        ConfigError: no steps, or more than the model has timesteps.
-    """
-    from diffusers import DDIMScheduler
-
-    check_steps(pipeline, num_inference_steps)
-    config = dict(pipeline.scheduler.config)
-    own = {key: config.get(key, False) for key in ("clip_sample", "set_alpha_to_one")}
-    scheduler = DDIMScheduler.from_config({**config, **own})
-    scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
-    return scheduler
-
-
-def guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
-    """z_{t-1} from the UNet's outputs [2B, C, h, w] without and with the prompt."""
-    uncond, cond = output.chunk(2)
-    return scheduler.step(guided(uncond, cond, scale), t, latents, return_dict=False)[0]
 
 
 def trajectory_seed(seed: int, number: int) -> int:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.solvers import SOLVERS, SolverName
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -35,6 +36,11 @@ class SampledConfig(Settings):
         "from the model being trained, as published",
     )
     trajectory_steps: int = Field(25, gt=0, description="solver steps of a trajectory")
+    trajectory_solver: SolverName = Field(
+        "ddim",
+        description="solver of the trajectories; dpmsolver++ is of second order, and comes as "
+        "near in fewer steps",
+    )
     trajectories: int = Field(
         8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
     )
@@ -99,6 +105,7 @@ class SampledErasure(ErasureMethod):
             whole: all trajectories are sampled to their ends at once.
         """
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
+        solver = self.config.trajectory_solver
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
@@ -106,7 +113,9 @@ class SampledErasure(ErasureMethod):
                 num_inference_steps=self.config.trajectory_steps,
                 guidance_scale=scale,
                 frozen=self.context.frozen,
+                solver=solver,
             )
+        with_uncond |= SOLVERS[solver].looks_back and scale != 1  # the step before, guided
         count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
         needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
@@ -122,6 +131,7 @@ class SampledErasure(ErasureMethod):
             mapped=mapped,
             with_uncond=with_uncond,
             whole=whole,
+            solver=solver,
         )
         self._sources.append(source)
         return source

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.running import rows_at_once
+from erasekit.diffusion.solvers import SOLVERS
 from erasekit.errors import ConfigError
 from erasekit.methods.base import rows_per_step
 
@@ -207,8 +208,12 @@ def memory_needs(
         own = of_words = 0
     channels, height, width = family.latents_shape()
     latent = 4 * channels * height * width
-    # Of a word z_t and the prediction for it are kept, of what is erased the unconditional one too.
-    pool = (3 * own + 2 * of_words) * latent * int(settings.get("trajectory_steps") or 0)
+    # Of a word z_t and the prediction for it are kept; the unconditional one too of what is erased,
+    # and where a solver looks back at guided steps.
+    name = settings.get("trajectory_solver")
+    looks_back = name is not None and SOLVERS[name].looks_back
+    of_word = 3 if looks_back and settings.get("keep_guidance") != 1 else 2
+    pool = (3 * own + of_word * of_words) * latent * int(settings.get("trajectory_steps") or 0)
     rows = rows_per_step(int(settings.get("batch_size", 1)), erased)
     branches = 1 + int(settings.get("keep_rows") or 1)
     sampled = min(SAMPLED_ROWS, 2 * (own + of_words)) or 2 * rows

@@ -18,8 +18,9 @@ from benchmarks.speed.quality import deltas, esr_difference, report, verdict
 from benchmarks.speed.runs import Bench, Eye, Run
 from benchmarks.speed.timing import ratios
 from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.swapping import FrozenWeights
-from erasekit.diffusion.trajectories import FrozenTrajectories, ddim_scheduler
+from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.records import Estimate
 
 STEPS, WORDS, SOLVER = 4, 3, 8
@@ -270,7 +271,7 @@ def test_the_solvers_measured_start_from_what_trajectories_do(bench: Bench) -> N
     )
     with patch("erasekit.diffusion.trajectories.initial_noise", lambda *_: latents):
         source.sample_all()
-    for s, t in enumerate(source.scheduler.timesteps.tolist()):
+    for s, t in enumerate(source.solver.timesteps.tolist()):
         kept = torch.stack([source._kept[p][0][0, s] for p in range(len(latents))])
         torch.testing.assert_close(found[t], kept, rtol=1e-4, atol=1e-4)
 

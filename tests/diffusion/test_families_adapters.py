@@ -373,5 +373,6 @@ def test_what_is_read_from_a_pass_has_its_gradient_and_is_counted(
     assert any(gradient is not None for gradient in wanted)
     for parameter, gradient in zip(scope.values(), wanted, strict=True):
         if gradient is not None:
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-7)
+            small = 1e-3 * float(gradient.abs().max())
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=small)
     assert (family.passes - before).as_dict() == {"forward": 3, "backward": 3}

@@ -11,8 +11,9 @@ import torch
 
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
+from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.swapping import FrozenWeights
-from erasekit.diffusion.trajectories import FrozenTrajectories, ddim_scheduler, trajectory_seed
+from erasekit.diffusion.trajectories import FrozenTrajectories, trajectory_seed
 
 STEPS, GUIDANCE = 4, 4.0
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}

@@ -172,7 +172,7 @@ def test_a_row_costs_the_solver_steps_down_to_it(tiny_model, frozen, mapped: boo
     for seed in sorted(drawn, key=lambda seed: -int(drawn[seed].timesteps)):
         before = tiny_model.passes.snapshot()
         row = source.draw(one, torch.Generator().manual_seed(seed))
-        step = source.scheduler.timesteps.tolist().index(int(row.timesteps)) + 1
+        step = source.solver.timesteps.tolist().index(int(row.timesteps)) + 1
         spent = tiny_model.passes - before
         assert spent.forward == 2 * max(0, step - furthest)
         furthest = max(furthest, step)

@@ -19,6 +19,27 @@ for _name in Registry().methods():
     globals()[_class] = type(_class, (MethodTester,), {"method": _name})
 
 
+class TestASecondOrderSolver(MethodTester):
+    """A trajectory that is sampled on looks back at the step before, also after a resumption."""
+
+    method = "gumbel"
+    settings: ClassVar[dict[str, float | str]] = {
+        "trajectory_solver": "dpmsolver++",
+        "keep_guidance": 3.0,
+    }
+
+
+class TestWordsByTheirBounds(MethodTester):
+    """What the search knows of a word is in the checkpoint."""
+
+    method = "argmax"
+    settings: ClassVar[dict[str, int | str]] = {
+        "candidates_by": "bounds",
+        "candidates": 2,
+        "refresh": 1,
+    }
+
+
 class TestTrajectoriesThatGiveWay(MethodTester):
     """Stopped within a round and at its end, a run goes on with the noises of that round."""
 

@@ -179,9 +179,11 @@ def test_nearest_keeps_the_nearest_by_brute_force() -> None:
             assert set(row["concept"].split(", ")) <= near
 
 
-def test_argmax_keeps_the_words_harmed_most() -> None:
+@pytest.mark.parametrize("how", ["random", "bounds"])
+def test_argmax_keeps_the_words_harmed_most(how: str) -> None:
     """After enough scorings at a fixed theta', the hardest are those that brute force finds."""
-    task = prepared("argmax", refresh=1, candidates=100, hardest=3, memory=0.9, batch_size=4)
+    settings = {"refresh": 1, "candidates": 100, "hardest": 3, "memory": 0.9}
+    task = prepared("argmax", **settings, candidates_by=how, batch_size=4)
     strategy = task.strategy
     for step in range(40):
         batch = task.method._erased_batch(step)
@@ -209,8 +211,52 @@ def brute_force_harm(task: Task) -> torch.Tensor:
     return torch.stack(harm).mean(dim=0)
 
 
-def test_argmax_scores_every_word_once_before_any_twice() -> None:
-    task = prepared("argmax", candidates=4, num_concepts=10)
+def errors_of(words: torch.Tensor, harm: torch.Tensor, step: int) -> torch.Tensor:
+    """L2 of words whose relative harm is known, on a z_t where it is so many times as large."""
+    noise = torch.randn(len(words), generator=torch.Generator().manual_seed(step))
+    return harm[words] * (1 + 0.1 * noise) * 10.0 ** (step % 3 - 1)
+
+
+def test_bounds_find_the_hardest_word_with_few_scorings() -> None:
+    """Few candidates a time, on z_t whose L2 differ by two orders: most are of the hardest."""
+    task = prepared("argmax", candidates=3, candidates_by="bounds", memory=0.9, hardest=2)
+    strategy = task.strategy
+    harm = torch.full((len(strategy.space),), 1.0)
+    harm[[5, 7]] = torch.tensor([3.0, 2.5])
+    times = torch.zeros(len(harm))
+    for step in range(90):
+        words = strategy.candidates(torch.Generator().manual_seed(step))
+        times[words] += 1
+        strategy.learn(words, errors_of(words, harm, step))
+    assert strategy.hardest().tolist() == [5, 7]
+    assert set(times.topk(2).indices.tolist()) == {5, 7}
+    others = times[[i for i in range(len(harm)) if i not in (5, 7)]]
+    assert others.min() >= 2, "what seemed harmless is looked at again"
+    assert times[5] > 2 * others.mean()
+
+
+def test_by_bounds_harm_does_not_depend_on_which_words_are_scored_together() -> None:
+    """Harm of 4, 2, 1, 1 stays in these shares, whether the hard or the others come together."""
+    task = prepared("argmax", num_concepts=4, candidates_by="bounds", memory=0.5)
+    strategy, harm = task.strategy, torch.tensor([4.0, 2.0, 1.0, 1.0])
+    strategy.learn(torch.arange(4), harm)
+    for words, scale in (([0, 1], 7.0), ([2, 3], 0.1), ([1, 2], 3.0), ([0], 50.0)):
+        strategy.learn(torch.tensor(words), scale * harm[words])
+    torch.testing.assert_close(strategy.harm, harm / harm.mean())
+
+
+def test_the_harm_of_words_that_nothing_has_moved_yet_is_learnt_later() -> None:
+    strategy = prepared("argmax", num_concepts=4, candidates_by="bounds").strategy
+    strategy.learn(torch.arange(4), torch.zeros(4))
+    assert torch.equal(strategy.harm, torch.zeros(4))
+    for _ in range(40):
+        strategy.learn(torch.arange(4), torch.tensor([1.0, 3.0, 2.0, 2.0]))
+    assert strategy.hardest().tolist()[0] == 1
+
+
+@pytest.mark.parametrize("how", ["random", "bounds"])
+def test_argmax_scores_every_word_once_before_any_twice(how: str) -> None:
+    task = prepared("argmax", candidates=4, num_concepts=10, candidates_by=how)
     strategy, seen = task.strategy, []
     for step in range(3):
         words = strategy.candidates(torch.Generator().manual_seed(step))

@@ -55,7 +55,7 @@ def test_passes_are_what_the_steps_say(
     def seen(self: FrozenTrajectories, indices, *rest, **options):
         batch = draw(self, indices, *rest, **options)
         if not self.whole:
-            order = self.scheduler.timesteps.tolist()
+            order = self.solver.timesteps.tolist()
             for word, t in zip(indices.tolist(), batch.timesteps.tolist(), strict=True):
                 furthest[word] = max(furthest.get(word, 0), order.index(t) + 1)
         return batch

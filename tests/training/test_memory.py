@@ -152,6 +152,9 @@ def test_needs_of_a_run_are_read_from_model_and_settings() -> None:
     assert named.pool == (4 * 8 * 8 * 4) * 5 * (3 * 2 + 2 * 1 * 4)
     assert named.sampled_rows == 12
     assert named.rows_at_once == 512
+    back = {**settings, "trajectory_solver": "dpmsolver++", "keep_guidance": 3.0}
+    guided = memory_needs(model.family, parameters, back, erased=2, kept=1)
+    assert guided.pool == (4 * 8 * 8 * 4) * 5 * (3 * 2 + 3 * 1 * 4)
     little = {**settings, "trajectory_memory": 1 / 2**20}
     assert memory_needs(model.family, parameters, little, erased=2, kept=0).pool == 2**10
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.stillness import held_still
 from erasekit.diffusion.swapping import FrozenWeights
-from erasekit.diffusion.trajectories import ddim_scheduler, trajectory_seed
+from erasekit.diffusion.trajectories import trajectory_seed
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, ConfigError, EditError
 

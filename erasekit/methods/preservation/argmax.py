@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,12 +12,22 @@ from torch import Tensor
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 class ArgmaxConfig(SpaceConfig):
     """Hyperparameters of `argmax`."""
 
     refresh: int = Field(4, gt=0, description="outer steps between two scorings")
     candidates: int = Field(16, gt=0, description="words of R scored at a time")
+    candidates_by: Literal["random", "bounds"] = Field(
+        "random",
+        description="which words are scored once all have been: any, or those with the largest "
+        "upper confidence bound of their harm",
+    )
+    exploration: float = Field(
+        0.5, ge=0, description="width of the upper confidence bound; 0 scores the hardest alone"
+    )
     hardest: int = Field(8, gt=0, description="words with the largest harm that are kept")
     memory: float = Field(0.5, ge=0, lt=1, description="weight of a word's earlier scores")
     mixture: bool = Field(
@@ -31,9 +41,16 @@ class ArgmaxPreservation(SpacePreservation):
     Every `refresh` steps a batch of words is scored on one shared z_t of the erased concept: a
     frozen and a trained forward pass a word, no trajectory and no gradient, so that R may be
     large. Words that were never scored come first, the nearest among them before the others, then
-    words drawn at random. A word's harm is an exponential mean of its L2 over the mean L2
-    of the words scored with it. Until something is known, the nearest words are kept. With
-    `mixture` a row keeps the mean of the hardest words, weighted by their harm, on the z_t of one.
+    words drawn at random or, by `candidates_by="bounds"`, those that a discounted upper confidence
+    bound ranks highest (Garivier and Moulines, ALT 2011), so that few words need be scored.
+
+    A word's harm is an exponential mean of its relative L2. L2 at different z_t can't be compared,
+    so it is taken relative to the words that were scored with it: such that the mean over those
+    known from before stays what it was, whichever they are; at first, and for words drawn at
+    random, whose mean is that of R, such that the mean over all of them is 1.
+
+    Until something is known, the nearest words are kept. With `mixture` a row keeps the mean of
+    the hardest words, weighted by their harm, on the z_t of one.
     """
 
     Config = ArgmaxConfig
@@ -43,6 +60,7 @@ class ArgmaxPreservation(SpacePreservation):
         super().prepare(task)
         self.harm = torch.zeros(len(self.space))
         self.scored = torch.zeros(len(self.space), dtype=torch.bool)
+        self.counts = torch.zeros(len(self.space))  # of scorings, discounted by `memory`
 
     @torch.no_grad()
     def ascend(self, batch: ErasedBatch) -> None:
@@ -55,17 +73,43 @@ class ArgmaxPreservation(SpacePreservation):
         noise_pred = self.task.family.predict_noise(latents, timesteps, embeds)
         target = self.task.frozen_noise(latents, timesteps, embeds)
         errors = (noise_pred - target).square().flatten(1).mean(dim=1).cpu()
-        harm = errors / errors.mean().clamp_min(torch.finfo(errors.dtype).tiny)
+        self.learn(words, errors)
+
+    def learn(self, words: Tensor, errors: Tensor) -> None:
+        """Take in the L2 of words that were scored together.
+
+        Args:
+            words: indices into R, [N], int64.
+            errors: their L2, [N].
+        """
+        known = self.scored[words]
+        unit = errors.mean()
+        before = self.harm[words][known]
+        if self.config.candidates_by == "bounds" and before.sum() > 0:
+            unit = errors[known].mean() / before.mean()
+        harm = errors / unit.clamp_min(TINY)
         mixed = self.config.memory * self.harm[words] + (1 - self.config.memory) * harm
-        self.harm[words] = torch.where(self.scored[words], mixed, harm)
+        self.harm[words] = torch.where(known, mixed, harm)
         self.scored[words] = True
+        self.counts *= self.config.memory
+        self.counts[words] += 1
 
     def candidates(self, generator: torch.Generator) -> Tensor:
-        """Words to score: those never scored, in R's order, then others at random, [N], int64."""
+        """Words to score: those never scored, in R's order, then of the others, [N], int64."""
         fresh = torch.nonzero(~self.scored).flatten()
         rest = torch.nonzero(self.scored).flatten()
-        rest = rest[torch.randperm(len(rest), generator=generator)]
+        rest = rest[torch.randperm(len(rest), generator=generator)]  # of equal ones any
+        if self.config.candidates_by == "bounds":
+            rest = rest[self.bounds()[rest].argsort(descending=True, stable=True)]
         return torch.cat([fresh, rest])[: self.config.candidates]
+
+    def bounds(self) -> Tensor:
+        """Upper confidence bounds of harm, [K]: harm + exploration sqrt(log(1 + n) / n_k).
+
+        n_k are the discounted numbers of scorings, n is their sum.
+        """
+        width = torch.log1p(self.counts.sum()) / self.counts.clamp_min(TINY)
+        return self.harm + self.config.exploration * width.sqrt()
 
     def hardest(self) -> Tensor:
         """Words with the largest harm, [N], int64; of equal ones the nearest."""
@@ -95,7 +139,8 @@ class ArgmaxPreservation(SpacePreservation):
         return {"nearest": self.space.words[int(self.harm.argmax())]}
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"harm": self.harm, "scored": self.scored}
+        return {"harm": self.harm, "scored": self.scored, "counts": self.counts}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.harm, self.scored = state["harm"].clone(), state["scored"].clone()
+        self.counts = state["counts"].clone()
