@@ -38,7 +38,11 @@ def main() -> None:
         ),
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each runs, in turn")
-    parser.add_argument("--concepts", default=",".join(quality.CONCEPTS), help="quality: erased")
+    parser.add_argument(
+        "--concepts",
+        default=",".join(quality.CONCEPTS),
+        help="quality: what is erased; 'unseen' are five others",
+    )
     parser.add_argument("--seeds", default="0,1,2", help="quality: erasure seeds")
     parser.add_argument(
         "--schedules",
@@ -48,19 +52,16 @@ def main() -> None:
     parser.add_argument(
         "--edits", type=Path, help="quality: folder to keep the trained weights in, to look again"
     )
-    parser.add_argument(
-        "--fresh", action="store_true", help="quality: 200 noises of what is erased that are new"
-    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     if options.what == "quality":
         seeds = [int(seed) for seed in options.seeds.split(",")]
-        path = options.results / ("quality-fresh.jsonl" if options.fresh else "quality.jsonl")
-        noises = quality.FRESH if options.fresh else quality.Noises()
+        path = options.results / "quality.jsonl"
         schedules = [quality.SCHEDULES[name] for name in options.schedules.split(",")]
-        concepts = options.concepts.split(",")
-        lines = quality.measure(path, concepts, seeds, schedules, options.edits, noises)
+        named = options.concepts
+        concepts = quality.UNSEEN if named == "unseen" else named.split(",")
+        lines = quality.measure(path, concepts, seeds, schedules, options.edits)
         text = quality.report(lines)
     elif options.what == "adversary":
         text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))

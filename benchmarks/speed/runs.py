@@ -147,9 +147,8 @@ class Eye:
     """Draws and scores: an erased concept and held-out others, with or without trained values.
 
     Attributes:
-        erased_images, kept_images: starting noises per concept.
+        erased_images, kept_images: starting noises per concept, counted from 0.
         near, far: how many held-out neighbours of what is erased, and others.
-        first_noise: seed of the first one.
     """
 
     bench: Bench
@@ -157,7 +156,6 @@ class Eye:
     kept_images: int = 4
     near: int = 6
     far: int = 6
-    first_noise: int = 0
 
     def __post_init__(self) -> None:
         model = self.bench.model
@@ -182,9 +180,7 @@ class Eye:
         erasure = Erasure((model.concept(concept),))
         kept = quick_concepts(self.suite, erasure, self.near, self.far)
         names = [concept] * self.erased_images + [k for k in kept for _ in range(self.kept_images)]
-        first = self.first_noise
-        seeds = [*range(first, first + self.erased_images)]
-        seeds += [*range(first, first + self.kept_images)] * len(kept)
+        seeds = [*range(self.erased_images), *[*range(self.kept_images)] * len(kept)]
         with installed(model.unet, tensors) if tensors else nullcontext():
             images = generate(model, names, seeds, batch_size=32)
         ranks = self.labels.ranks(

@@ -15,7 +15,7 @@ from benchmarks.speed import adversary, levers, quality, solvers
 from benchmarks.speed.ablation import VARIANTS, sampled_whole
 from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
-from benchmarks.speed.runs import Bench, Eye, Run
+from benchmarks.speed.runs import Bench, Run
 from benchmarks.speed.timing import ratios
 from erasekit.diffusion.sampling import initial_noise
 from erasekit.diffusion.solvers import ddim_scheduler
@@ -291,26 +291,13 @@ def test_a_run_that_was_kept_is_not_made_again(bench: Bench, tmp_path: Path) -> 
     assert all(torch.equal(again.tensors[k], v) for k, v in first.tensors.items())
 
 
-def test_fresh_noises_are_others_than_those_before(bench: Bench) -> None:
-    """Those of what is erased, and those of each held-out concept."""
-    drawn: list[tuple[list[str], list[int]]] = []
-
-    def drawing(model: Any, names: list[str], seeds: list[int], **options: Any) -> Any:
-        drawn.append((names, seeds))
-        raise StopIteration
-
-    with patch("benchmarks.speed.runs.generate", drawing):
-        for noises in (quality.Noises(), quality.FRESH):
-            eye = Eye(bench, noises.erased, noises.kept, first_noise=noises.first)
-            with pytest.raises(StopIteration):
-                eye.look("church")
-    before, fresh = (
-        {name: [seed for n, seed in zip(*look, strict=True) if n == name] for name in look[0]}
-        for look in drawn
-    )
-    assert before["church"] == list(range(60))
-    assert fresh["church"] == list(range(60, 260))
-    assert before.keys() == fresh.keys()
-    for name, seeds in fresh.items():
-        assert len(seeds) == (200 if name == "church" else 12)
-        assert not set(seeds) & set(before[name])
+def test_unseen_concepts_follow_from_their_rule(bench: Bench) -> None:
+    """And none of them was looked at in tuning, nor is in the tables of quality."""
+    objects = [c for c in bench.model.concepts if c.kind == "object"]
+    family = {c.name: c.family for c in objects}
+    seen = {family[name] for name in ("bus", "guitar", "castle", *quality.CONCEPTS)}
+    first: dict[str, str] = {}
+    for concept in objects:
+        if concept.split == "held-out" and concept.family not in seen:
+            first.setdefault(concept.family, concept.name)
+    assert tuple(first.values())[:5] == quality.UNSEEN
