@@ -31,6 +31,7 @@ def main() -> None:
             "growth",
             "growth-plot",
             "adversary",
+            "adversary-earlier",
             "start",
             "levers",
             "solvers",
@@ -65,6 +66,8 @@ def main() -> None:
         text = quality.report(lines)
     elif options.what == "adversary":
         text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))
+    elif options.what == "adversary-earlier":
+        text = adversary.report(adversary.read(options.results / "adversary-earlier.jsonl"))
     elif options.what == "growth":
         points = growth.measure(options.results / "growth.json")
         growth.plot(points, options.results / "growth.png")

@@ -160,12 +160,14 @@ class EmbedsR(Callback):
 
 
 OWN_PASSES = {"shared_ascent": False}
+DDIM = {"trajectory_solver": "ddim"}
 
 VARIANTS = (
     Variant("default"),
     Variant("z_t sampled anew from the current model", {"latents_from": "current"}),
     Variant("frozen predictions computed anew", patched=predictions_computed_anew),
-    Variant("50 solver steps a trajectory", {"trajectory_steps": 50}),
+    Variant("8 solver steps of DDIM", {**DDIM, "trajectory_steps": 8}),
+    Variant("50 solver steps of DDIM", {**DDIM, "trajectory_steps": 50}),
     Variant("whole trajectories of the words that are drawn", patched=sampled_whole),
     Variant("erase and keep branch apart", patched=branches_apart),
     Variant("kept words sampled with guidance", {"keep_guidance": 3.0}),

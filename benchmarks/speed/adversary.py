@@ -47,6 +47,11 @@ def jobs(defaults: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Finished runs, of other grids and defaults too."""
+    return list(finished(path).values())
+
+
 def report(lines: Sequence[dict[str, Any]]) -> str:
     """A row per search, as markdown, with paired differences to random words on as many z_t."""
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.speed.runs import (
+    DDIM_8,
     EARLIER,
     FAST,
     FAST_STEPS,
@@ -37,12 +38,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 with 8 solver steps those of 50."""
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasekit": ("published", {}),
+    "erasekit, 8 steps of DDIM": ("published", DDIM_8),
     "erasekit, 6 trajectories": ("published", EARLIER),
     "erasekit, published lambda": ("published", SAME_LAMBDA),
     "erasekit, fast": ("published, fast", FAST_STEPS),
 }
-"""erasekit as it comes, with fewer starting noises and more steps, at the published lambda, and at
-the larger rate: what each is held against, and its settings."""
+"""erasekit as it comes, as it came before that (twice), at the published lambda, and at the larger
+rate: what each is held against, and its settings."""
 SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*PUBLISHED, *OURS)}
 """By what the command line calls them."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")

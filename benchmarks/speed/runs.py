@@ -31,13 +31,15 @@ LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""
 PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
-FEWER_NOISES = {"trajectories": 6}
-"""Of what is erased; the default for a while, and what the next three were tuned with."""
-EARLIER = {**FEWER_NOISES, "steps": 150}
-"""erasekit as it came before it had more starting noises."""
-SAME_LAMBDA = {**FEWER_NOISES, "steps": 100, "keep_weight": 1.0}
+DDIM_8 = {"trajectory_solver": "ddim", "trajectory_steps": 8}
+"""How trajectories were sampled before there was a solver of second order."""
+SIX_NOISES = {**DDIM_8, "trajectories": 6}
+"""Starting noises of what is erased before there were 24; the next three were tuned with it."""
+EARLIER = {**SIX_NOISES, "steps": 150}
+"""erasekit as it came first."""
+SAME_LAMBDA = {**SIX_NOISES, "steps": 100, "keep_weight": 1.0}
 """erasekit at the published lambda, with the steps that the rule gives: the same objective."""
-FAST_STEPS = {**FEWER_NOISES, "learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
+FAST_STEPS = {**SIX_NOISES, "learning_rate": FAST, "steps": 30, "keep_weight": 1.0}
 """erasekit at the larger rate, by the same rule, at the published lambda."""
 
 

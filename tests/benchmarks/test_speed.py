@@ -26,7 +26,8 @@ from erasekit.records import Estimate
 STEPS, WORDS, SOLVER = 4, 3, 8
 OTHERS = {
     "z_t sampled anew from the current model",
-    "50 solver steps a trajectory",
+    "8 solver steps of DDIM",
+    "50 solver steps of DDIM",
     "kept words sampled with guidance",
     "pi with passes of its own",
     "pi with passes of its own, and the erase branch",
@@ -75,7 +76,7 @@ def test_passes_of_what_is_switched_off(runs: dict[str, Run]) -> None:
     both = runs["pi with passes of its own, and the erase branch"]
     assert (both.forward - own.forward, both.backward - own.backward) == (STEPS, STEPS)
     guided = runs["kept words sampled with guidance"]
-    assert guided.forward - default.forward == WORDS * SOLVER
+    assert guided.forward - default.forward == WORDS * default.settings["trajectory_steps"]
     anew = runs["frozen predictions computed anew"]
     assert (anew.forward - default.forward) % STEPS == 0
     assert anew.forward > default.forward
