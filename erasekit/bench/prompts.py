@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from erasekit.records import ConceptScores, Paired, Role
 
-PAGE = 16
-"""Images of a page of several concepts, at most; they are drawn as one batch."""
+PAGE = 32
+"""Images of a page of several concepts, at most; they are one batch of a model of small images."""
 SHEET = 64
 """Images of one concept on a page, at most: a page is one picture file."""
 

@@ -115,12 +115,15 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Adam over the parameters that are trained, which may be none.
 
+    On the CPU in torch's fused form: one pass over each tensor in place of a dozen.
+
     Raises:
         MissingExtraError: 8-bit Adam without bitsandbytes.
     """
     values = [{"params": list(parameters.values())}]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(values, lr=settings.learning_rate)
+        on_cpu = bool(parameters) and all(p.device.type == "cpu" for p in parameters.values())
+        return torch.optim.Adam(values, lr=settings.learning_rate, fused=on_cpu or None)
     try:
         from bitsandbytes.optim import Adam8bit
     except ImportError as error:

@@ -92,8 +92,8 @@ def test_a_forecast_writes_nothing_and_foresees_the_bytes(
     told = forecast(runner, sweep.suite, plan)
     assert told is not None
     assert not store.root.exists()
-    # A warm-up image, and 16 images with one and with three steps; two passes a step.
-    assert (runner.model.passes - before).forward == 2 * (1 + 16 + 48)
+    # A warm-up image, and 32 images with one and with three steps; two passes a step.
+    assert (runner.model.passes - before).forward == 2 * (1 + 32 + 96)
     assert told.guessed == 2
     assert told.seconds > told.erasure_passes * told.calibration.pass_seconds > 0
     runner.run(sweep, plan)

@@ -55,8 +55,8 @@ def test_every_prompt_has_noises_of_its_own_that_do_not_move() -> None:
 
 
 def test_a_page_is_one_batch_and_splits_no_concept() -> None:
-    concepts = [EvaluatedConcept.of(str(i), "pool", "", "{}", 5) for i in range(7)]
-    laid_out = list(pages(concepts, 5))
+    concepts = [EvaluatedConcept.of(str(i), "pool", "", "{}", 10) for i in range(7)]
+    laid_out = list(pages(concepts, 10))
     assert [len(page) for page in laid_out] == [3, 3, 1]
     assert [c for page in laid_out for c in page] == concepts
     assert len(next(pages(concepts, 40))) == 1

@@ -14,8 +14,13 @@ from erasekit.diffusion.devices import choose_device
 from erasekit.diffusion.loading import LoadedModel
 from erasekit.errors import ConfigError, MissingExtraError
 from erasekit.testing import assert_same_tensors, tiny_model, weights
-from erasekit.training.environment import autocast_precision, idle_parts_offloaded
+from erasekit.training.environment import (
+    autocast_precision,
+    idle_parts_offloaded,
+    make_optimizer,
+)
 from erasekit.training.erase import erase
+from erasekit.training.settings import TrainingSettings
 
 TOLERANCE = 1e-3
 """Of parts and checkpointing: largest distance between two edits by how far the weights moved."""
@@ -121,7 +126,7 @@ def test_eight_bit_adam_is_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Adam8bit(torch.optim.Adam):
         def __init__(self, parameters: list[Tensor], lr: float) -> None:
-            super().__init__(parameters, lr=lr)
+            super().__init__(parameters, lr=lr, fused=True)
             made.append(self)
 
     module.Adam8bit = Adam8bit  # type: ignore[attr-defined]
@@ -130,6 +135,27 @@ def test_eight_bit_adam_is_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     found = edit("none", optimizer="adam8bit")
     assert len(made) == 1
     assert_same_tensors(found, edit("none"))
+
+
+def test_adam_is_fused_on_the_cpu_and_takes_the_steps_of_the_plain_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(64, 32, generator=generator)
+    settings = TrainingSettings(learning_rate=1e-2)
+    ours, plain = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizer = make_optimizer({"w": ours}, settings)
+    reference = torch.optim.Adam([plain], lr=1e-2, fused=False, foreach=False)
+    for _ in range(20):
+        for parameter, its in ((ours, optimizer), (plain, reference)):
+            its.zero_grad()
+            (parameter - 1).pow(4).sum().backward()
+            its.step()
+    assert optimizer.defaults["fused"]
+    torch.testing.assert_close(ours, plain)
+    assert float((ours - start).abs().min().detach()) > 0
+
+
+def test_an_optimizer_of_nothing_steps() -> None:
+    make_optimizer({}, TrainingSettings()).step()
 
 
 class _Part(torch.nn.Module):
