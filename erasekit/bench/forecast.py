@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from erasekit.bench.costs import ErasureCosts
-from erasekit.bench.identity import drawing_batch
+from erasekit.bench.prompts import PAGE
 from erasekit.bench.runner import BenchmarkRunner, Plan
 from erasekit.bench.sets import missing_features
 from erasekit.bench.sheets import SheetScorer, score_page
@@ -112,7 +112,6 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
 def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calibration:
     """Draw and score a batch of a case's first page, in few solver steps."""
     model, page = runner.model, case.pages[0]
-    batch = drawing_batch(model)
     scale = model.descriptor.guidance_scale
     scale = scale if suite.guidance_scale is None else suite.guidance_scale
 
@@ -125,13 +124,13 @@ def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calib
                 range(count),
                 num_inference_steps=steps,
                 guidance_scale=scale,
-                batch_size=batch,
+                batch_size=PAGE,
             )
         )
         return images, seconds, model.passes.forward - before
 
     _, warm_up, _ = draw(1, 1)
-    count = batch if batch * warm_up < PATIENCE else 1
+    count = PAGE if PAGE * warm_up < PATIENCE else 1
     _, short, few = draw(count, 1)
     images, long, many = draw(count, 3)
     pass_seconds = (long - short) / (many - few) if long > short else long / many

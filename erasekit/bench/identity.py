@@ -18,16 +18,8 @@ from erasekit.metrics.labels import LabelSet
 from erasekit.plugin.registry import Registry
 from erasekit.records import content_key
 
-LATENTS = 16 * 64 * 64
-"""Latent pixels drawn at once, those of 16 images of Stable Diffusion 1.x."""
 WITHOUT_EFFECT = frozenset({"checkpoint_every", "trajectory_memory"})
 """Settings that change no number."""
-
-
-def drawing_batch(model: LoadedModel) -> int:
-    """Images drawn at once: as many as have `LATENTS`, at least one, at most a page."""
-    _, height, width = model.family.latents_shape()
-    return max(1, min(PAGE, LATENTS // (height * width)))
 
 
 def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
@@ -46,7 +38,7 @@ def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
         ),
         "autoencoder": hash_weights([model.pipeline.vae]),
         "dtype": str(model.family.dtype),
-        "batch": drawing_batch(model),
+        "batch": PAGE,
         "erasekit": erasekit.__version__,
         "source": source_hash(SAMPLING),
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from erasekit.records import ConceptScores, Paired, Role
 
 PAGE = 32
-"""Images of a page of several concepts, at most; they are one batch of a model of small images."""
+"""Images of a page of several concepts, at most; they are drawn as one batch."""
 SHEET = 64
 """Images of one concept on a page, at most: a page is one picture file."""
 

@@ -99,7 +99,7 @@ class Suite:
     protocol: str = "full"
 
     def evaluate(self, erasure: Erasure) -> list[list[EvaluatedConcept]]:
-        """What is drawn for a case, in pages that are each one picture.
+        """What is drawn for a case, in pages that are each drawn as one batch.
 
         The pages of the spread are the same for every case, less what is erased, so that most of
         the base model's images serve all cases. Where cases have kept sets of their own, each
