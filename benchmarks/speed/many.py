@@ -15,6 +15,7 @@ CASES: tuple[tuple[int, int, tuple[int, ...]], ...] = (
     (50, OF_EACH, (50, 100, 130)),
     (1, 8, (25, 50, 100)),
     (50, 8, (50, 100, 200, 400)),
+    (50, 8, (600, 800)),
 )
 """Erased concepts, rows a step, and the steps that are scored."""
 PICTURES = {1: 64, 50: 4}
