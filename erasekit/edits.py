@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.carrying import CarriedEdit, carried_edits, carrying, check_base
-from erasekit.diffusion.families import FamilyAdapter, adapter_for
-from erasekit.diffusion.inference import (
+from erasekit.diffusion.inference_parts import (
     InferencePart,
     InferenceRecord,
     build_part,
     check_installed,
     is_description,
 )
-from erasekit.diffusion.loading import LoadedModel, hash_pipeline
-from erasekit.diffusion.saving import save_pipeline
-from erasekit.diffusion.tensor_files import load_tensors, save_tensors
 from erasekit.errors import EditError
 from erasekit.files import atomic_write_json, read_json_lines
+from erasekit.models.families import FamilyAdapter, adapter_for
+from erasekit.models.installed_edits import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.models.loading import LoadedModel, hash_pipeline
+from erasekit.models.saving import save_pipeline
+from erasekit.models.tensor_files import load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 
 __all__ = ["Edit", "load_edit", "load_tensors", "read_history", "save_tensors"]
@@ -47,7 +47,8 @@ class Edit:
 
     Edits are of three kinds, which behave alike: a *delta* has changed tensors, an *adapter* adds
     to layers, a *hook* changes how images are drawn. The last two are inference parts
-    (`erasekit.diffusion.inference`), which a plugin registers; `info["inference"]` describes one.
+    (`erasekit.diffusion.inference_parts`), which a plugin registers; `info["inference"]` describes
+    one.
 
     Several edits of one model may be applied at once, one within the other:
 

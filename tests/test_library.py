@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 import erasekit
 from erasekit import Erasure, erase, load_edit
 from erasekit.concepts import Concept
-from erasekit.diffusion.loading import wrap_pipeline
 from erasekit.diffusion.sampling import generate
-from erasekit.diffusion.stillness import components, held_still
 from erasekit.errors import ConfigError
+from erasekit.models.loading import wrap_pipeline
+from erasekit.models.module_state import components, held_still
 
 SMALL = {"steps": 3, "batch_size": 2, "trajectory_steps": 3, "trajectories": 2}
 

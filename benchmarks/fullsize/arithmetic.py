@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
-from erasekit.diffusion.defaults import PUBLISHED
-from erasekit.diffusion.running import rows_at_once
 from erasekit.errors import ConfigError
 from erasekit.methods.gradient import GradientConfig
+from erasekit.models.defaults import PUBLISHED
+from erasekit.models.unet_runner import rows_at_once
 from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, plan_memory
 
 GPUS = (12, 16, 24)
@@ -168,9 +168,9 @@ def rows_of(
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from erasekit.diffusion.families import adapter_for
     from erasekit.diffusion.scope import ParameterScope
-    from erasekit.diffusion.stillness import freeze
+    from erasekit.models.families import adapter_for
+    from erasekit.models.module_state import freeze
     from erasekit.plugin.registry import Registry
     from erasekit.training.memory import measure_row
 

@@ -48,9 +48,9 @@ def step(options: StepOptions) -> dict[str, Any]:
 
     from benchmarks.speed.bare import BarePasses
     from erasekit.concepts import Concept, Erasure
-    from erasekit.diffusion.loading import wrap_pipeline
     from erasekit.diffusion.scope import ParameterScope
-    from erasekit.diffusion.stillness import freeze
+    from erasekit.models.loading import wrap_pipeline
+    from erasekit.models.module_state import freeze
     from erasekit.training.callbacks import Callback
     from erasekit.training.erase import erase
     from erasekit.training.memory import estimate, memory_needs

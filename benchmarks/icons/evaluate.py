@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from benchmarks.icons.data import BUILD, contact_sheet, load_drawings, load_manifest
 from benchmarks.icons.generator import load_pipeline
 from benchmarks.icons.scorer import FOLDER, accuracy, load_scorer, ranks, text_matrix, unseen
-from erasekit.bench.paper import IMAGENETTE
+from erasekit.bench.suites.paper import IMAGENETTE
 
 STEPS, GUIDANCE = 25, 3.0
 """The sampler steps and the guidance scale that the model is recommended with."""

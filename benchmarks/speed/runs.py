@@ -13,16 +13,16 @@ from torch import Tensor
 
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
-from erasekit.bench.paper import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
+from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
-from erasekit.diffusion.loading import LoadedModel, load_model
-from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.labels import LabelSet
-from erasekit.metrics.loading import load_scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.models.loading import LoadedModel, load_model
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
 from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase

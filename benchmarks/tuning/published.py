@@ -13,8 +13,8 @@ from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.along import AlongTheRun, Enough, Yardstick
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import concept_space
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.diffusion.passes import PassCount
+from erasekit.models.loading import LoadedModel
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
 
 NAME = "published"

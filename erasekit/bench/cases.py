@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.errors import ConceptError
+from erasekit.models.loading import LoadedModel
 
 
 def parse_cases(text: str, model: LoadedModel) -> tuple[Erasure, ...]:

@@ -9,9 +9,9 @@ from typing import Any
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCell
 from erasekit.diffusion.concept_space import words_for
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.methods.base import rows_per_step
 from erasekit.methods.gradient import PreservationStrategy
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.training.settings import method_class
 

@@ -24,11 +24,11 @@ from erasekit.bench.sets import measure_sets
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.judges import Judges
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
 from erasekit.training.callbacks import Callback

@@ -17,12 +17,12 @@ from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.source import SCORING, source_hash
 from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.bench.suite import Suite
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
-from erasekit.metrics.judges import Judges
-from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.loading import LoadedModel
 from erasekit.records import ConceptScores, content_key
 
 

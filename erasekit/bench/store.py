@@ -170,7 +170,7 @@ class RecordStore:
         """
         from torch import from_numpy
 
-        from erasekit.diffusion.tensor_files import save_tensors
+        from erasekit.models.tensor_files import save_tensors
 
         path = self.features_path(key)
         remove_leftovers(path)

@@ -13,10 +13,10 @@ from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised
 from erasekit.config import flatten
 from erasekit.diffusion.concept_space import words_for
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.errors import ConfigError, nearest_name
-from erasekit.metrics.judges import Judges
-from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, content_key
 from erasekit.training.erase import plan_erasure

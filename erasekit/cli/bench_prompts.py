@@ -9,7 +9,7 @@ from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
     from erasekit.bench.suite import Suite
-    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.models.loading import LoadedModel
 
 
 def with_users_prompts(

@@ -29,9 +29,9 @@ from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
     from erasekit.bench.quick import QuickResult
-    from erasekit.diffusion.loading import LoadedModel
-    from erasekit.diffusion.processes import Processes
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
+    from erasekit.models.processes import Processes
     from erasekit.training.checkpoints import Checkpoint
     from erasekit.training.runs import RunRequest
 
@@ -115,9 +115,9 @@ def erase(
         if output is not None:
             check_output_folder(output, overwrite=overwrite)
     from erasekit.cli.quiet import quiet_libraries
-    from erasekit.diffusion.devices import choose_device
-    from erasekit.diffusion.loading import load_model
-    from erasekit.diffusion.processes import Processes
+    from erasekit.models.devices import choose_device
+    from erasekit.models.loading import load_model
+    from erasekit.models.processes import Processes
     from erasekit.training.runs import discard_run, read_interrupted
 
     place = choose_device(device)

@@ -17,8 +17,8 @@ from erasekit.plugin.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
 
 
 def chosen_model(named: str | None, edit: Edit | None = None, revision: str | None = None) -> str:
@@ -67,8 +67,8 @@ def opened(
         ModelError: it can't be loaded.
         UnknownNameError: no such model.
     """
-    from erasekit.diffusion.devices import choose_device
-    from erasekit.diffusion.loading import load_model
+    from erasekit.models.devices import choose_device
+    from erasekit.models.loading import load_model
 
     place = choose_device(device)
     with quiet_libraries():

@@ -44,7 +44,7 @@ def show(
     """Cases, prompts, seeds, judges and methods of one suite on a model."""
     from erasekit.bench.suite import describe_suite
     from erasekit.bench.suite_file import load_suite
-    from erasekit.diffusion.sources import resolve_source
+    from erasekit.models.names import resolve_source
 
     registry = registry_of(context)
     described, _ = resolve_source(model, registry)

@@ -24,8 +24,8 @@ from erasekit.reporting.adversaries import AdversaryUse, adversary_uses, top_use
 from erasekit.reporting.history import history_table, sampled
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10

@@ -15,7 +15,7 @@ from erasekit.errors import ConceptError, ConfigError, MissingExtraError, Unknow
 from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.models.loading import LoadedModel
 
 
 class ConceptSpace:

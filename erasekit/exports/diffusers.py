@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import ConfigError
 from erasekit.exports.casting import casted, dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
 from erasekit.exports.merging import as_delta
+from erasekit.models.loading import LoadedModel
 
 
 def export_diffusers(

@@ -13,8 +13,8 @@ from erasekit.errors import ConfigError, OutputError, UnknownNameError
 from erasekit.files import check_output_folder
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
 
 FILE_SUFFIX = ".safetensors"
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from erasekit.concepts import Erasure
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.inference import InferenceRecord
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.frozen_weights import FrozenWeights
+from erasekit.diffusion.inference_parts import InferenceRecord
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 
 

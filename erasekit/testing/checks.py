@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from erasekit.diffusion.inference import InferencePart
+from erasekit.diffusion.inference_parts import InferencePart
 from erasekit.errors import ErasekitError, ScopeError
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy

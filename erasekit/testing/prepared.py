@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing.tiny import tiny_model

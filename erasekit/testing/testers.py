@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import Edit, load_edit
 from erasekit.errors import Interrupted, TrainingError
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.processes import Processes
-from erasekit.diffusion.running import SharedRunner
 from erasekit.errors import ConfigError, MissingExtraError
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.processes import Processes
+from erasekit.models.unet_runner import SharedRunner
 from erasekit.training.settings import TrainingSettings
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,13 +10,13 @@ import torch
 
 from erasekit.concepts import Erasure
 from erasekit.config import Settings, flatten
-from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
-from erasekit.diffusion.processes import Processes
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.diffusion.stillness import held_still
 from erasekit.edits import Edit, save_tensors
 from erasekit.files import atomic_write_text
 from erasekit.methods.base import ErasureContext
+from erasekit.models.loading import LoadedModel, wrap_pipeline
+from erasekit.models.module_state import held_still
+from erasekit.models.processes import Processes
 from erasekit.plugin.registry import Registry
 from erasekit.training.callbacks import Callback
 from erasekit.training.checkpoints import CHECKPOINT, Checkpoint

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.running import rows_at_once
 from erasekit.diffusion.solvers import SOLVERS
 from erasekit.errors import ConfigError
 from erasekit.methods.base import rows_per_step
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.unet_runner import rows_at_once
 
 GIB = 1 << 30
 LIBRARIES = 3 * GIB // 4

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit, load_tensors
+from erasekit.models.loading import LoadedModel
 from erasekit.training.erase import ADVERSARIES
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.passes import PassCount
-from erasekit.diffusion.processes import Processes
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import HISTORY
 from erasekit.errors import EditError, Interrupted, TrainingError
 from erasekit.files import atomic_write_text, remove_leftovers, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.models.processes import Processes
+from erasekit.models.unet_passes import PassCount
 from erasekit.training.callbacks import Callback
 from erasekit.training.checkpoints import (
     CHECKPOINT,

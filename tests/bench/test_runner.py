@@ -21,7 +21,7 @@ from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError, Interrupted, OutputError, UnknownNameError
-from erasekit.metrics.open_clip import open_clip_folder
+from erasekit.metrics.judges.open_clip import open_clip_folder
 from erasekit.records import Record
 from tests.bench.conftest import WORLD
 from tests.tiny_clip import MEAN, STD, build_scorer_folder

@@ -24,7 +24,7 @@ from benchmarks.icons.catalog import (
 )
 from benchmarks.icons.fetch import is_fetched
 from benchmarks.icons.render import icon_entry, ink_box, manifest_text, svg
-from erasekit.bench.paper import IMAGENETTE, SIDE_EFFECTS
+from erasekit.bench.suites.paper import IMAGENETTE, SIDE_EFFECTS
 
 UNDESIRABLE = {"pistol", "knife", "bomb", "cigarette", "beer", "nudity"}
 FREE = {"Apache-2.0", "MIT", "ISC", "CC-BY-3.0", "CC-BY-4.0"}

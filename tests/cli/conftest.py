@@ -64,7 +64,7 @@ def other_tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`make_run("pgd", "church", "bus")`: a finished run on the tiny model; made once."""
     from erasekit.concepts import Erasure
-    from erasekit.diffusion.loading import load_model
+    from erasekit.models.loading import load_model
     from erasekit.plugin.registry import Registry
     from erasekit.training.erase import erase, save_run
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-import erasekit.diffusion.running
+import erasekit.models.unet_runner
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -134,7 +134,7 @@ def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(
 ) -> None:
     """Of 6 trajectories together, 12 rows, two are in the UNet at once; large models need it."""
     expected = everything(make(tiny_model, frozen))[1]
-    monkeypatch.setattr(erasekit.diffusion.running, "POSITIONS_AT_ONCE", 2 * 8 * 8)
+    monkeypatch.setattr(erasekit.models.unet_runner, "POSITIONS_AT_ONCE", 2 * 8 * 8)
     rows: list[int] = []
     hook = tiny_model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     source = make(tiny_model, frozen)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.processes import Processes
 from erasekit.edits import Edit
+from erasekit.models.processes import Processes
 from erasekit.testing import tiny_model
 from erasekit.training.erase import erase
 

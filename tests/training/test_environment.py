@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.devices import choose_device
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.errors import ConfigError, MissingExtraError
+from erasekit.models.devices import choose_device
+from erasekit.models.loading import LoadedModel
 from erasekit.testing import assert_same_tensors, tiny_model, weights
 from erasekit.training.environment import (
     autocast_precision,

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import load_model
 from erasekit.edits import load_edit, load_tensors
 from erasekit.errors import EditError, Interrupted
+from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
 from erasekit.training.callbacks import Callback

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ConfigError, ScopeError
 from erasekit.methods.base import ErasureContext
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing import MethodTester, assert_same_tensors, tiny_model, weights

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings, one_each
-from erasekit.diffusion.generated import GeneratedLatents, NoisedBatch
+from erasekit.diffusion.clean_latents import GeneratedLatents, NoisedBatch
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
 from erasekit_ca.prompts import PromptPair, pair, read_templates

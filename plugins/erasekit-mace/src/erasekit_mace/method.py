@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from erasekit.diffusion.generated import CleanLatents, GeneratedLatents
+from erasekit.diffusion.clean_latents import CleanLatents, GeneratedLatents
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
