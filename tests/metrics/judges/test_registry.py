@@ -13,7 +13,7 @@ from erasekit.plugin.hookspecs import hookimpl
 from erasekit.records import Score
 
 META = torch.device("meta")
-HOME = "tests.metrics.test_loading"
+HOME = "tests.metrics.judges.test_registry"
 
 
 class _Spy:
