@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from erasekit.cli.output import print_note, speaks, stderr
+from erasekit.cli.console import plain, print_note, speaks, stderr
 
 if TYPE_CHECKING:
     from erasekit.bench.claims import Holder
@@ -34,10 +33,10 @@ class SweepBar:
         self.shown = console.is_terminal and speaks()
         self._progress = Progress(
             BarColumn(bar_width=12),
-            TextColumn("{task.fields[cells]}"),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[cells]}", markup=False),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[status]}", style="dim"),
+            TextColumn("{task.fields[status]}", style="dim", markup=False),
             console=console,
             transient=True,
             disable=not self.shown,
@@ -62,7 +61,7 @@ class SweepBar:
     def status(self, text: str, passes: int) -> None:
         """Show what is being done, and that `passes` have been made since the start."""
         self._last = time.perf_counter()
-        self._progress.update(self._task, completed=passes, status=escape(text))
+        self._progress.update(self._task, completed=passes, status=plain(text))
 
     def draw(self, count: int) -> None:
         """`count` images were drawn since the last call of anything here."""

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION
-from erasekit.cli.output import print_json, stderr, stdout, table
-from erasekit.cli.quiet import quiet_libraries
+from erasekit.cli.console import print_json, quiet_libraries, stdout, table, working
+from erasekit.cli.options import JsonOption
 
 SOME_FAULTS = 1
 """Exit code of a check that found faults."""
@@ -29,7 +28,7 @@ def new(
         Path | None,
         typer.Option("--output", "-o", help="Its folder [default: ./erasekit-NAME]."),
     ] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a package from the template, with tests that pass as written.
 
@@ -45,16 +44,16 @@ def new(
         print_json({"name": PREFIX + short, "folder": str(folder), "files": files})
         return
     console = stdout()
-    console.print(f"Written: {folder} ({len(files)} files)", markup=False, soft_wrap=True)
-    console.print(f"Use it: python -m pip install {folder}", markup=False, soft_wrap=True)
-    console.print(f"Check it: erasekit plugin check {folder}", markup=False, soft_wrap=True)
+    console.print(f"Written: {folder} ({len(files)} files)", soft_wrap=True)
+    console.print(f"Use it: python -m pip install {folder}", soft_wrap=True)
+    console.print(f"Check it: erasekit plugin check {folder}", soft_wrap=True)
 
 
 def check(
     plugin: Annotated[
         str, typer.Argument(help="A folder with a plugin's source, or an installed plugin's name.")
     ],
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the tests that every plugin must pass, and say in words what fails.
 
@@ -68,10 +67,10 @@ def check(
 
     points = find_plugin(plugin)
     findings = []
-    with quiet_libraries(), stderr().status(f"Checking {plugin}") as status:
+    with quiet_libraries(), working(f"Checking {plugin}") as say:
         for finding in check_plugin(points):
             findings.append(finding)
-            status.update(f"{len(findings)} checks done; last: {finding.subject}, {finding.check}")
+            say(f"{len(findings)} checks done; last: {finding.subject}, {finding.check}")
     faults = [finding for finding in findings if finding.fault]
     if as_json:
         print_json({"plugin": plugin, "findings": [asdict(f) for f in findings]})

@@ -20,6 +20,7 @@ from erasekit.cli.loading import chosen_model
 from erasekit.cli.output import progress
 from erasekit.config import parse_assignments
 from erasekit.observe.command_options import Loading, checked_place, counting, opened_bench
+from erasekit.plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
@@ -79,7 +80,8 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, JSON_OPTION]
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def erasekit_register_commands(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
         no_args_is_help=True,

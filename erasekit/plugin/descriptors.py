@@ -42,7 +42,7 @@ class Descriptor:
             return getattr(importlib.import_module(module_name), attribute)
         except ErasekitError:
             raise
-        except Exception as error:  # a plugin's module may fail in any way
+        except (Exception, SystemExit) as error:  # a plugin's module may fail in any way
             raise PluginError(
                 f"The {self.kind} {self.name!r} points at {self.target!r}, which can't be "
                 f"imported ({error}); mend or uninstall its plugin."

@@ -124,7 +124,7 @@ def _given(
         if owner not in names:
             continue
         fault = None
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             fault = f"{hook} raised {describe_fault(result)}"
         elif not isinstance(result, Iterable):
             fault = f"{hook} gave {result!r}, not a list of {kind.__name__}"

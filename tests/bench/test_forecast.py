@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.bench.suites.test_general import CAPTIONS, Colours
 
 from erasekit.bench.costs import ErasureCosts, passes_by_settings, steps_drawn
 from erasekit.bench.forecast import calibrate, forecast
@@ -14,6 +13,7 @@ from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure
 from erasekit.metrics.judges.judges import Judges
+from tests.bench.suites.test_general import CAPTIONS, Colours
 
 METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")
 
