@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from erasekit.bench.comparisons import Side, compare_sides
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
+from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.records import Comparison, Matched, Paired, Record, mean
 
 TARGETS = (0.90, 0.95)

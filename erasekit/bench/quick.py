@@ -15,9 +15,9 @@ from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.metrics.judges.registry import load_scorer
+from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import ConceptScores, Paired, QuickConcept, QuickResult, mean

@@ -14,8 +14,7 @@ from erasekit.bench.metrics import Metrics, metric_values
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.metrics.psr import PreservingSuccessRate
+from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
 from erasekit.records import (
     Comparison,
     ConceptRow,
@@ -124,10 +123,8 @@ class _Measures:
         )
         for run in runs:
             for concept in run.concepts:
-                for metric in found.of_images:
-                    metric.update(concept, run.cell.seed)
-                for delta in (found.held_out, found.pool):
-                    delta.update(concept, run.cell.seed, run.cell.erased)
+                for metric in (*found.of_images, found.held_out, found.pool):
+                    metric.update(concept, run.cell.seed, run.cell.erased)
         return found
 
     @property

@@ -93,7 +93,7 @@ def erasekit_register_metrics() -> list[MetricDescriptor]:
             MetricDescriptor(
                 f"esr-{k}",
                 f"share of erased images whose class is not in the top {k}",
-                f"{home}.esr:ErasingSuccessRate",
+                f"{home}.success_rates:ErasingSuccessRate",
                 _PAPER,
                 {"k": k},
             )
@@ -103,7 +103,7 @@ def erasekit_register_metrics() -> list[MetricDescriptor]:
             MetricDescriptor(
                 f"psr-{k}",
                 f"share of held-out images whose class is in the top {k}",
-                f"{home}.psr:PreservingSuccessRate",
+                f"{home}.success_rates:PreservingSuccessRate",
                 _PAPER,
                 {"k": k},
             )

@@ -17,8 +17,8 @@ from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
 from erasekit.metrics.statistics import crossed_interval
+from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.observe.findings import Strength
 from erasekit.records import Estimate, Record
 

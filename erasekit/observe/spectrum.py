@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 import erasekit
 from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
@@ -24,9 +25,7 @@ from erasekit.errors import ConceptError
 from erasekit.files import atomic_write_json
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.ranks import spearman
-from erasekit.metrics.statistics import crossed_interval
-from erasekit.metrics.student import t_quantile
+from erasekit.metrics.statistics import crossed_interval, spearman
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.findings import MarkedWord, SampledWord, SpectrumResult, Verdict
 from erasekit.observe.paired import signed
@@ -284,7 +283,7 @@ def marked_words(
             places = weights @ own / probes
             others = np.array([quantile_of(*both) for both in zip(places, halved, strict=True)])
             error = math.sqrt(((others - quantile) ** 2).mean())
-            reach = t_quantile(0.975, pairs) * error
+            reach = float(stdtrit(pairs, 0.975)) * error
             low, high = max(quantile - reach, 0.0), min(quantile + reach, 1.0)
         marked.append(MarkedWord(word, float(own.mean()), quantile, low, high))
     return tuple(marked)

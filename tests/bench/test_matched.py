@@ -12,8 +12,7 @@ import pytest
 from erasekit.bench.matched import TARGETS, match_erasure
 from erasekit.bench.summary import summarise
 from erasekit.bench.summary_json import summary_json
-from erasekit.metrics.significance import holm
-from erasekit.metrics.statistics import crossed_effect
+from erasekit.metrics.statistics import crossed_effect, holm
 from erasekit.records import ConceptScores, Record, Waypoint
 from tests.bench.made_up import paired, record
 
