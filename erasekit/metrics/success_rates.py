@@ -11,6 +11,9 @@ from erasekit.metrics.base import CrossedMetric
 from erasekit.metrics.statistics import crossed_rate
 from erasekit.records import Estimate, Paired, Role
 
+DRAWN = 0.25
+"""A concept that the base model draws in a smaller share of its images can't be seen to go."""
+
 
 class TopKRate(CrossedMetric):
     """A share of images, 0 to 1, decided per image by its class's rank.
@@ -43,12 +46,36 @@ class TopKRate(CrossedMetric):
 
 
 class ErasingSuccessRate(TopKRate):
-    """Share of images of erased concepts whose class is NOT in the classifier's top k."""
+    """Share of images of erased concepts whose class is NOT in the classifier's top k.
+
+    What was not there before can't be erased: after an erasure, concepts whose class is in the top
+    k of fewer than `DRAWN` of the base model's images are left out, and the note says so.
+    """
 
     role: Role | None = "erased"
 
     def success(self, rank: float) -> bool:
         return rank > self.k
+
+    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
+        ranks = [rank for rank in concept.before.ranks if not math.isnan(rank)]
+        drawn = sum(rank <= self.k for rank in ranks)
+        if self.when == "after" and concept.role == self.role and drawn < DRAWN * len(ranks):
+            self._unseen[concept.concept] = f"{drawn} of {len(ranks)}"
+        else:
+            super().update(concept, seed, stratum)
+
+    def compute(self) -> Estimate:
+        found = super().compute()
+        clauses = [f"{name!r} in {share}" for name, share in self._unseen.items()]
+        if not clauses:
+            return found
+        note = f"left out, since the base model's own images show {' and '.join(clauses)}"
+        return replace(found, note=note)
+
+    def reset(self) -> None:
+        super().reset()
+        self._unseen: dict[str, str] = {}
 
 
 class PreservingSuccessRate(TopKRate):
