@@ -109,7 +109,7 @@ class Bench:
         erasure = Erasure((self.model.concept(concept),))
         features = self.model.family.word_features([concept])
         size = self.model.descriptor.defaults["*"]["num_concepts"]
-        return concept_space(self.model, erasure, self.registry).nearest(features, size)
+        return concept_space(self.model, erasure).nearest(features, size)
 
     def published(
         self,

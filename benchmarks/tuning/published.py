@@ -46,7 +46,7 @@ def watch_published(
 
     family = model.family
     features = family.word_features([concept])
-    space = concept_space(model, erasure, registry).nearest(features, settings["num_concepts"])
+    space = concept_space(model, erasure).nearest(features, settings["num_concepts"])
     with suppress(Enough):
         erase_as_published(
             model.pipeline,

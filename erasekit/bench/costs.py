@@ -72,7 +72,7 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     words = 0
     if strategy is not None and strategy.uses_concept_space:
         source = settings["concept_space"] or model.descriptor.concept_space
-        words = min(len(words_for(model, source, registry)), settings["num_concepts"])
+        words = min(len(words_for(model, source)), settings["num_concepts"])
         words = min(words, settings["centres"] or words)
     kept_rows = settings.get("keep_rows", 1) if keeps else 0  # beside each row
     branches = 1 + kept_rows

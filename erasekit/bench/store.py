@@ -12,18 +12,13 @@
 
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
 it is not. Files are written whole or not at all, so that a crash, or a second process, loses
-nothing that was finished. Whoever writes one holds its claim, so what is half written beside it was
-left by a process that died, and is removed. No torch here, except where edits are and where
-features are written.
+nothing that was finished. No torch here, except where edits are and where features are written.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,13 +31,7 @@ from PIL import Image, PngImagePlugin
 from erasekit.bench.claims import Claims
 from erasekit.bench.manifest import Manifest
 from erasekit.errors import EditError, OutputError
-from erasekit.files import (
-    atomic_path,
-    atomic_write_json,
-    check_output_folder,
-    remove_leftovers,
-    writing,
-)
+from erasekit.files import atomic_folder, atomic_path, atomic_write_json, check_output_folder
 from erasekit.metrics.base import Images
 from erasekit.records import ConceptScores, Record, concept_scores, nan_to_null
 
@@ -173,7 +162,6 @@ class RecordStore:
         from erasekit.models.tensor_files import save_tensors
 
         path = self.features_path(key)
-        remove_leftovers(path)
         save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
 
     def sheet_path(self, key: str) -> Path:
@@ -199,7 +187,6 @@ class RecordStore:
     def put_sheet(self, key: str, png: bytes) -> None:
         """Write a sheet, as `sheet_png` encoded it."""
         path = self.sheet_path(key)
-        remove_leftovers(path)
         with atomic_path(path) as temporary:
             temporary.write_bytes(png)
 
@@ -224,17 +211,8 @@ class RecordStore:
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
         folder = self.root / "edits" / key
-        for left in folder.parent.glob(f".{key}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = folder.with_name(f".{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        with writing(folder):
-            try:
-                edit.save(temporary)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                temporary.replace(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(folder) as temporary:
+            edit.save(temporary)
 
 
 def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
@@ -254,7 +232,6 @@ def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    remove_leftovers(path)
     atomic_write_json(path, value)
 
 

@@ -119,7 +119,7 @@ def completed(suite: Suite, model: LoadedModel, registry: Registry) -> Suite:
     """
     if not suite.words:
         return suite
-    return suite.with_words(words_for(model, model.descriptor.concept_space, registry))
+    return suite.with_words(words_for(model))
 
 
 def share_settings(
@@ -202,7 +202,7 @@ def _exposed(
     words = list(erasure.keep)
     if "concept_space" in settings:
         source = settings["concept_space"] or model.descriptor.concept_space
-        words += words_for(model, source, registry)
+        words += words_for(model, source)
     open_to_it = {normalised(word) for word in words}
     open_to_it -= {normalised(name) for name in erasure.withheld}
     exposed = []

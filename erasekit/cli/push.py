@@ -71,7 +71,7 @@ def pull(
 
     hub.check_repo_id(repo_id)
     if output is not None:
-        check_output_folder(output, overwrite=overwrite)
+        check_output_folder(output, overwrite=overwrite, marks=["edit.json"])
     with quiet_libraries(), stderr().status(f"Fetching {repo_id}"):
         fetched = hub.fetch(repo_id, revision=revision)
     folder = output or new_run_folder(RUNS, repo_id.partition("/")[2])

@@ -12,7 +12,6 @@ from torch import Tensor
 from erasekit.concepts import Erasure, normalised
 from erasekit.diffusion.feature_cache import word_features
 from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
-from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
     from erasekit.models.loading import LoadedModel
@@ -111,13 +110,17 @@ class ConceptSpace:
         return self.words[int(distances.argmin())]
 
 
-def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
+def words_for(model: LoadedModel, source: str = "") -> list[str]:
     """Words of a registered source, or of a text file with one word a line and "#" comments.
+
+    Args:
+        source: a registered source or a file; "" takes the model's registered source.
 
     Raises:
         UnknownNameError: neither registered nor a file.
         ConfigError: the file can't be read as text.
     """
+    source, registry = source or model.descriptor.concept_space, model.registry
     if source in registry.concept_spaces():
         return list(registry.concept_space(source).load()(model))
     path = Path(source).expanduser()
@@ -135,20 +138,16 @@ def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
     return [word for word in words if word and not word.startswith("#")]
 
 
-def concept_space(
-    model: LoadedModel, erasure: Erasure, registry: Registry, source: str = ""
-) -> ConceptSpace:
+def concept_space(model: LoadedModel, erasure: Erasure, source: str = "") -> ConceptSpace:
     """R for an erasure: the user's kept words where there are any, else the source's.
 
     Never contains an erased concept or an alias of one, be it the erasure's or one the model is
     known by: keeping it would cancel its erasure. Nor a concept that the evaluation has withheld.
 
     Args:
-        source: a registered source or a file; "" takes the model's registered source.
+        source: as of `words_for`.
     """
-    words = list(erasure.keep) or words_for(
-        model, source or model.descriptor.concept_space, registry
-    )
+    words = list(erasure.keep) or words_for(model, source)
     names = [name for c in erasure.erased for name in c.names] + list(erasure.withheld)
     known = (model.known_concept(name) for name in names)
     aliases = [name for c in known if c is not None for name in (c.name, *c.aliases)]

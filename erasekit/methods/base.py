@@ -79,7 +79,7 @@ class ErasureContext:
 
     def concept_space(self, source: str = "") -> ConceptSpace:
         """R, without the erased concepts. See `erasekit.diffusion.concept_space`."""
-        return concept_space(self.model, self.erasure, self.registry, source)
+        return concept_space(self.model, self.erasure, source)
 
     def generator(self, step: int, purpose: str) -> torch.Generator:
         """Random numbers of one step for one purpose.

@@ -182,7 +182,7 @@ def words_to_keep(context: ErasureContext, config: MappingConfig) -> list[str]:
     named = tuple(dict.fromkeys((*context.erasure.keep, *config.keep)))
     if named:
         erasure = replace(context.erasure, keep=named)  # refuses what is erased
-        return concept_space(context.model, erasure, context.registry).words
+        return concept_space(context.model, erasure).words
     if not config.num_concepts:
         return []
     space = context.concept_space(config.concept_space)

@@ -14,24 +14,26 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def choose_device(name: str = "auto") -> torch.device:
     """The device of this name; "auto" is a CUDA GPU where there is one, else the CPU.
 
-    Of several processes, each takes the GPU of its number on this machine.
+    "cuda:1" is the second GPU, and so on; of several processes, each takes the GPU of its number
+    on this machine.
 
     Raises:
         ConfigError: no such device here.
     """
-    if name not in DEVICES:
-        raise ConfigError(f"Unknown device {name!r}; use {', '.join(DEVICES)}.")
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (":" in name and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"Unknown device {name!r}; use {', '.join(DEVICES)} or cuda:N.")
     cuda = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "cpu"
-    if (name == "cuda" and not cuda) or (name == "mps" and not torch.backends.mps.is_available()):
+        kind = "cuda" if cuda else "cpu"
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not torch.backends.mps.is_available()):
         raise ConfigError(f"PyTorch finds no {name!r} device here; use --device cpu.")
-    if name == "cuda":
-        place = int(os.environ.get("LOCAL_RANK") or 0)
+    if kind == "cuda":
+        place = int(number or os.environ.get("LOCAL_RANK") or 0)
         if place >= torch.cuda.device_count():
             raise ConfigError(
-                f"There are {torch.cuda.device_count()} GPUs for more processes; start one "
+                f"There are {torch.cuda.device_count()} GPUs, so no number {place}; start one "
                 "process for each GPU, or use --device cpu."
             )
-        return torch.device(name, place)
-    return torch.device(name)
+        return torch.device(kind, place)
+    return torch.device(kind)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from erasekit.concepts import KINDS, Concept, Kind, normalised
+from erasekit.models.devices import choose_device
 from erasekit.models.families import FamilyAdapter, adapter_for
 from erasekit.models.installed_edits import hash_with_parts
 from erasekit.models.module_state import freeze
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadedModel:
     """A pipeline in memory, with what erasekit knows about it.
 
@@ -41,6 +42,7 @@ class LoadedModel:
         pipeline: the diffusers pipeline.
         family: the adapter of its family.
         hash: 64 hex digits over the weights of UNet and text encoder.
+        registry: what was registered when it was loaded: families, methods, scorers, and so on.
         concepts: what the model is known to draw; empty where there is no list.
     """
 
@@ -49,7 +51,16 @@ class LoadedModel:
     pipeline: Any
     family: FamilyAdapter
     hash: str
+    registry: Registry
     concepts: list[ModelConcept] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        family = self.family
+        millions = sum(p.numel() for p in family.unet.parameters()) / 1e6
+        return (
+            f"<LoadedModel {self.id!r}: {self.descriptor.family}, UNet of {millions:.3g} million "
+            f"parameters, {family.dtype} on {family.device}, hash {self.hash[:16]}>"
+        )
 
     @property
     def unet(self) -> nn.Module:
@@ -86,10 +97,10 @@ class LoadedModel:
 
 
 def load_model(
-    name: str,
-    registry: Registry,
+    name: str = "icons",
+    registry: Registry | None = None,
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
     truncate: bool = False,
 ) -> LoadedModel:
@@ -100,16 +111,21 @@ def load_model(
     from a model's repository is run.
 
     Args:
-        device: where its parts go.
+        name: see above.
+        registry: what is registered; None loads what is installed.
+        device: where its parts go; "auto" is a CUDA GPU where there is one, else the CPU.
         dtype: of all its weights; half precision reads fp16 files where there are some.
         truncate: cut prompts that are longer than the tokenizer's limit, in place of refusing.
 
     Raises:
+        ConfigError: no such device here.
         ModelError: it can't be found or read, or its family is unknown.
         UnknownNameError: it is neither registered, a folder, a file, nor shaped like a hub id.
     """
+    place = choose_device(device) if isinstance(device, str) else device
+    registry = registry or Registry()
     descriptor, source = resolve_source(name, registry)
-    pipeline = read_pipeline(name, source, registry, dtype).to(device)
+    pipeline = read_pipeline(name, source, registry, dtype).to(place)
     freeze(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     model = wrap_pipeline(pipeline, name, descriptor, registry)
@@ -128,13 +144,14 @@ def wrap_pipeline(
     Changes nothing of it; what works on the model holds it still meanwhile (`held_still`).
 
     Args:
-        registry: where families come from; None loads what is installed.
+        registry: what is registered; None loads what is installed.
 
     Raises:
         ModelError: its family is unknown, or its adapter can't work on it.
     """
     descriptor = descriptor or plain_descriptor(id)
-    known, family = adapter_for(pipeline, registry or Registry(), descriptor.family)
+    registry = registry or Registry()
+    known, family = adapter_for(pipeline, registry, descriptor.family)
     concepts: list[ModelConcept] = []
     if descriptor.concepts:
         concepts = Descriptor("concepts", "", descriptor.concepts).load()()
@@ -146,7 +163,8 @@ def wrap_pipeline(
             defaults=known.defaults,
         )
     descriptor = replace(descriptor, family=known.name)
-    return LoadedModel(id, descriptor, pipeline, family, hash_pipeline(pipeline), concepts)
+    found = hash_pipeline(pipeline)
+    return LoadedModel(id, descriptor, pipeline, family, found, registry, concepts)
 
 
 def hash_pipeline(pipeline: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 
 from erasekit.errors import ErasekitError, ModelError
+from erasekit.files import why_unreadable
 from erasekit.models.hub import fetch_folder
 from erasekit.models.single_file import read_single_file
 from erasekit.models.weight_files import INDEX, PipelineIndex, choose_variant, local_files
@@ -72,6 +75,8 @@ def _reading_errors(name: str) -> Iterator[None]:
         ) from error
     except ErasekitError:
         raise
+    except PermissionError as error:
+        raise ModelError(why_unreadable(Path(error.filename or name), error)) from error
     except Exception as error:  # readers fail in any way on a damaged configuration
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -88,6 +93,9 @@ def _damage_named(name: str, folder: Path) -> Iterator[None]:
     except ErasekitError:
         raise
     except Exception as error:  # see `_reading_errors`
+        for path in (folder, *folder.glob("*"), *folder.glob("*/*")):
+            if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+                raise PermissionError(errno.EACCES, "", str(path)) from error
         for file in local_files(folder):
             if fault := _fault(folder / file):
                 raise ModelError(

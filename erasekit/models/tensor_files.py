@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erasekit.errors import EditError
-from erasekit.files import atomic_path, writing
+from erasekit.files import atomic_path, why_unreadable, writing
 
 
 def save_tensors(
@@ -44,9 +44,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError as error:
         raise EditError(f"There is no {str(path)!r}; name a run folder.") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise EditError(
-            f"The file {str(path)!r} is damaged or no safetensors file ({error}); make it again."
-        ) from error
+        raise EditError(why_unreadable(path, error)) from error
 
 
 def as_os_error(error: Exception) -> OSError:

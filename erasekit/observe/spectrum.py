@@ -80,7 +80,7 @@ def spectrum_words(
     if not source and model.concepts:
         words = [concept.name for concept in model.concepts]
     else:
-        words = words_for(model, source or model.descriptor.concept_space, registry)
+        words = words_for(model, source)
     for word in neutral:
         model.family.check_prompt(word)
     aside = {normalised(word) for word in neutral}

@@ -19,7 +19,7 @@ from torch import Tensor
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import HISTORY
 from erasekit.errors import EditError, Interrupted, TrainingError
-from erasekit.files import atomic_write_text, remove_leftovers, writing
+from erasekit.files import atomic_write_text, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.models.processes import Processes
 from erasekit.models.unet_passes import PassCount
@@ -287,8 +287,6 @@ class Trainer:
         done = resume.step if resume else 0
         self._history = [record for record in history if record["step"] < done]
         if self.folder:
-            for name in (CHECKPOINT, UNPROVEN, HISTORY):
-                remove_leftovers(self.folder / name)
             lines = "".join(map(_line, self._history))
             atomic_write_text(self.folder / HISTORY, lines)
 

@@ -49,7 +49,7 @@ def test_r_never_holds_an_erased_concept_or_an_alias(
     spoken = [form.format(name.upper() if "THE" in form else name) for name, form in words]
     source = tmp_path_factory.mktemp("words") / "words.txt"
     source.write_text("\n".join([*spoken, "banana"]))
-    space = concept_space(tiny_model, erasure, registry, str(source))
+    space = concept_space(tiny_model, erasure, str(source))
     gone = [normalised(name) for concept in erasure.erased for name in concept.names]
     for word in space.words:
         said = f" {normalised(word).replace('-', ' ')} "
@@ -67,15 +67,15 @@ def test_aliases_that_the_model_knows_are_kept_out_too(tiny_model, registry) -> 
         ModelConcept("apple", "object", "food", "held-out"),
     ]
     for typed in ("church", "castle", "Church"):
-        words = concept_space(tiny_model, Erasure.of(typed), registry, "vocabulary").words
+        words = concept_space(tiny_model, Erasure.of(typed), "vocabulary").words
         assert not {"church", "castle"} & set(words)
         assert "banana" in words
-    assert concept_space(tiny_model, Erasure.of("church"), registry, "model").words == ["bus"]
+    assert concept_space(tiny_model, Erasure.of("church"), "model").words == ["bus"]
 
 
 def test_the_user_s_own_words_come_before_a_source(tiny_model, registry) -> None:
     erasure = Erasure.of("church", keep=("castle", "a red bus"))
-    space = concept_space(tiny_model, erasure, registry, "vocabulary")
+    space = concept_space(tiny_model, erasure, "vocabulary")
     assert space.words == ["castle", "a red bus"]
 
 
@@ -92,10 +92,8 @@ def test_a_file_has_one_word_a_line(tiny_model, registry, tmp_path: Path) -> Non
     path = tmp_path / "words.txt"
     text = "\ufeffchurch\r\n\n  # a comment\n# another\n  garbage truck \nchurch\nbanana"
     path.write_text(text, encoding="utf-8")
-    assert words_for(tiny_model, str(path), registry) == [
-        *("church", "garbage truck", "church", "banana")
-    ]
-    space = concept_space(tiny_model, Erasure.of("bus"), registry, str(path))
+    assert words_for(tiny_model, str(path)) == [*("church", "garbage truck", "church", "banana")]
+    space = concept_space(tiny_model, Erasure.of("bus"), str(path))
     assert space.words == ["church", "garbage truck", "banana"]
 
 
@@ -104,28 +102,28 @@ def test_a_file_of_nothing_but_the_erased_concept_is_refused(
 ) -> None:
     (tmp_path / "words.txt").write_text("church\nchurches\n")
     with pytest.raises(ConceptError, match="concept space is empty"):
-        concept_space(tiny_model, Erasure.of("church"), registry, str(tmp_path / "words.txt"))
+        concept_space(tiny_model, Erasure.of("church"), str(tmp_path / "words.txt"))
 
 
 def test_a_file_that_is_no_text_is_refused(tiny_model, registry, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_bytes(b"\xff\xfe\x00church")
     with pytest.raises(ConfigError, match=r"words\.txt.* can't be read as text"):
-        words_for(tiny_model, str(tmp_path / "words.txt"), registry)
+        words_for(tiny_model, str(tmp_path / "words.txt"))
 
 
 def test_an_unknown_source_names_the_nearest(tiny_model, registry) -> None:
     with pytest.raises(UnknownNameError, match=r"'englsh'; did you mean 'english'\?.*file"):
-        words_for(tiny_model, "englsh", registry)
+        words_for(tiny_model, "englsh")
 
 
 def test_the_vocabulary_gives_whole_words(tiny_model, registry) -> None:
-    words = words_for(tiny_model, "vocabulary", registry)
+    words = words_for(tiny_model, "vocabulary")
     assert {"garbage", "truck", "church", "banana", "red"} <= set(words)
     assert all(len(word) > 2 and word.isalpha() and word.islower() for word in words)
 
 
 def test_english_gives_frequent_words(tiny_model, registry) -> None:
-    words = words_for(tiny_model, "english", registry)
+    words = words_for(tiny_model, "english")
     assert len(words) == len(set(words)) == 3000
     assert {"church", "truck"} <= set(words)
 
@@ -135,12 +133,12 @@ def test_english_without_its_extra_names_the_line_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'erasekit\[english\]'"):
-        words_for(tiny_model, "english", registry)
+        words_for(tiny_model, "english")
 
 
 def test_model_without_a_list_says_what_to_use(tiny_model, registry) -> None:
     with pytest.raises(ConfigError, match="no list of concepts; use --set concept_space=english"):
-        words_for(tiny_model, "model", registry)
+        words_for(tiny_model, "model")
 
 
 # -- embedding and nearness ------------------------------------------------------------------------

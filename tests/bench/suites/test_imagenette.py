@@ -96,7 +96,7 @@ def test_what_a_case_keeps_is_withheld_from_the_concept_space(
 ) -> None:
     (case,) = parse_cases("bus+church", world_model)
     assert halves.withheld(case) == ("castle", "car")
-    space = concept_space(world_model, replace(case, withheld=halves.withheld(case)), registry)
+    space = concept_space(world_model, replace(case, withheld=halves.withheld(case)))
     assert space.words == ["garbage truck", "apple"]
     other = Erasure.of("apple")
     assert set(halves.withheld(other)) == {c.name for c in WORLD} - {"apple"}
