@@ -346,7 +346,11 @@ def _resolved(path: Path, wanted: Any, kind: str) -> Path:
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"))
         found = next((name for test, name in kinds if test(mode)), "device or socket")
         raise OutputError(f"{str(path)!r} is a {found}; name a {kind}.")
-    return Path(os.path.realpath(path))
+    for _ in range(40):  # as many as Linux follows; links above it are followed by the system
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return path
 
 
 def _follow_umask(folder: Path) -> None:

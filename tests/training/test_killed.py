@@ -64,7 +64,7 @@ def test_kill_9_then_resume_gives_the_uninterrupted_edit(tmp_path: Path, tiny_fo
     assert run.returncode == -signal.SIGKILL
     assert not (folder / "edit.json").exists()
     assert 0 < Checkpoint.load(folder / CHECKPOINT).step < STEPS
-    left = folder / f".{CHECKPOINT}.0000.safetensors"  # as a kill in the middle of a write leaves
+    left = folder / ".erasekit-0000.safetensors"  # as a kill in the middle of a write leaves
     left.write_bytes(b"half a checkpoint")
     with history.open("a") as file:
         file.write('{"step": 99, "loss"')
