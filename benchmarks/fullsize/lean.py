@@ -51,10 +51,10 @@ def step(options: StepOptions) -> dict[str, Any]:
     from erasekit.diffusion.scope import ParameterScope
     from erasekit.models.loading import wrap_pipeline
     from erasekit.models.module_state import freeze
-    from erasekit.training.callbacks import Callback
     from erasekit.training.erase import erase
     from erasekit.training.memory import estimate, memory_needs
-    from erasekit.training.provenance import peak_memory_mb
+    from erasekit.training.run_folder import peak_memory_mb
+    from erasekit.training.trainer import Callback
 
     class ProcessorClock(Callback):
         """Seconds of processor time, which what else runs on the machine does not lengthen."""

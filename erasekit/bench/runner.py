@@ -31,8 +31,8 @@ from erasekit.metrics.judges.judges import Judges
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 BASE = "base"
 """What the un-erased model is called among the methods."""

@@ -11,7 +11,6 @@ from erasekit.bench.identity import erasure_identity, evaluation_identity
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised
-from erasekit.config import flatten
 from erasekit.diffusion.concept_space import words_for
 from erasekit.errors import ConfigError, nearest_name
 from erasekit.metrics.judges.judges import Judges
@@ -19,8 +18,7 @@ from erasekit.metrics.judges.labels import LabelSet
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, content_key
-from erasekit.training.erase import plan_erasure
-from erasekit.training.settings import settings_groups
+from erasekit.training.plan import plan_erasure, settings_groups
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _plan_case(
     cells = []
     for method in sweep.methods:
         own = by_method[method]
-        resolved = flatten(plan_erasure(model, method, erasure, registry, own))
+        resolved = plan_erasure(model, method, erasure, own, registry=registry).settings
         exposed = _exposed(suite, erasure, pages, resolved, model, registry)
         steps = int(resolved["steps"])
         stops = steps_along(suite.along, steps)

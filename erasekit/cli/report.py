@@ -40,7 +40,7 @@ def report(
     from erasekit.files import atomic_write_text
     from erasekit.reporting.page import render
     from erasekit.reporting.report import Report
-    from erasekit.training.provenance import command
+    from erasekit.training.run_folder import command
 
     if output.is_dir():
         raise OutputError(f"{str(output)!r} is a folder; name a file with --output.")

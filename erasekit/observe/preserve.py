@@ -13,7 +13,6 @@ from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.bench.sweep import Sweep, share_settings
 from erasekit.concepts import Erasure, normalised
-from erasekit.config import flatten
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
@@ -27,7 +26,7 @@ from erasekit.observe.paired import (
     strength_of,
 )
 from erasekit.records import NAN, Record
-from erasekit.training.erase import plan_erasure
+from erasekit.training.plan import plan_erasure
 
 REFERENCE = "none"
 """The method that keeps nothing."""
@@ -140,8 +139,8 @@ def run_preserve(
     (method,), (erasure,) = sweep.methods, sweep.cases
     shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
     cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], runner.registry, shares[method])
-    if "concept_space" not in flatten(plan):
+    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
+    if "concept_space" not in plan.settings:
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."
