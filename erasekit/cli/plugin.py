@@ -148,14 +148,14 @@ def _findings(arguments: list[str], paths: list[str]) -> Iterator[Finding]:
                 ended = finding is None
                 if finding:
                     yield finding
-            code = child.wait()
+            status = child.wait()
         finally:
             child.kill()
             child.communicate()
-        if code or not ended:
+        if status or not ended:
             complaints.seek(0)
             last = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
-            fault = ": ".join([f"the process ended with code {code}", *last])
+            fault = ": ".join([f"the process ended with code {status}", *last])
             subject = f"plugin {arguments[0]!r}"
             yield {"subject": subject, "check": "the checks come to their end", "fault": fault}
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -358,9 +358,9 @@ def _holds_together(descriptor: Descriptor, registry: Registry) -> None:
 
 def _gives_words(descriptor: Descriptor, registry: Registry) -> None:
     """Words, each once, that the tiny model reads."""
-    model = tiny_model()
+    model = replace(tiny_model(), registry=registry)
     try:
-        words = words_for(model, descriptor.name, registry)
+        words = words_for(model, descriptor.name)
     except (MissingExtraError, ConfigError):
         return  # not for this model, and it says so
     assert words, "it gives no words"
@@ -390,4 +390,6 @@ def main(name: str, folder: str = "") -> None:
     ]
     with stdout_aside() as results:
         for finding in check_plugin(points, Path(folder) if folder else None):
-            print(json.dumps(asdict(finding)), file=results, flush=True)
+            results.write(json.dumps(asdict(finding)) + "\n")
+            results.flush()
+        results.write("null\n")
