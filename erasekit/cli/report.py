@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout
-from erasekit.errors import OutputError
+from erasekit.errors import ConfigError, OutputError
 
 MEGABYTE = 1_000_000
 
@@ -44,6 +45,8 @@ def report(
 
     if output.is_dir():
         raise OutputError(f"{str(output)!r} is a folder; name a file with --output.")
+    if not math.isfinite(max_megabytes):
+        raise ConfigError(f"--max-megabytes is {max_megabytes}; give a number.")
     registry = registry_of(context)
     results = [read_result(run, registry) for run in runs]
     page = render(

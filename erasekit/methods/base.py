@@ -168,6 +168,18 @@ class ErasureMethod(ABC):
     def __init__(self, config: Settings) -> None:
         self.config = config
 
+    @classmethod
+    def uses_concept_space(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a run may keep words of its concept space on purpose.
+
+        A benchmark counts these words as pool, not as held out. Override it in a method whose
+        setting `concept_space` serves something else.
+
+        Args:
+            settings: all hyperparameters of the run.
+        """
+        return "concept_space" in settings and settings.get("num_concepts") != 0
+
     def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
         """What a run will come to, in forward passes; a backward pass counts as two.
 

@@ -111,6 +111,7 @@ class PreservationStrategy:
 
     Config: ClassVar[type[Settings]] = Settings
     uses_concept_space: ClassVar[bool] = False
+    """Whether words of the concept space, or those of --keep, are kept on purpose."""
 
     def __init__(self, config: Settings) -> None:
         self.config = config

@@ -12,7 +12,7 @@ from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.bench.sweep import Sweep, share_settings
-from erasekit.concepts import Erasure, normalised
+from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
@@ -42,7 +42,7 @@ def kept_sets(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     Raises:
         ConfigError: fewer than two, or one twice.
     """
-    sets = tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
+    sets = tuple(tuple(split_concepts(text)) for text in texts)
     if len(sets) < 2:
         raise ConfigError(
             "One kept word can be compared with nothing; give --keep twice or more, as in "

@@ -94,6 +94,18 @@ def method_class(descriptor: MethodDescriptor) -> type[ErasureMethod]:
     return target
 
 
+def uses_concept_space(
+    descriptor: MethodDescriptor, registry: Registry, settings: Mapping[str, Any]
+) -> bool:
+    """Whether a run by this method, or by its strategy, may keep words of its concept space.
+
+    Raises: as `settings_groups`.
+    """
+    if strategy := descriptor.options.get("strategy"):
+        return bool(registry.strategy(strategy).load().uses_concept_space)
+    return method_class(descriptor).uses_concept_space(settings)
+
+
 def default_layers(
     descriptor: MethodDescriptor, model: ModelDescriptor | None
 ) -> list[Mapping[str, Any]]:
