@@ -211,7 +211,7 @@ def words_kept(
     if named or not uses_concept_space(registry.method(method), registry, settings):
         return named
     source = settings.get("concept_space") or model.descriptor.concept_space
-    return words_for(model, source, registry)
+    return words_for(model, source)
 
 
 def _exposed(

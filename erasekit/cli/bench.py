@@ -265,11 +265,11 @@ def bench(
     about = runner.manifest(sweep, plan).about
     summary = summarise_stored(records, about, registry)
     results = {**about, "store": str(folder), **summary_json(summary)}
-    files = _save(store, results, summary, records)
+    written = _save(store, results, summary, records)
     if as_json:
         print_json(results)
     else:
-        _show(summary, judges, folder, files)
+        _show(summary, judges, folder, written)
     for failure in summary.failures:
         print_note(f"failed: {failure}")
     if summary.failures:
@@ -397,8 +397,7 @@ def _show(summary: Summary, judges: Judges, folder: Path, files: list[Path]) -> 
     console = stdout()
     console.print(bench_table(summary, judges.scorer.name, classes_by(judges.identity)))
     console.print(
-        f"{', '.join(map(str, files))}\n"
-        f"A page of it: erasekit report {folder}",
+        f"{', '.join(map(str, files))}\nA page of it: erasekit report {folder}",
         soft_wrap=True,
         style="dim",
         markup=False,

@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from erasekit.metrics.esr import DRAWN
 from PIL import Image
 
 from erasekit.bench.forecast import forecast
@@ -21,7 +22,6 @@ from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError, Interrupted, OutputError, UnknownNameError
-from erasekit.metrics.esr import DRAWN
 from erasekit.metrics.judges.open_clip import open_clip_folder
 from erasekit.records import Record
 from tests.bench.conftest import WORLD
