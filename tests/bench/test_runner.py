@@ -12,7 +12,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from erasekit.metrics.esr import DRAWN
 from PIL import Image
 
 from erasekit.bench.forecast import forecast
@@ -23,6 +22,7 @@ from erasekit.bench.summary import summarise
 from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError, Interrupted, OutputError, UnknownNameError
 from erasekit.metrics.judges.open_clip import open_clip_folder
+from erasekit.metrics.success_rates import DRAWN
 from erasekit.records import Record
 from tests.bench.conftest import WORLD
 from tests.tiny_clip import MEAN, STD, build_scorer_folder
