@@ -269,15 +269,15 @@ def _finish(
 ) -> None:
     """Measure, write the card and the picture, and print."""
     from erasekit.files import atomic_write_json, atomic_write_text
-    from erasekit.reporting.adversaries import adversary_uses, top_uses
     from erasekit.reporting.card import run_card
+    from erasekit.reporting.run_table import adversary_uses
     from erasekit.training.run_folder import MEASURES
 
     result = _measure(edit, model, erasure, registry, folder) if measure else None
     measures = result.as_dict() if result else None
     if measures:
         atomic_write_json(folder / MEASURES, {"schema": SCHEMA, **measures})
-    uses = top_uses(adversary_uses(edit.history), 6)
+    uses = adversary_uses(edit.history, 6)
     atomic_write_text(folder / "README.md", run_card(edit.info, measures, uses))
     if as_json:
         found = [vars(use) for use in uses]
@@ -316,18 +316,15 @@ def _what_it_is(edit: Edit) -> str:
 
 
 def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
-    from erasekit.cli.output import table
-    from erasekit.reporting.tables import quick_table
+    from erasekit.reporting.run_table import adversaries_table, measures_tables
 
     console = stdout()
     if result is not None:
-        console.print(quick_table(result))
+        console.print(*measures_tables(result.as_dict()), sep="\n")
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        rows = [(u.erased, u.word, u.steps, f"{u.first} to {u.last}") for u in uses]
-        columns = ("erased", "kept beside it", "steps", "when")
-        console.print(table("Adversarial concepts", columns, rows, right=("steps",)))
+        console.print(adversaries_table(uses))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "
