@@ -391,9 +391,7 @@ def _save(
     return files
 
 
-def _show(
-    summary: Summary, about: Mapping[str, Any], folder: Path, files: list[Path]
-) -> None:
+def _show(summary: Summary, about: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
     from erasekit.reporting.bench_table import bench_table
 
     console = stdout()

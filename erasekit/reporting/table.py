@@ -107,7 +107,7 @@ def percent(share: float) -> str:
 def with_interval(estimate: Estimate) -> str:
     """A mean with its 95 % limits."""
     write = Number(2, interval=True)
-    return f"{write(estimate)} {write.limits(estimate)}"
+    return f"{write(estimate)} {write.limits(estimate)}".rstrip()
 
 
 @dataclass(frozen=True)
