@@ -377,8 +377,8 @@ def _save(
     from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.figures import save_pareto
     from erasekit.reporting.grids import comparison_grid
+    from erasekit.reporting.pareto import save_pareto
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
     files = [store.root / RESULTS, *save_pareto(summary, store.root / FIGURE)]

@@ -65,7 +65,7 @@ def trace(
     one starting noise: a word where the method preserves words, else the embedding itself.
     """
     from erasekit.edits import load_edit
-    from erasekit.reporting.curves import plot_history
+    from erasekit.reporting.figures import plot_history
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"

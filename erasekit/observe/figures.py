@@ -19,7 +19,7 @@ from erasekit.observe.findings import (
     SpectrumResult,
 )
 from erasekit.records import Estimate
-from erasekit.reporting.drawing import COLOURS, MARKERS
+from erasekit.reporting.figures import COLOURS, MARKERS
 from erasekit.reporting.table import percent
 
 FORMS = ("png", "svg")
