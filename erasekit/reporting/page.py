@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from erasekit.records import ConceptRow, Row, Summary
 from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
-from erasekit.reporting.embedding import Budget, Embedded
 from erasekit.reporting.figures import Style, harm_figure, history_figures, inline_svg, styles
 from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.pareto import pareto_figure, pareto_panels
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.pictures import Budget, Embedded
+from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
 from erasekit.reporting.run_table import (
     adversaries_table,
     adversary_uses,
