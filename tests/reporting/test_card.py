@@ -85,10 +85,18 @@ def test_names_of_others_are_no_markup_on_a_card() -> None:
         "delta_mean": 1.0,
         "delta_ci95": [0.5, 1.5],
         "erased": [
-            {"concept": name, "alignment_before": 70.0, "alignment_after": None, "esr1": None, "n": 0}
+            {
+                **{"concept": name, "alignment_before": 70.0, "alignment_after": None},
+                **{"esr1": None, "n": 0},
+            }
         ],
-        "kept": [{"concept": name, "family": "", "split": "", "delta": 1.0, "ci95": [0.5, 1.5], "n": 4}],
-    }  # fmt: skip
+        "kept": [
+            {
+                **{"concept": name, "family": "", "split": "", "delta": 1.0},
+                **{"ci95": [0.5, 1.5], "n": 4},
+            }
+        ],
+    }
     text = run_card(info, measures, [AdversaryUse(name, name, 3, 0, 9)])
     outside = re.sub(r"(?<!\\)(`+)[^`].*?(?<!\\)\1", "", text)
     for sign in (r"\]\(http", r"<img", r"`b"):
