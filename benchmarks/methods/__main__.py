@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from erasekit.bench.store import RecordStore
+from erasekit.bench.store import RecordStore, open_store
 from erasekit.bench.summary import summarise
-from erasekit.cli.bench_runs import open_store
 from erasekit.records import Record
 from erasekit.reporting.figures import new_figure, save
 from erasekit.scores import Estimate
