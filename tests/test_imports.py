@@ -60,6 +60,7 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "acce
 COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
+    "exports/commands.py",
     "observe/command_options.py",
 }
 """Who may import typer beside `cli`."""

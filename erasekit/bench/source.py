@@ -14,7 +14,7 @@ TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
 """What an edit depends on."""
 SCORING = ("bench/sets.py", "bench/sheets.py", "metrics")
 """What scores of images that are there depend on."""
-RESOLVED = frozenset({"models/defaults.py"})
+RESOLVED = frozenset({"models/catalog.py"})
 """Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
 
 

@@ -26,7 +26,6 @@ from erasekit.plugin.registry import Registry
 
 COMMANDS = (
     *("erase", "generate", "trace", "bench", "compare", "report"),
-    *("export", "apply", "push"),
     *("methods", "suites", "scorers", "models", "plugins", "plugin"),
 )
 """The built-in command modules of `erasekit.cli`, in the order of the help."""
