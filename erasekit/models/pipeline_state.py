@@ -85,10 +85,10 @@ def _not_plain(module: nn.Module) -> str | None:
     if any(".processor." in name for name in names):
         return (
             "has attention processors with weights, as an IP-Adapter has; call "
-            "unload_ip_adapter() or unet.set_default_attn_processor()"
+            "unload_ip_adapter(), or load it again without"
         )
     if any(".to_qkv." in name or ".to_kv." in name for name in names):
-        return "has fused projections; call unfuse_qkv_projections()"
+        return "has fused projections; load it again without fuse_qkv_projections()"
     hooked = {
         hook
         for part in module.modules()

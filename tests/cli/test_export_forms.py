@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from erasekit.edits import load_edit
 from erasekit.models.loading import LoadedModel

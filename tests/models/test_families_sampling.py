@@ -96,10 +96,13 @@ def test_every_scheduler_draws_plain_diffusers_pictures_or_is_refused(
         pipeline.scheduler = getattr(diffusers, name).from_config(config)
     except (ImportError, TypeError, AttributeError) as reason:
         pytest.skip(f"it is not for such a pipeline: {reason}")
+    refusal = ""
     try:
         model = wrap_pipeline(pipeline)
     except ModelError as error:
-        assert name in str(error)
+        refusal = str(error)
+    if refusal:
+        assert name in refusal
         return
     wanted = [plain(model, p, s) for p, s in zip(PROMPTS, [3, 4], strict=True)]
     found = generate(model, PROMPTS, [3, 4], num_inference_steps=STEPS, guidance_scale=GUIDANCE)

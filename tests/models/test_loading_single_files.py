@@ -240,7 +240,7 @@ def rewritten(path: Path, rename: Callable[[str], str | None]) -> None:
 def test_another_architecture_is_named_as_the_cause(
     single_file: Writer, rename: Callable[[str], str | None], reason: str
 ) -> None:
-    """As distilled models (SSD-1B) and others' autoencoders come; nothing is to be fetched again."""
+    """As distilled models (SSD-1B) and others' autoencoders come; another copy would not help."""
     path = single_file("sdxl")
     rewritten(path, rename)
     with pytest.raises(ModelError, match=reason) as caught:

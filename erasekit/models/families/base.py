@@ -75,11 +75,9 @@ class FamilyAdapter(ABC):
             return "its UNet takes the guidance scale as input, as models distilled to LCM do"
         if not hasattr(scheduler, "alphas_cumprod"):
             return f"its scheduler {type(scheduler).__name__} has no noise schedule abar_t"
-        parameters = inspect.signature(scheduler.step).parameters.values()
-        needed = [
-            p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD
-        ]
-        if not hasattr(scheduler, "init_noise_sigma") or len(needed) > 3:
+        taken = inspect.signature(scheduler.step).parameters.values()
+        needed = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in taken)
+        if not hasattr(scheduler, "init_noise_sigma") or needed > 3:
             return f"its scheduler {type(scheduler).__name__} is for other pipelines"
         if prediction not in ("epsilon", "v_prediction"):
             return f"it predicts {prediction!r}; noise can be had from 'epsilon' and 'v_prediction'"
