@@ -63,7 +63,7 @@ def test_a_single_file_and_a_delta(run: Run, folder: Path, tiny_folder: Path) ->
     again = load_edit(delta["path"])
     assert again.tensors.keys() == load_edit(folder).tensors.keys()
     whole = run("export", delta["path"], "-m", tiny_folder, "--json").json
-    assert whole["folder"] == str(folder / "delta" / "edit" / "diffusers")
+    assert whole["folder"] == str(folder / "weights" / "edit" / "diffusers")
 
 
 def test_bad_options_are_one_sentence_and_leave_nothing(

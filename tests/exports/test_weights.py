@@ -109,11 +109,11 @@ def test_other_files_are_refused_with_the_reason(
     assert "is a LoRA" in said({"unet.mid.lora_A.weight": value})
     assert "is a whole model" in said({"first_stage_model.decoder.conv_in.weight": value})
     assert "text encoder" in said({name: value, "text_model.encoder.weight": value.clone()})
-    assert "is of another model than 'tiny'" in said({"mid_block.none.weight": value})
+    assert "is of another model than" in said({"mid_block.none.weight": value})
     assert "has shape" in said({name: torch.zeros(3, 2)})
     assert "no numbers" in said({name: torch.full_like(value, torch.nan)})
     own = dict(tiny_model.unet.named_parameters())[name].detach().clone()
-    assert "changes nothing of 'tiny'" in said({name: own})
+    assert "changes nothing of" in said({name: own})
     (tmp_path / "esd.pt").write_bytes(b"")
     with pytest.raises(EditError, match=r"is pickled.*esd\.safetensors"):
         import_weights(tmp_path / "esd.pt", tiny_model, ["church"])

@@ -40,9 +40,9 @@ def without_lora(pipeline: Any) -> None:
 
 
 def text_lora(pipeline: Any) -> None:
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
-    pipeline.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), pipeline.text_encoder)
 
 
 def compiled(pipeline: Any) -> None:
