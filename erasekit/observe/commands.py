@@ -32,7 +32,7 @@ from erasekit.concepts import slug
 from erasekit.errors import OutputError
 
 if TYPE_CHECKING:
-    from erasekit.bench.runner import BenchmarkRunner, Observer
+    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
     from erasekit.concepts import Erasure
@@ -476,6 +476,9 @@ def _observer(bar: ProgressBar) -> Observer:
 
         def on_record(self, record: Record) -> None:
             bar.advance()
+
+        def on_plan(self, plan: Plan) -> None:
+            bar.expect(len(plan.missing))
 
         def _begin(self, cell: str) -> None:
             self.cell, self.images = cell, 0

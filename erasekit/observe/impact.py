@@ -28,7 +28,7 @@ from erasekit.observe.paired import (
     verdict_of,
 )
 from erasekit.records import Estimate, Paired, Record, Role
-from erasekit.reporting.drawing import COLOURS, MARKERS, new_figure
+from erasekit.reporting.figures import COLOURS, MARKERS, new_figure
 from erasekit.reporting.table import Column, Table
 
 ROWS = 60

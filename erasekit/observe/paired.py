@@ -22,7 +22,7 @@ from erasekit.metrics.delta import Delta
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.records import Estimate, Record, nan_to_null
-from erasekit.reporting.drawing import COLOURS, MARKERS, save_figure
+from erasekit.reporting.figures import COLOURS, MARKERS, save
 from erasekit.reporting.table import Column, Number, Table
 
 ONE_SEED = "With one erasure seed the intervals speak of these edits, not of the method."
@@ -215,7 +215,7 @@ def plot_observation(result: Observation, folder: Path) -> list[Path]:
     """
     written = [folder / name for name in FIGURES]
     for path in written:
-        save_figure(result.figure(), path)
+        save(result.figure(), path)
     return written
 
 

@@ -33,7 +33,7 @@ from erasekit.observe.paired import (
     verdict_of,
 )
 from erasekit.records import NAN, Estimate, Record
-from erasekit.reporting.drawing import COLOURS, new_figure
+from erasekit.reporting.figures import COLOURS, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
 from erasekit.training.plan import plan_erasure
 

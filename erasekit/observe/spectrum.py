@@ -33,7 +33,7 @@ from erasekit.observe.paired import DELTA, Verdict, frame, point, signed
 from erasekit.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
 from erasekit.plugin.registry import Registry
 from erasekit.records import NAN, Estimate, Paired, content_key
-from erasekit.reporting.drawing import COLOURS, new_figure
+from erasekit.reporting.figures import COLOURS, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
 
 HALVES = 10
