@@ -26,7 +26,7 @@ GLOSSARY = {
     "significant at this number of seeds and images.",
     "matched erasure": "Delta where a run first reaches a given ESR-1, read off along the run, so "
     "that methods are compared at the same strength.",
-    "unet passes": "What one erasure costs: forward + 2 × backward passes, weighted by batch.",
+    "UNet passes": "What one erasure costs: forward + 2 × backward passes, weighted by batch.",
     "seconds": "Duration of one erasure on the machine that made it, mean over seeds.",
     "entropy": "Of the search for the adversarial concept, in nats: it falls where the search "
     "settles on some words.",

@@ -38,6 +38,7 @@ ARROWS = {"": "", "higher": "↑", "lower": "↓"}
 MISSING, DASH = "-", "–"
 """A number that is not known: in the terminal and on a page, and in the tables of papers."""
 Mark = Literal["", "best", "tied", "harmed"]
+_MEANINGS = {name.lower(): meaning for name, meaning in GLOSSARY.items()}
 UNBOUNDED = 10_000
 """Width of a console in which every table has the width it wants."""
 
@@ -173,7 +174,7 @@ class Column:
     def meaning(self) -> str:
         """What it means, or ""."""
         names = (self.key.replace("_", " "), *reversed(self.heading.split("\n")))
-        found = (GLOSSARY.get(name, "") for name in names)
+        found = (_MEANINGS.get(name.lower(), "") for name in names)
         return self.help or next(filter(None, found), "")
 
     def of(self, row: Any) -> Any:
