@@ -51,7 +51,7 @@ TORCH_FREE = [
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
     *(f"erasekit.{path.parent.name}.hooks" for path in HOOKS),
-    "erasekit.exports.formats",
+    "erasekit.exports.commands",
     "erasekit.observe.commands",
     *(f"erasekit.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py"))),
 ]
@@ -60,8 +60,9 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "acce
 COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
+    "observe/hooks.py",
     "exports/commands.py",
-    "observe/command_options.py",
+    "exports/hooks.py",
 }
 """Who may import typer beside `cli`."""
 

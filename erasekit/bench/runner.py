@@ -20,7 +20,7 @@ from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
@@ -48,6 +48,9 @@ class Observer:
 
     def on_record(self, record: Record) -> None:
         """A cell is done, or has failed."""
+
+    def on_plan(self, plan: Plan) -> None:
+        """What is missing is going to be run."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ class BenchmarkRunner:
         """
         manifest = self.manifest(sweep, plan)
         missing = {cell.cell.key for cell in plan.missing}
+        self.observer.on_plan(plan)
         done = 0
         with self.store.driven():
             self.store.remove(plan.damaged)

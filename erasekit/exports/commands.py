@@ -38,7 +38,6 @@ from erasekit.exports.formats import (
     export as write,
 )
 from erasekit.files import atomic_folder, check_output_folder, new_run_folder
-from erasekit.plugin.hookspecs import hookimpl
 
 Target = StrEnum("Target", {n.upper().replace("-", "_"): n for n in (*FORMATS, *ALIASES)})  # type: ignore[misc]
 """What `--to` takes."""
@@ -81,8 +80,8 @@ FolderOption = Annotated[
 ]
 
 
-@hookimpl
-def erasekit_register_commands(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    """Add the commands to an application."""
     for name, command in (
         ("export", export),
         ("import", import_),
