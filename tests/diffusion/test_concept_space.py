@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import wordfreq
-from erasekit.models.clip_vocabulary import clip_vocabulary
+from erasekit.models.single_file import clip_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
