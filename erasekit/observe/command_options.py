@@ -20,14 +20,14 @@ from erasekit.plugin.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from erasekit.bench.plan import Sweep
+    from erasekit.bench.records import Record
     from erasekit.bench.runner import BenchmarkRunner, Observer
     from erasekit.bench.suite import Suite
-    from erasekit.bench.sweep import Sweep
     from erasekit.concepts import Erasure
     from erasekit.metrics.base import Scorer
     from erasekit.models.loading import LoadedModel
     from erasekit.observe.tables import Result
-    from erasekit.records import Record
 
 RUNS = Path("runs")
 RESULTS, PAGE, STORE = "results.json", "table.md", "store"
@@ -63,7 +63,7 @@ class Bench:
         self, suite: Suite, method: str, cases: tuple[Erasure, ...], settings: dict[str, str]
     ) -> Sweep:
         """What is to run: one method on `cases`, with the suite's number of seeds."""
-        from erasekit.bench.sweep import Sweep
+        from erasekit.bench.plan import Sweep
 
         return Sweep(suite, (method,), cases, tuple(range(suite.seeds)), settings)
 
@@ -74,13 +74,11 @@ class Bench:
         from erasekit.bench.store import RecordStore
 
         with progress("Observing") as bar:
-            yield BenchmarkRunner(
-                self.model, self.scorer, self.registry, RecordStore(store), _observer(bar)
-            )
+            yield BenchmarkRunner(self.model, self.scorer, RecordStore(store), _observer(bar))
 
     def how(self, suite: Suite, records: Sequence[Record]) -> dict[str, Any]:
         """How the numbers were made, but for what only the command knows."""
-        from erasekit.bench.identity import generation_identity
+        from erasekit.bench.plan import generation_identity
         from erasekit.observe.paired import settings_of
         from erasekit.training.run_folder import command, versions
 
@@ -117,8 +115,8 @@ def opened_bench(
         ModelError: the model or the scorer can't be had.
         UnknownNameError: an unknown suite, model or scorer.
     """
+    from erasekit.bench.plan import completed
     from erasekit.bench.suite_file import SUFFIX, load_suite
-    from erasekit.bench.sweep import completed
     from erasekit.metrics.judges.registry import load_scorer
 
     registry = registry_of(context)
@@ -136,7 +134,7 @@ def opened_bench(
             registry,
             device=loaded.family.device,
         )
-        scaled = completed(scaled, loaded, registry)
+        scaled = completed(scaled, loaded)
         yield Bench(loaded, scaled.fitting(loaded.family.check_prompt), judge, registry)
 
 
@@ -210,8 +208,8 @@ def counting(bar: ProgressBar) -> Callable[[int], None]:
 
 
 def _observer(bar: ProgressBar) -> Observer:
+    from erasekit.bench.records import Cell
     from erasekit.bench.runner import Observer
-    from erasekit.records import Cell
 
     class Bar(Observer):
         """Shows on the bar what the current cell is at."""

@@ -125,8 +125,7 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.cases import parse_case
-    from erasekit.bench.sweep import words_kept
+    from erasekit.bench.plan import parse_case, words_kept
     from erasekit.observe.impact import check_sets, related_names
     from erasekit.observe.impact import impact as compare
     from erasekit.observe.paired import common_suite, measured, settings_of
@@ -146,7 +145,7 @@ def impact(
         with b.runner(place.store) as runner:
             records = measured(runner, sweep)
         resolved = settings_of(records)[method]
-        kept = words_kept(method, resolved, erasures[0], b.model, b.registry)
+        kept = words_kept(method, resolved, erasures[0], b.model)
         result = compare(records, wanted, erasures, names, keeps=bool(kept))
         how = b.how(wanted, records)
     place.finish(result, how, as_json)
@@ -191,7 +190,7 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.cases import parse_case
+    from erasekit.bench.plan import parse_case
     from erasekit.observe.paired import common_suite
     from erasekit.observe.preserve import (
         held_out_names,

@@ -12,13 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from erasekit.files import atomic_path
+from erasekit.metrics.scores import Estimate
 from erasekit.observe.findings import (
     ImpactedConcept,
     ImpactResult,
     PreserveResult,
     SpectrumResult,
 )
-from erasekit.records import Estimate
 from erasekit.reporting.figures import COLOURS, MARKERS
 from erasekit.reporting.table import percent
 

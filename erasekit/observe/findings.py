@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from erasekit.records import Estimate, Role, nan_to_null
+from erasekit.metrics.scores import Estimate, Split, nan_to_null
 
 Verdict = Literal["held", "not held", "undecided"]
 """Whether an observation held: shown, shown to be otherwise, or can't be told from these data."""
@@ -67,7 +67,7 @@ class ImpactedConcept:
 
     concept: str
     family: str
-    role: Role
+    split: Split
     deltas: tuple[Estimate, ...]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
+from erasekit.bench.records import Record
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import Paired
 from erasekit.observe.findings import (
     Impact,
     ImpactContrast,
@@ -23,7 +25,6 @@ from erasekit.observe.paired import (
     signed,
     strength_of,
 )
-from erasekit.records import Paired, Record
 
 
 def check_sets(texts: Sequence[str]) -> None:
@@ -103,7 +104,7 @@ def impact(
         ImpactedConcept(
             c.concept,
             c.family,
-            c.role,
+            c.split,
             tuple(contrast((table[i : i + 1], 1.0)) for table in tables.values()),
         )
         for i, c in enumerate(shown)
@@ -183,6 +184,6 @@ def _fair_concepts(records: Sequence[Record], keeps: bool) -> list[Paired]:
     return [
         paired
         for paired in records[0].concepts
-        if (paired.role == "held-out" and not (keeps and paired.concept in exposed))
-        or (paired.role == "pool" and not keeps)
+        if (paired.split == "held-out" and not (keeps and paired.concept in exposed))
+        or (paired.split == "pool" and not keeps)
     ]

@@ -8,12 +8,14 @@ from typing import Literal
 
 import numpy as np
 
+from erasekit.bench.plan import Sweep, share_settings
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
-from erasekit.bench.sweep import Sweep, share_settings
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import NAN
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
 from erasekit.observe.paired import (
@@ -25,8 +27,7 @@ from erasekit.observe.paired import (
     signed,
     strength_of,
 )
-from erasekit.records import NAN, Record
-from erasekit.training.plan import plan_erasure
+from erasekit.training.plan import plan_erasure, uses_concept_space
 
 REFERENCE = "none"
 """The method that keeps nothing."""
@@ -137,10 +138,10 @@ def run_preserve(
         ConceptError: a kept word is erased too.
     """
     (method,), (erasure,) = sweep.methods, sweep.cases
-    shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
+    shares = share_settings((REFERENCE, method), sweep.settings, runner.model.registry)
     cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
-    if "concept_space" not in plan.settings:
+    plan = plan_erasure(runner.model, method, cases[0], shares[method])
+    if not uses_concept_space(plan.registry.method(method), plan.registry, plan.settings):
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from erasekit.bench.along import steps_along
+from erasekit.bench.plan import steps_along
 from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.errors import ConfigError

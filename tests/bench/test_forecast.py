@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.forecast import calibrate, forecast
+from erasekit.bench.plan import ErasureCosts
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure

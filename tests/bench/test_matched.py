@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erasekit.bench.matched import TARGETS, match_erasure
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.compare import TARGETS, match_erasure
+from erasekit.bench.records import Record, Waypoint
+from erasekit.bench.summary import summarise, summary_json
+from erasekit.metrics.scores import ConceptScores
 from erasekit.metrics.statistics import crossed_effect, holm
-from erasekit.records import ConceptScores, Record, Waypoint
 from tests.bench.made_up import paired, record
 
 IMAGES = 20

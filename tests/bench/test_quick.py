@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.bench.quick import quick_concepts, quick_measure
+from erasekit.bench.measure import measure, spread_of
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
-from erasekit.records import nan_to_null
+from erasekit.metrics.scores import nan_to_null
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_before_and_after_start_from_the_same_noise(
 ) -> None:
     erasure = Erasure((world_model.concept("church"),))
     seen: list[int] = []
-    result = quick_measure(
+    result = measure(
         world_model, edit, erasure, registry, scorer=tiny_scorer, on_images=seen.append
     )
     names = [c.paired.concept for c in result.concepts]
@@ -58,7 +58,7 @@ def test_before_and_after_start_from_the_same_noise(
 
 def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"), world_model.concept("castle")))
-    result = quick_measure(
+    result = measure(
         world_model,
         edit,
         erasure,
@@ -77,11 +77,11 @@ def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) ->
 
 def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_scorer) -> None:
     erasure = Erasure.of("xyzzy")
-    result = quick_measure(world_model, edit, erasure, registry, concepts=[], scorer=tiny_scorer)
+    result = measure(world_model, edit, erasure, registry, concepts=[], scorer=tiny_scorer)
     assert any("Not in the list" in r and "xyzzy" in r for r in result.remarks)
     assert math.isnan(result.delta.value)
     weak = [
-        quick_measure(
+        measure(
             world_model, edit, Erasure((world_model.concept(c.name),)), registry,
             concepts=[], images_per_concept=2, scorer=tiny_scorer,
         )
@@ -92,8 +92,8 @@ def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_s
 
 
 def test_the_spread_has_near_neighbours_first_and_nothing_erased(suite) -> None:
-    assert quick_concepts(suite, Erasure.of("garbage truck"))[0] == "bus"
-    assert "bus" not in quick_concepts(suite, Erasure.of("bus"))
+    assert spread_of(suite, Erasure.of("garbage truck"))[0] == "bus"
+    assert "bus" not in spread_of(suite, Erasure.of("bus"))
 
 
 def test_the_models_scorer_runs_where_the_model_does(
@@ -105,9 +105,9 @@ def test_the_models_scorer_runs_where_the_model_does(
         seen.append((name, device))
         raise InterruptedError
 
-    monkeypatch.setattr("erasekit.bench.quick.load_scorer", spied)
+    monkeypatch.setattr("erasekit.bench.measure.load_scorer", spied)
     world_model.unet.to("meta")
     erasure = Erasure((world_model.concept("church"),))
     with pytest.raises(InterruptedError):
-        quick_measure(world_model, edit, erasure, registry)
+        measure(world_model, edit, erasure, registry)
     assert seen == [(world_model.descriptor.scorer, torch.device("meta"))]

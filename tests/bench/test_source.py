@@ -11,8 +11,8 @@ import pytest
 
 import erasekit
 from erasekit.bench import identity, source
+from erasekit.bench.plan import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.source import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.metrics.judges.judges import Judges
 from tests.bench.suites.test_general import CAPTIONS, Colours
 
@@ -73,7 +73,7 @@ def test_changed_scoring_code_scores_the_same_images_and_edits_again(
 ) -> None:
     measure = Colours()
     judges = replace(Judges.of(runner.scorer), sets=(measure,))
-    runner = BenchmarkRunner(runner.model, judges, runner.registry, runner.store)
+    runner = BenchmarkRunner(runner.model, judges, runner.store)
     sweep = make_sweep("none", cases="church")
     sweep = replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS))
     first = runner.run(sweep, runner.plan(sweep))

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from erasekit.metrics.scores import Estimate
 from erasekit.observe.figures import ROWS, impact_figure, plot_observation
 from erasekit.observe.findings import (
     Impact,
@@ -28,7 +29,6 @@ from erasekit.observe.findings import (
     result_json,
 )
 from erasekit.observe.tables import observation_page, observation_tables
-from erasekit.records import Estimate
 from erasekit.reporting.plain import PlainTable
 
 NAN = math.nan
