@@ -219,8 +219,8 @@ def _planned(
     info = edit.info
     asked = {name: info.get(name) for name in ("method", "seed", "neutral", "keep")}
     kept = {normalised(prompt) for prompt in info.get("keep", ())}
-    made_by = {**asked, "settings": info.get("config", {}), "edit": key}
-    identity = {"erasure": made_by, "evaluation": evaluation}
+    made_by = {**asked, "settings": info.get("config", {})}
+    identity = {"erasure": made_by, "evaluation": evaluation, "edit": key}
     cell = Cell(info.get("method", ""), erasure.label, info.get("seed", 0), identity)
     exposed = tuple(what.concept for what in page if normalised(what.concept) in kept)
     return PlannedCell(cell, erasure, {}, key, exposed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -325,16 +326,16 @@ class BenchmarkRunner:
                 raise
             return Record(cell, "failed", error=f"{type(fault).__name__}: {fault}")
         info = edits[planned.edit_key].info
-        passes = info["unet_passes"]
+        passes, seconds = info.get("unet_passes", {}), info.get("seconds", {})
         drawn = {key: tuple(sheets.sheet(page, key).key for page in pages) for key in edits}
         record = Record(
             cell,
             "done",
             paired_pages(case.pages, base, after[planned.edit_key]),
             edit=planned.edit_key,
-            seconds=float(info["seconds"]["total"]),
-            forward=int(passes["forward"]),
-            backward=int(passes["backward"]),
+            seconds=float(seconds.get("total", math.nan)),
+            forward=int(passes.get("forward", 0)),
+            backward=int(passes.get("backward", 0)),
             sheets=drawn[planned.edit_key],
             exposed=planned.exposed,
             steps=planned.steps,

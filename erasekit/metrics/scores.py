@@ -98,13 +98,13 @@ class Paired:
 
     Attributes:
         concept: its name.
-        split: what it is in the evaluation; "split" in JSON of erasekit 0.1.
+        split: what it is in the evaluation; "role" in JSON of erasekit 0.1.
         family: the group of near neighbours it belongs to, or "".
         before, after: its scores; image i of both started from noise i.
     """
 
     concept: str
-    split: Annotated[Split, Field(validation_alias=AliasChoices("split", "split"))]
+    split: Annotated[Split, Field(validation_alias=AliasChoices("split", "role"))]
     family: str
     before: ConceptScores
     after: ConceptScores

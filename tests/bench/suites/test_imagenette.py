@@ -114,7 +114,7 @@ def test_psr_counts_the_kept_set_though_methods_know_its_words(
     assert plan.cells[0].erasure.withheld == ("castle", "car")
     summary = summarise(runner.run(sweep, plan))
     for row in summary.rows:
-        assert (row.psr1.n, row.psr5.n, row.esr5.n) == (4, 4, 4)
+        assert (row.psr1.n, row.psr5.n, row.esr5_before.n) == (4, 4, 4)
         assert row.psr5.value >= row.psr1.value
-        assert row.esr5.value <= row.esr1.value
+        assert row.esr5_before.value <= row.esr1_before.value
     assert {row.split for row in summary.per_concept} == {"held-out"}

@@ -14,6 +14,7 @@ from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Classifier, ImageMeasure
 from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.scores import to_json
 
 PROBES = (("a photo of a house", 3), ("a church", 12345))
 
@@ -142,4 +143,4 @@ def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(
         assert (one.concept, one.before.noises) == (other.concept, other.before.noises)
         np.testing.assert_allclose(one.after.scores, other.after.scores, atol=0.5)
         assert len(store.images(split[1])[one.concept]) == len(one.after.scores)
-    assert json.dumps(split[1].to_json())
+    assert json.dumps(to_json(split[1]))

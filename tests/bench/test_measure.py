@@ -29,14 +29,10 @@ def edit(world_model) -> Edit:
     return Edit({k: v.detach() for k, v in tensors.items()}, info)
 
 
-def test_before_and_after_start_from_the_same_noise(
-    world_model, edit, registry, tiny_scorer
-) -> None:
+def test_before_and_after_start_from_the_same_noise(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"),))
     seen: list[int] = []
-    result = measure(
-        world_model, edit, erasure, registry, scorer=tiny_scorer, on_images=seen.append
-    )
+    result = measure(world_model, edit, erasure, scorer=tiny_scorer, on_images=seen.append)
     names = [c.paired.concept for c in result.concepts]
     assert names == ["church", "bus", "banana"]  # its own family has no other held-out one
     assert sum(seen) == 2 * 3 * 4
@@ -56,13 +52,12 @@ def test_before_and_after_start_from_the_same_noise(
     assert result.delta.low < result.delta.value < result.delta.high
 
 
-def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) -> None:
+def test_the_numbers_are_json_ready(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"), world_model.concept("castle")))
     result = measure(
         world_model,
         edit,
         erasure,
-        registry,
         concepts=["bus"],
         images_per_concept=1,
         scorer=tiny_scorer,
@@ -75,14 +70,14 @@ def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) ->
     assert data["esr1"] is None  # nothing of what the tiny model draws is taken for a church
 
 
-def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_scorer) -> None:
+def test_what_the_model_hardly_knows_is_said(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure.of("xyzzy")
-    result = measure(world_model, edit, erasure, registry, concepts=[], scorer=tiny_scorer)
+    result = measure(world_model, edit, erasure, concepts=[], scorer=tiny_scorer)
     assert any("Not in the list" in r and "xyzzy" in r for r in result.remarks)
     assert math.isnan(result.delta.value)
     weak = [
         measure(
-            world_model, edit, Erasure((world_model.concept(c.name),)), registry,
+            world_model, edit, Erasure((world_model.concept(c.name),)),
             concepts=[], images_per_concept=2, scorer=tiny_scorer,
         )
         for c in world_model.concepts
@@ -97,7 +92,7 @@ def test_the_spread_has_near_neighbours_first_and_nothing_erased(suite) -> None:
 
 
 def test_the_models_scorer_runs_where_the_model_does(
-    world_model, edit, registry, monkeypatch: pytest.MonkeyPatch
+    world_model, edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -109,5 +104,5 @@ def test_the_models_scorer_runs_where_the_model_does(
     world_model.unet.to("meta")
     erasure = Erasure((world_model.concept("church"),))
     with pytest.raises(InterruptedError):
-        measure(world_model, edit, erasure, registry)
+        measure(world_model, edit, erasure)
     assert seen == [(world_model.descriptor.scorer, torch.device("meta"))]
