@@ -392,8 +392,9 @@ def summary_json(summary: Summary) -> dict[str, Any]:
             "comparisons": [_comparison_json(found) for found in summary.comparisons],
             "matched": [
                 {
-                    **_plain(found, "method", "erased", "esr1", "step"),
+                    **_plain(found, "method", "erased", "esr1"),
                     **_estimate_json("delta", found.delta),
+                    "step": found.step,
                 }
                 for found in summary.matched
             ],
@@ -421,18 +422,22 @@ def _estimate_json(name: str, estimate: Estimate, *fields: str) -> dict[str, Any
 
 def _comparison_json(found: Comparison) -> dict[str, Any]:
     return {
-        **_plain(found, "method", "other", "erased", "p_value", "seeds_needed", "verdict"),
+        **_plain(found, "method", "other", "erased"),
         **_estimate_json("difference", found.difference),
+        **_plain(found, "p_value", "seeds_needed", "verdict"),
     }
 
 
 def _row_json(row: Row) -> dict[str, Any]:
+    """Of a row; the order of its keys is that of columns in a CSV file."""
     harmed = row.harmed
     data = _plain(row, "method", "erased")
-    for name in ("esr1", "esr5", "psr1", "psr5"):
-        rate, before = getattr(row, name), getattr(row, f"{name}_before")
-        data |= {name: rate.value, f"{name}_ci95": [rate.low, rate.high]}
-        data[f"{name}_before"] = before.value
+    rates = {name: getattr(row, name) for name in ("esr1", "esr5", "psr1", "psr5")}
+    data |= {name: rate.value for name, rate in rates.items()}
+    for name, rate in rates.items():
+        data[f"{name}_ci95"] = [rate.low, rate.high]
+        data[f"{name}_before"] = getattr(row, f"{name}_before").value
+    data["esr1_note"] = row.esr1.note or None
     for name in ("alignment_before", "alignment_after"):
         data[name] = getattr(row, name).value
     for name in ("delta", "delta_pool"):
@@ -440,13 +445,14 @@ def _row_json(row: Row) -> dict[str, Any]:
         data |= {f"{name}_mean": delta.value, f"{name}_ci95": [delta.low, delta.high]}
     return {
         **data,
-        "esr1_note": row.esr1.note or None,
         "delta_worst": list(row.worst) if row.worst else None,
-        **_plain(row, "seeds", "failed", "images", "seconds", "unet_passes", "best", "tied"),
+        **_plain(row, "seeds", "failed", "images"),
         "missing": row.delta.missing + row.delta_pool.missing + row.esr1.missing,
+        **_plain(row, "seconds", "unet_passes"),
         "harmed": harmed.value if harmed else None,
         "harmed_n": harmed.n if harmed else 0,
         "harmed_note": (harmed.note or None) if harmed else None,
+        **_plain(row, "best", "tied"),
         "measures": {
             name: {
                 split: {"mean": e.value, "n": e.n, "missing": e.missing} for split, e in by.items()

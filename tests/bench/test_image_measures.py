@@ -124,8 +124,12 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     assert with_probes.delta == without.rows[1].delta
     assert with_probes.esr1 == without.rows[1].esr1
     assert not any(row.concept.startswith("prompt") for row in summary.per_concept)
-    fitting = replace(sweep.suite, probes=(*PROBES, ("church " * 99, 1)))
-    assert fitting.fitting(judged.model.family.check_prompt).probes == PROBES
+    longer = replace(sweep.suite, probes=(*PROBES, ("church " * 99, 1)))
+    assert longer.fitting(judged.model.family.check_prompt).probes == longer.probes
+    skip = replace(longer, long_prompts="skip")
+    assert skip.fitting(judged.model.family.check_prompt).probes == PROBES
+    cut = run(judged, replace(sweep, suite=longer))
+    assert [len(r.concepts) for r in cut] == [len(records[0].concepts) + 1] * 2
 
 
 def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(

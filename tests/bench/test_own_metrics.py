@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from erasekit.bench.summary import load_metrics, summarise, summary_json
+from erasekit.bench.summary import load_metrics, summarise, summarise_stored, summary_json
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.metrics.base import Metric
 from erasekit.metrics.scores import Estimate

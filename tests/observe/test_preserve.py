@@ -49,9 +49,10 @@ def make_records(common, harm: dict[str, float], seeds=2, noises=6, spread=0.2, 
                         own += rng.normal(0, 3, 1)  # the same with all that is kept
                     rank = (esr or {}).get(label, 9.0)
                     before = ConceptScores(
-                        what.prompt, tuple(range(noises)), (30.0,) * noises, (rank,) * noises
+                        what.prompt, tuple(range(noises)), (30.0,) * noises, (1.0,) * noises
                     )
-                    after = replace(before, scores=tuple(30 - harm[label] - own))
+                    scores = tuple(30 - harm[label] - own)
+                    after = replace(before, scores=scores, ranks=(rank,) * noises)
                     concepts.append(Paired(what.concept, what.split, what.family, before, after))
             identity = {"erasure": {"settings": {}, "erasure": {"keep": list(kept)}}}
             cell = Cell("random" if kept else "none", ERASURE.label, seed, identity)
