@@ -129,7 +129,7 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     skip = replace(longer, long_prompts="skip")
     assert skip.fitting(judged.model.family.check_prompt).probes == PROBES
     cut = run(judged, replace(sweep, suite=longer))
-    assert [len(r.concepts) for r in cut] == [len(records[0].concepts) + 1] * 2
+    assert [len(r.concepts) for r in cut] == [len(record.concepts) + 1] * 2
 
 
 def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(
