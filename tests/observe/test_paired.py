@@ -13,8 +13,14 @@ from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
 from erasekit.metrics.scores import ConceptScores, Estimate, Paired
-from erasekit.observe.findings import verdict_of
-from erasekit.observe.paired import common_suite, contrast, delta_table, measured, signed
+from erasekit.observe.paired import (
+    common_suite,
+    contrast,
+    delta_table,
+    measured,
+    signed,
+    verdict_of,
+)
 
 NAN = math.nan
 
