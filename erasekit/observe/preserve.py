@@ -36,7 +36,7 @@ from erasekit.observe.paired import (
 )
 from erasekit.reporting.figures import COLOURS, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
-from erasekit.training.plan import plan_erasure
+from erasekit.training.plan import plan_erasure, uses_concept_space
 
 REFERENCE = "none"
 """The method that keeps nothing."""
