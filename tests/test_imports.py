@@ -54,7 +54,7 @@ TORCH_FREE = [
     "erasekit.bench.records",
     "erasekit.bench.store",
     "erasekit.metrics.scores",
-    "erasekit.exports.formats",
+    "erasekit.exports.commands",
     "erasekit.observe.commands",
     *(f"erasekit.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py"))),
 ]
@@ -64,6 +64,8 @@ COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
     "observe/hooks.py",
+    "exports/commands.py",
+    "exports/hooks.py",
 }
 """Who may import typer beside `cli`."""
 

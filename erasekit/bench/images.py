@@ -24,7 +24,7 @@ from erasekit.bench.suite import Suite
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer, SetMeasure
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.metrics.scores import ConceptScores, Estimate
 from erasekit.models.families import FamilyAdapter

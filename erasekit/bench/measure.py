@@ -35,9 +35,8 @@ from erasekit.edits import Edit
 from erasekit.errors import EditError, Interrupted
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.metrics.scores import Paired, Split, mean
 from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.models.loading import LoadedModel

@@ -19,7 +19,7 @@ from erasekit.concepts import Erasure, normalised, split_cases, split_concepts
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.sampling import check_steps
 from erasekit.errors import ConceptError, ConfigError, nearest_name
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.models.loading import LoadedModel, hash_weights
 from erasekit.plugin.registry import Registry
@@ -33,7 +33,7 @@ TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
 """Source that an edit depends on."""
 SCORING = ("bench/images.py", "metrics")
 """Source that scores of images that are there depend on."""
-RESOLVED = frozenset({"models/defaults.py"})
+RESOLVED = frozenset({"models/catalog.py"})
 """Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
 
 

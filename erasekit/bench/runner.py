@@ -29,7 +29,7 @@ from erasekit.bench.store import RecordStore
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.scores import ConceptScores
 from erasekit.models.loading import LoadedModel
 from erasekit.training.erase import erase

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
-    from erasekit.metrics.judges.judges import Judges
+    from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
 
 
@@ -198,7 +198,7 @@ def bench(
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import load_metrics, summarise_stored, summary_json
-    from erasekit.metrics.judges.registry import load_judges
+    from erasekit.metrics.judges import load_judges
 
     registry = registry_of(context)
     if not suite.endswith(SUFFIX):

@@ -215,8 +215,7 @@ def _planned(registry: Registry, request: RunRequest, device: Device) -> Plan:
 
 
 def _load(registry: Registry, name: str, device: Device, dtype: str) -> LoadedModel:
-    from erasekit.models.devices import choose_device
-    from erasekit.models.loading import load_model
+    from erasekit.models.loading import choose_device, load_model
 
     return load_model(name, registry, device=choose_device(device), dtype=torch_dtype(dtype))
 

@@ -19,7 +19,7 @@ from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.errors import OutputError
 from erasekit.metrics.base import SetMeasure
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 
 SIZE, LEFT = 1_200_000, 40_000
 """Bytes of the small disk, and of what is left of it when the first cell is done: room for the

@@ -13,7 +13,7 @@ from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Classifier, ImageMeasure
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.scores import to_json
 
 PROBES = (("a photo of a house", 3), ("a church", 12345))

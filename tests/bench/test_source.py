@@ -13,7 +13,7 @@ import erasekit
 from erasekit.bench import plan as module
 from erasekit.bench.plan import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from tests.bench.suites.test_general import CAPTIONS, Colours
 
 

@@ -196,3 +196,41 @@ def _renamed(rest: str, names: Mapping[str, str]) -> str:
         if rest == f".{ours}" or rest.startswith(f".{ours}."):
             return f".{theirs}{rest[len(ours) + 1 :]}"
     return rest
+
+
+_ENCODERS: dict[str, list[tuple[str, str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]]] = {
+    "sd1": [("text_encoder", CLIP, original_clip)],
+    "sd2": [("text_encoder", OPEN_CLIP, original_open_clip)],
+    "sdxl": [
+        ("text_encoder", XL_CLIP, original_clip),
+        ("text_encoder_2", XL_OPEN_CLIP, original_open_clip),
+    ],
+}
+"""By family: the pipeline's text encoders, each with its prefix and how its names change."""
+
+
+def original_state(pipeline: Any, family: str) -> dict[str, Tensor]:
+    """All weights of a pipeline under their original names.
+
+    Args:
+        pipeline: UNet, VAE and text encoders of it are taken.
+        family: "sd1", "sd2" or "sdxl".
+
+    Raises:
+        EditError: another family, or a part of the model has no place in the layout.
+    """
+    if family not in _ENCODERS:
+        raise EditError(
+            f"There is no original layout known for the family {family!r}, only for "
+            f"{', '.join(_ENCODERS)}; export --to diffusers."
+        )
+    unet, vae = pipeline.unet, pipeline.vae
+    state = {}
+    for name, value in original_unet(unet.state_dict(), unet.config).items():
+        state[UNET + name] = value
+    for name, value in original_vae(vae.state_dict(), vae.config).items():
+        state[VAE + name] = value
+    for component, prefix, original in _ENCODERS[family]:
+        for name, value in original(getattr(pipeline, component).state_dict()).items():
+            state[prefix + name] = value
+    return state

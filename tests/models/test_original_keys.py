@@ -12,7 +12,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from erasekit.errors import EditError
-from erasekit.exports import original_keys as keys
+from erasekit.models import original_keys as keys
 from tests.exports.full_size import UNETS, full_text, full_unet, full_vae
 
 KNOWN = {
