@@ -127,8 +127,8 @@ class Bench:
         """
         began = time.perf_counter()
         family, passes = self.model.family, PassCount()
-        loops = 2 * (steps or PUBLISHED_STEPS[learning_rate])
-        config = PublishedConfig(loops=loops, learning_rate=learning_rate, **settings)
+        steps = steps or PUBLISHED_STEPS[learning_rate]
+        config = PublishedConfig(steps=steps, learning_rate=learning_rate, **settings)
         space = self.space(concept)
         tensors, _ = erase_as_published(
             self.model.pipeline,

@@ -81,11 +81,14 @@ def passes_by_settings(made_by: Mapping[str, Any], model: LoadedModel, registry:
     if settings.get("mixture") or settings.get("hard") is False:  # a frozen pass for each mixture
         per_step += rows * kept_rows
     if refresh := settings.get("refresh"):  # words scored by a frozen and a trained pass
-        per_step += 2 * min(settings["candidates"], words) / refresh
+        per_step += 2 * erased * min(settings["candidates"], words) / refresh
     sampled, solver_steps = 0.0, settings.get("trajectory_steps", 0)
     if settings.get("latents_from") == "current":  # half of one on average, anew in each step
-        per_step += branches * rows * solver_steps
+        searched = ascents * max(1, kept_rows)
+        per_step += rows * ((branches + searched) * solver_steps + 2 + kept_rows + searched)
     elif "trajectories" in settings:
+        if settings.get("timesteps") == "bin":  # frozen predictions anew
+            per_step += rows * (2 + kept_rows)
         steps = settings["steps"]
         rounds = math.ceil(steps / (settings.get("trajectory_refresh") or steps))
         whole = erased * math.ceil(settings["trajectories"] / erased)

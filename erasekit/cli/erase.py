@@ -22,7 +22,7 @@ from erasekit.cli.context import (
 from erasekit.cli.loading import chosen_model, torch_dtype
 from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
 from erasekit.concepts import KINDS, Concept, Erasure, slug
-from erasekit.config import parse_assignments, read_recipe
+from erasekit.config import parse_assignments, read_recipe, shipped_recipes
 from erasekit.errors import ConfigError, ErasekitError
 from erasekit.files import check_output_folder, new_run_folder, writing
 from erasekit.plugin.registry import Registry
@@ -83,7 +83,13 @@ def erase(
         list[str] | None,
         typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML recipe of hyperparameters.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="A TOML recipe of hyperparameters: a path, or the name of a shipped one, "
+            "such as published or fast."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Run folder; numbered under runs/ by default."),
@@ -109,7 +115,9 @@ def erase(
             overrides["precision"] = precision
         if max_memory is not None:
             overrides["max_memory"] = max_memory
-        recipe = read_recipe(config) if config else {}
+        recipe: Mapping[str, Any] | str | None = config
+        if config is not None and config not in shipped_recipes():
+            recipe = read_recipe(Path(config))
         model = chosen_model(model, revision=revision)
         wanted = _check(registry, method, concept or [], kind, neutral, keep or [])
         if output is not None:
@@ -182,7 +190,7 @@ def _request(
     wanted: Erasure,
     registry: Registry,
     seed: int,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, Any] | str | None,
     overrides: Mapping[str, Any],
 ) -> RunRequest:
     """The whole request, checked against the model. Kinds and aliases come from its list."""

@@ -41,6 +41,7 @@ class ErasureContext:
         parameters: what the method trains, by name: the UNet's parameters in scope, unless its
             `trained_parameters` says otherwise. Only these may change.
         on_status: tells the user what is being prepared.
+        steps: outer steps of the whole run.
     """
 
     model: LoadedModel
@@ -49,6 +50,7 @@ class ErasureContext:
     seed: int
     parameters: Mapping[str, nn.Parameter]
     on_status: Callable[[str], None] = field(default=lambda text: None)
+    steps: int = 1000
 
     @property
     def family(self) -> FamilyAdapter:
@@ -87,8 +89,13 @@ class ErasureContext:
         They follow from seed, step and purpose alone, so a resumed run draws what an
         uninterrupted one would.
         """
-        digest = hashlib.sha256(f"{self.seed}|{step}|{purpose}".encode()).digest()
-        return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+        return step_generator(self.seed, step, purpose)
+
+
+def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """Random numbers of one step of a run for one purpose; see `ErasureContext.generator`."""
+    digest = hashlib.sha256(f"{seed}|{step}|{purpose}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @dataclass

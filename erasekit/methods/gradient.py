@@ -221,7 +221,7 @@ class GradientErasure(SampledErasure):
     def _erased_batch(self, step: int) -> ErasedBatch:
         generator = self.context.generator(step, "erase")
         concepts = self.rows(step, generator)
-        drawn = self.erased_source.draw(concepts, generator)
+        drawn = self.erased_source.draw(concepts, self.latents_generator(step, generator))
         neutral = drawn.unconditional_noise_pred()
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.solvers import SOLVERS, SolverName
+from erasekit.diffusion.solvers import SOLVERS, SolverName, Spacing
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -28,7 +28,9 @@ class SampledConfig(Settings):
         8, ge=0, description="rows of the erase term per step; 0: one for each erased concept"
     )
     loss_space: Literal["epsilon", "z0"] = Field(
-        "epsilon", description="losses on predicted noise, or on predicted clean latents"
+        "epsilon",
+        description="losses on predicted noise, or on predicted clean latents: weighted by "
+        "(1 - abar) / abar of z_t, so that noisy timesteps count most, as published",
     )
     latents_from: Literal["frozen", "current"] = Field(
         "frozen",
@@ -43,6 +45,16 @@ class SampledConfig(Settings):
     )
     trajectories: int = Field(
         8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
+    )
+    trajectory_spacing: Spacing = Field(
+        "model",
+        description="timesteps of the solver: the model's own, or trailing, which begin at the "
+        "last one however few they are",
+    )
+    timesteps: Literal["solver", "bin"] = Field(
+        "solver",
+        description="t of a row: the solver's timestep that its z_t is at, or drawn between it "
+        "and the next, as published, at one frozen pass more where z_t are kept",
     )
     trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
     trajectory_refresh: int = Field(
@@ -71,6 +83,13 @@ class SampledErasure(ErasureMethod):
         self.context, self.family = context, context.family
         alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
+        if self.config.timesteps == "bin":  # z_t is at the solver's timestep, whatever t is told
+            config = self.config
+            solver = SOLVERS[config.trajectory_solver](
+                self.family, config.trajectory_steps, config.trajectory_spacing
+            )
+            weights, sizes = self._z0_weights[solver.timesteps], -solver.bins.diff()
+            self._z0_weights = weights.flip(0).repeat_interleave(sizes.flip(0))
         self._room = self.config.trajectory_memory * 2**30
         self._sources: list[LatentSource] = []
 
@@ -105,18 +124,22 @@ class SampledErasure(ErasureMethod):
             whole: all trajectories are sampled to their ends at once.
         """
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
-        solver = self.config.trajectory_solver
+        solver, steps = self.config.trajectory_solver, self.config.trajectory_steps
+        spacing, within_bins = self.config.trajectory_spacing, self.config.timesteps == "bin"
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
                 prompt_embeds,
-                num_inference_steps=self.config.trajectory_steps,
+                num_inference_steps=steps,
                 guidance_scale=scale,
                 frozen=self.context.frozen,
                 solver=solver,
+                with_uncond=with_uncond,
+                spacing=spacing,
+                within_bins=within_bins,
             )
         with_uncond |= SOLVERS[solver].looks_back and scale != 1  # the step before, guided
-        count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
+        count = per_prompt * len(prompt_embeds)
         needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
@@ -132,9 +155,20 @@ class SampledErasure(ErasureMethod):
             with_uncond=with_uncond,
             whole=whole,
             solver=solver,
+            spacing=spacing,
+            within_bins=within_bins,
         )
         self._sources.append(source)
         return source
+
+    def latents_generator(self, step: int, branch: torch.Generator) -> torch.Generator:
+        """What draws z_t of one branch of a step.
+
+        Of the model in training, z_t of both branches are at one timestep and from one starting
+        noise, as published; kept ones are drawn by each branch for itself.
+        """
+        current = self.config.latents_from == "current"
+        return self.context.generator(step, "latents") if current else branch
 
     def begin_step(self, step: int) -> None:
         """Other starting noises, where `trajectory_refresh` says so."""

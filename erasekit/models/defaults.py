@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from erasekit.config import shipped_recipe
+
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
         "steps": 130,
@@ -25,19 +27,9 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "*": {
-        "steps": 1000,
-        "learning_rate": 1e-5,
-        "batch_size": 1,
-        "trajectory_steps": 50,
-        "trajectory_guidance": 3.0,
-        "num_concepts": 1000,
-        "centres": 50,
-        "keep_trajectories": 1,
-    },
+    "*": {**shipped_recipe("published"), "keep_trajectories": 1}
 }
-"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): one row a step, and R
-thinned to 50 centres, whose trajectories take 50 x 50 steps once."""
+"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): the shipped recipe."""
 
 ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {
     "imagenette": {

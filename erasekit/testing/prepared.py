@@ -133,13 +133,15 @@ def prepared(
     descriptor = registry.method(name)
     plan = resolve_settings(descriptor, registry, model.descriptor, {}, settings)
     method: ErasureMethod
-    _, method = build_method(descriptor, registry, plan)
+    training, method = build_method(descriptor, registry, plan)
     frozen = copy.deepcopy(model.unet)
     parameters = ParameterScope(scope).select(model.unet)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     erasure = Erasure.of(*(concepts or ("garbage truck",)), neutral=neutral, keep=keep)
-    context = ErasureContext(model, erasure, registry, seed, parameters)
+    context = ErasureContext(
+        model, erasure, registry, seed, parameters, steps=training.steps
+    )
     _ = context.frozen
     method.prepare(context)
     task = Prepared(model, method, context, frozen)

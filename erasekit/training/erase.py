@@ -36,7 +36,7 @@ def erase(
     registry: Registry | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     folder: Path | None = None,
     callbacks: Sequence[Callback] = (),
     resume: Checkpoint | None = None,
@@ -98,7 +98,9 @@ def erase(
             for callback in callbacks:
                 callback.on_status(text)
 
-        return ErasureContext(loaded, wanted, registry, seed, parameters, on_status)
+        return ErasureContext(
+            loaded, wanted, registry, seed, parameters, on_status, training.steps
+        )
 
     trainer = Trainer(training, folder, callbacks, processes)
     with held_still(loaded.pipeline):
@@ -137,7 +139,7 @@ def plan_erasure(
     erasure: Erasure,
     registry: Registry,
     settings: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
 ) -> tuple[Settings, ...]:
     """Check everything that can be checked before work begins, and give the settings.
 

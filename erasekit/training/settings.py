@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from erasekit.config import Settings, resolve
+from erasekit.config import Settings, resolve, shipped_recipe
 from erasekit.errors import PluginError
 from erasekit.methods.base import ErasureMethod
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
@@ -107,14 +107,14 @@ def resolve_settings(
     descriptor: MethodDescriptor,
     registry: Registry,
     model: ModelDescriptor | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
 
     Later wins: class defaults, the method's, the model's (`default_layers`), the recipe, the
     overrides. The model's general defaults ("*") apply where a method has the key and sets no
-    default of its own.
+    default of its own; a shipped recipe, which is given by its name, where it has the key.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
@@ -124,6 +124,9 @@ def resolve_settings(
     layers = default_layers(descriptor, model)
     if model is not None:
         layers[1] = {k: v for k, v in layers[1].items() if k in known}
+    if isinstance(recipe, str):
+        shipped = shipped_recipe(recipe, model.name if model else "")
+        recipe = {key: value for key, value in shipped.items() if key in known}
     return resolve(groups, [*layers, recipe or {}, overrides or {}], f"method {descriptor.name!r}")
 
 

@@ -70,8 +70,8 @@ class SpacePreservation(PreservationStrategy):
     def keep(self, batch: ErasedBatch) -> KeepBatch:
         batch = batch.repeated(self.config.keep_rows)
         self.chosen, self.concepts = self.choose(batch), batch.concepts
-        generator = self.task.context.generator(batch.step, "keep")
-        drawn = self.source.draw(self.chosen, generator)
+        branch = self.task.context.generator(batch.step, "keep")
+        drawn = self.source.draw(self.chosen, self.task.latents_generator(batch.step, branch))
         embeds = self.space.prompt_embeds[self.chosen]
         return KeepBatch(drawn.latents, drawn.timesteps, embeds, drawn.noise_pred)
 
