@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 import tomllib
@@ -40,11 +41,12 @@ def main() -> None:
 
 
 def jobs_of(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every run of a grid; all schedules of one concept and seed stand together."""
-    for seed in grid["seeds"]:
+    """Every run of a grid: by turn, seed and concept, whose schedules of a turn stand together."""
+    turns = sorted({schedule["turn"] for schedule in grid["schedules"].values()})
+    for turn, seed in itertools.product(turns, grid["seeds"]):
         for concept in grid["concepts"]:
             for name, schedule in grid["schedules"].items():
-                if concept not in schedule.get("concepts", grid["concepts"]):
+                if schedule["turn"] != turn:
                     continue
                 for weight in schedule["keep_weight"]:
                     yield {

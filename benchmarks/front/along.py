@@ -42,8 +42,8 @@ class Yardstick:
             share of the un-erased model's pictures fit theirs.
     """
 
-    erased_images: int = 16
-    kept_images: int = 3
+    erased_images: int = 12
+    kept_images: int = 2
     near: int = 3
     middle: int = 2
     far: int = 3

@@ -61,8 +61,7 @@ def test_the_recipe_gives_the_edit_of_the_plain_loop(seed: int) -> None:
         {"timesteps": "solver"},
         {"latents_from": "frozen"},
         {"keep_weight": 2.0},
-        {"ascent_lr": 1e-4},
-        {"shared_ascent": True},
+        {"trajectory_guidance": 1.0},
     ],
     ids=str,
 )
@@ -71,6 +70,17 @@ def test_each_part_of_the_recipe_matters(other: dict[str, Any]) -> None:
     edit = by_recipe(0, **other)
     apart = sum(float((edit.tensors[n] - t).norm()) for n, t in plain.items())
     assert apart > 0.05 * sum(float((t - base[n]).norm()) for n, t in plain.items())
+
+
+def test_the_search_of_the_recipe_is_the_plain_loop_s() -> None:
+    """With a rate at which pi decides what is drawn: the same words, or the edits would differ."""
+    for rate in (30.0, 1e-6):
+        plain, base, _ = by_yardstick(1, ascent_lr=rate)
+        edit = by_recipe(1, ascent_lr=rate)
+        apart = sum(float((edit.tensors[n] - t).norm()) for n, t in plain.items())
+        assert apart < 0.01 * sum(float((t - base[n]).norm()) for n, t in plain.items())
+    other = by_recipe(1, ascent_lr=30.0)
+    assert [r["adversary"] for r in other.history] != [r["adversary"] for r in edit.history]
 
 
 def test_the_recipe_takes_fewer_passes() -> None:

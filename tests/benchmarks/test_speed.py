@@ -138,12 +138,13 @@ def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_gives(bench: Bench, 
 
 
 def test_the_published_schedule_counts_every_pass(bench: Bench) -> None:
-    """A loop: 2 passes a solver step and trajectory, three frozen ones, two trained both ways."""
-    run = bench.published("church", seed=0, steps=1)
-    assert run.backward == 2 * 2
-    sampled = run.forward - 2 * (3 + 2)
+    """A loop: 2 passes a solver step and trajectory, three frozen ones, two trained, both back-
+    propagated where theta' moves and one where pi does."""
+    run = bench.published("church", seed=0, steps=2)
+    assert run.backward == 2 * 2 + 1
+    sampled = run.forward - 3 * (3 + 2)
     assert sampled % 4 == 0
-    assert 0 <= sampled <= 2 * 4 * 49
+    assert 0 <= sampled <= 3 * 4 * 49
 
 
 def test_ratios_are_taken_round_by_round() -> None:

@@ -196,6 +196,33 @@ def test_argmax_keeps_the_words_harmed_most(how: str) -> None:
     assert set(strategy.choose(batch).tolist()) <= found
 
 
+@pytest.mark.parametrize("batch_size", [0, 1, 4])
+def test_argmax_scores_on_z_t_of_every_erased_concept(batch_size: int) -> None:
+    """With a row a step and a scoring every other one, the rows are always of one concept."""
+    task = prepared("argmax", "church", "bus", "car", batch_size=batch_size, refresh=2)
+    strategy = task.strategy
+    for step in (1, 3):
+        task.passes.clear()
+        strategy.ascend(task.method._erased_batch(step))
+        trained, frozen = task.passes
+        words = len(trained.latents) // 3
+        assert words == min(16, len(strategy.space))
+        latents = trained.latents.unflatten(0, (3, words))
+        assert len(set(trained.timesteps.tolist())) == 1, "L2 at other timesteps is another size"
+        kept = [torch.cat([part[0][:, s] for s in range(4)]) for part in concept_latents(task)]
+        for own, known in zip(latents, kept, strict=True):
+            assert torch.equal(own, own[:1].expand_as(own))
+            assert (known - own[0]).flatten(1).abs().amax(dim=1).min() < 1e-6
+        torch.testing.assert_close(trained.latents, frozen.latents)
+
+
+def concept_latents(task: Task) -> list[tuple[torch.Tensor, ...]]:
+    """What is kept of each erased concept: z_t and predictions, [N, S, C, h, w] each."""
+    task.method.erased_source.sample_all()
+    kept = task.method.erased_source._kept
+    return [kept[concept] for concept in sorted(kept)]
+
+
 def brute_force_harm(task: Task) -> torch.Tensor:
     """Mean relative L2 of each word of R over many z_t of the erased concepts, [K]."""
     space, source = task.strategy.space, task.method.erased_source
