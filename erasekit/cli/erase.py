@@ -294,7 +294,7 @@ def _finish(
 ) -> None:
     """Measure, write the card and the picture, and print."""
     from erasekit.files import atomic_write_json, atomic_write_text
-    from erasekit.reporting.adversaries import adversary_uses, top_uses
+    from erasekit.reporting.adversaries import adversary_uses, top_uses, undecided
     from erasekit.reporting.card import run_card
     from erasekit.training.runs import MEASURES
 
@@ -303,7 +303,8 @@ def _finish(
     if measures:
         atomic_write_json(folder / MEASURES, {"schema": SCHEMA, **measures})
     uses = top_uses(adversary_uses(edit.history), 6)
-    atomic_write_text(folder / "README.md", run_card(edit.info, measures, uses))
+    card = run_card(edit.info, measures, uses, undecided(edit.history))
+    atomic_write_text(folder / "README.md", card)
     if as_json:
         found = [vars(use) for use in uses]
         print_json(
@@ -342,6 +343,7 @@ def _what_it_is(edit: Edit) -> str:
 
 def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
     from erasekit.cli.output import table
+    from erasekit.reporting.adversaries import heading, undecided
     from erasekit.reporting.tables import quick_table
 
     console = stdout()
@@ -352,7 +354,9 @@ def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folde
     if uses:
         rows = [(u.erased, u.word, u.steps, f"{u.first} to {u.last}") for u in uses]
         columns = ("erased", "kept beside it", "steps", "when")
-        console.print(table("Adversarial concepts", columns, rows, right=("steps",)))
+        console.print(table(heading(edit.info), columns, rows, right=("steps",)))
+    for sentence in undecided(edit.history):
+        print_note(sentence)
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "

@@ -20,7 +20,13 @@ from erasekit.cli.context import (
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note, progress, stdout, table
 from erasekit.files import writing
-from erasekit.reporting.adversaries import AdversaryUse, adversary_uses, top_uses
+from erasekit.reporting.adversaries import (
+    AdversaryUse,
+    adversary_uses,
+    ranks,
+    top_uses,
+    undecided,
+)
 from erasekit.reporting.history import history_table, sampled
 
 if TYPE_CHECKING:
@@ -84,6 +90,7 @@ def trace(
                 "steps": len(edit.history),
                 "history": sampled(edit.history, rows),
                 "adversaries": [dataclasses.asdict(use) for use in uses],
+                "ranks": ranks(edit.history),
                 "plot": str(plot) if plotted else None,
                 "strip": str(strip) if strip else None,
             }
@@ -129,9 +136,20 @@ def _print(
         print_note("This run has no losses: its method solves for the weights.")
     else:
         console.print(history_table(edit.history, rows, title))
+    for sentence in undecided(edit.history):
+        print_note(sentence)
     if uses:
         cells = [(u.word, u.erased, u.steps, u.first, u.last) for u in uses]
         columns = ("preserved", "beside", "steps", "first", "last")
         console.print(table("Most often", columns, cells, right=("steps", "first", "last")))
+    if measured := ranks(edit.history):
+        console.print(
+            table(
+                "Harm of what was kept, where it was measured",
+                ("step", "preserved", "beside", "of R, harmed more"),
+                [(r["step"], r["words"], r["erased"], f"{r['rank']:.0%}") for r in measured],
+                right=("step", "of R, harmed more"),
+            )
+        )
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

@@ -116,9 +116,7 @@ class DPMSolverPlusPlus(Solver):
 SOLVERS: dict[SolverName, type[Solver]] = {"ddim": DDIM, "dpmsolver++": DPMSolverPlusPlus}
 
 
-def ddim_scheduler(
-    pipeline: Any, num_inference_steps: int, spacing: Spacing = "model"
-) -> Any:
+def ddim_scheduler(pipeline: Any, num_inference_steps: int, spacing: Spacing = "model") -> Any:
     """A DDIM scheduler with the model's own noise schedule and prediction, its timesteps set.
 
     Its steps take what the UNet gives. Latents are not clipped unless the model's scheduler

@@ -62,7 +62,6 @@ class LatentSource(ABC):
     Attributes:
         family: the adapter.
         prompt_embeds: the prompts, [P, L, D].
-        empty_embeds: tau(""), [1, L, D]; None where neither guidance nor rows need it.
         frozen: the original weights, swapped in for what the frozen model predicts.
         solver: of the trajectories.
         within_bins: t is drawn from the bin of the solver's timestep at which z_t is
@@ -72,7 +71,6 @@ class LatentSource(ABC):
 
     family: FamilyAdapter
     prompt_embeds: Tensor
-    empty_embeds: Tensor | None
     frozen: FrozenWeights
     solver: Solver
     within_bins: bool
@@ -375,7 +373,7 @@ class CurrentTrajectories(LatentSource):
         self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
         self.frozen, self.steps, self.with_uncond = frozen, num_inference_steps, with_uncond
         self.within_bins = within_bins
-        self.empty_embeds = family.unconditional_embeds()
+        self.empty_embeds: Tensor = family.unconditional_embeds()
         self.solver = SOLVERS[solver](family, num_inference_steps, spacing)
 
     @torch.no_grad()

@@ -191,6 +191,11 @@ class ErasureMethod(ABC):
     def training_step(self, step: int) -> StepOutput | None:
         """One outer step, from 0. None: nothing to back-propagate."""
 
+    @property
+    def adversarial(self) -> bool:
+        """Whether what it keeps is searched for as what the erasure harms most."""
+        return False
+
     def adversaries(self) -> Tensor | None:
         """Embeddings of the adversarial concepts now, [E, L, D], or None."""
         return None

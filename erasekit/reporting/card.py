@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erasekit.reporting.adversaries import AdversaryUse
+from erasekit.reporting.adversaries import AdversaryUse, heading
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
@@ -18,13 +18,15 @@ def run_card(
     info: Mapping[str, Any],
     measures: Mapping[str, Any] | None,
     adversaries: Sequence[AdversaryUse],
+    remarks: Sequence[str] = (),
 ) -> str:
     """Markdown that says what the edit is, how it was made and what was measured.
 
     Args:
         info: provenance, as `edit.json` has it.
         measures: what `QuickResult.as_dict()` gives, or None where nothing was measured.
-        adversaries: the adversarial concepts that were used most.
+        adversaries: the concepts that were kept most.
+        remarks: sentences on them.
     """
     erased = ", ".join(info["concepts"])
     base, passes = info["base_model"], info["unet_passes"]
@@ -37,7 +39,7 @@ def run_card(
         "```python\nfrom erasekit import load_edit\n\n"
         "with load_edit(FOLDER).applied(pipeline):\n    image = pipeline(PROMPT).images[0]\n```",
         _measured(measures),
-        _found(adversaries),
+        "\n\n".join([*_found(heading(info), adversaries), *remarks]),
         "## Made by",
         f"```\n{info['command']}\n```",
         f"Base model `{base['id']}`, hash `{base['hash']}`. Seed {info['seed']}. "
@@ -101,17 +103,17 @@ def _measured(measures: Mapping[str, Any] | None) -> str:
     )
 
 
-def _found(adversaries: Sequence[AdversaryUse]) -> str:
+def _found(title: str, adversaries: Sequence[AdversaryUse]) -> list[str]:
     if not adversaries:
-        return ""
+        return []
     rows = "\n".join(
         f"| {use.erased} | {use.word} | {use.steps} | {use.first} to {use.last} |"
         for use in adversaries
     )
-    return (
-        "## Adversarial concepts\n\n| erased | kept beside it | steps | when |\n|---|---|---|---|\n"
-        + rows
-    )
+    return [
+        f"## {title}",
+        f"| erased | kept beside it | steps | when |\n|---|---|---|---|\n{rows}",
+    ]
 
 
 def _percent(value: float | None) -> str:

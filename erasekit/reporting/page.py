@@ -19,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from erasekit.records import ConceptRow, Row, Summary
-from erasekit.reporting.adversaries import adversary_uses, top_uses
+from erasekit.reporting.adversaries import adversary_uses, heading, top_uses, undecided
 from erasekit.reporting.bench_tables import bench_tables
 from erasekit.reporting.curves import history_figures
 from erasekit.reporting.drawing import BASE, Style, inline_svg, styles
@@ -281,7 +281,7 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
         tables["erased"], tables["kept"] = measures_views(result.measures)
     if uses:
         tables["adversaries"] = plain_view(
-            "Adversarial concepts: what the method preserved beside the erased concept.",
+            f"{heading(info)}: what the method preserved beside the erased concept.",
             ("preserved", "beside", "steps", "first step", "last step"),
             [
                 [Cell(use.word), Cell(use.erased), *map(counted, (use.steps, use.first, use.last))]
@@ -320,7 +320,7 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
             "seconds": f"{seconds['total']:.0f}",
         },
         "measured": result.measures is not None,
-        "remarks": (result.measures or {}).get("remarks", []),
+        "remarks": [*(result.measures or {}).get("remarks", []), *undecided(history)],
         "tables": tables,
         "plots": plots,
         "sheets": sheets,

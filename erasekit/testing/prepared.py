@@ -139,9 +139,7 @@ def prepared(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     erasure = Erasure.of(*(concepts or ("garbage truck",)), neutral=neutral, keep=keep)
-    context = ErasureContext(
-        model, erasure, registry, seed, parameters, steps=training.steps
-    )
+    context = ErasureContext(model, erasure, registry, seed, parameters, steps=training.steps)
     _ = context.frozen
     method.prepare(context)
     task = Prepared(model, method, context, frozen)

@@ -98,9 +98,7 @@ def erase(
             for callback in callbacks:
                 callback.on_status(text)
 
-        return ErasureContext(
-            loaded, wanted, registry, seed, parameters, on_status, training.steps
-        )
+        return ErasureContext(loaded, wanted, registry, seed, parameters, on_status, training.steps)
 
     trainer = Trainer(training, folder, callbacks, processes)
     with held_still(loaded.pipeline):
@@ -125,6 +123,7 @@ def erase(
         "command": command(),
         "seconds": result.seconds,
         "unet_passes": result.passes.as_dict(),
+        "adversarial": built.adversarial,
         "peak_memory_mb": peak_memory_mb(),
         **({"memory": memory} if memory else {}),
         **({"inference": part.describe(registry)} if part is not None else {}),

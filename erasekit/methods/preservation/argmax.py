@@ -55,6 +55,7 @@ class ArgmaxPreservation(SpacePreservation):
 
     Config = ArgmaxConfig
     config: ArgmaxConfig
+    adversarial = True
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,7 @@ class GumbelPreservation(SpacePreservation):
 
     Config = GumbelConfig
     config: GumbelConfig
+    adversarial = True
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
@@ -161,6 +163,7 @@ class GumbelPreservation(SpacePreservation):
         shift = (mean - start).norm() / start.norm()
         return {
             "entropy": float(-(probabilities * probabilities.clamp_min(1e-30).log()).sum()),
+            "uniform": math.log(len(probabilities)),
             "shift": float(shift),
             "nearest": self.space.words[int(probabilities.argmax())],
         }

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.concept_space import ConceptSpace
 from erasekit.methods.gradient import (
     ErasedBatch,
     GradientErasure,
@@ -43,6 +44,8 @@ class PGDPreservation(PreservationStrategy):
 
     Config = PGDConfig
     config: PGDConfig
+    adversarial = True
+    space: ConceptSpace
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.concept_space import ConceptSpace
 from erasekit.methods.gradient import (
     ErasedBatch,
     GradientErasure,
@@ -46,6 +47,7 @@ class SpacePreservation(PreservationStrategy):
     Config = SpaceConfig
     config: SpaceConfig
     uses_concept_space = True
+    space: ConceptSpace
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
