@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
 NEARLY = 0.05
-"""A search whose entropy is short of the uniform one's by less than this share has found nothing."""
+"""A search whose entropy is short of the uniform one's by less than this share found nothing."""
 
 
 @dataclass(frozen=True)

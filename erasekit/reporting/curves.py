@@ -70,7 +70,7 @@ def _top(label: str, history: Sequence[Record]) -> float | None:
     if label == RANK:
         return 1.0
     rows = (row for record in history for row in record.get("adversary") or ())
-    known = [row.get("uniform") or row["entropy"] for row in rows if row["entropy"] is not None]
+    known = [row.get("uniform") or row["entropy"] for row in rows if row.get("entropy")]
     return max(known, default=None) if label == ENTROPY else None
 
 

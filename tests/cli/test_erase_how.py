@@ -31,6 +31,18 @@ def test_precision_and_memory_are_taken_and_said(run, tmp_path: Path, tiny_folde
     assert {value.dtype for value in tensors.values()} == {torch.float32}
 
 
+def test_a_shipped_recipe_goes_by_its_name(run, tmp_path: Path, tiny_folder: Path) -> None:
+    result = run(*options(tmp_path, tiny_folder), "--config", "published")
+    assert result.code == 0, result.err
+    config = result.json["edit"]["config"]
+    assert (config["loss_space"], config["timesteps"], config["steps"]) == ("z0", "bin", 1)
+    again = tmp_path / "again"
+    result = run(*options(again, tiny_folder), "--config", "slow")
+    assert result.code == 2
+    assert "'slow' can't be read" in result.sentence
+    assert "fast, published" in result.sentence
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

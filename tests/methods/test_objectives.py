@@ -334,3 +334,32 @@ def test_rows_take_turns_over_the_erased_concepts(batch_size: int, rows: int) ->
         assert all(sorted(step) == [0, 1, 2] for step in drawn)
     counts = [sum(step.count(concept) for step in drawn) for concept in range(3)]
     assert counts == [2 * rows] * 3
+
+
+@pytest.mark.parametrize("name", ["gumbel", "random", "pgd"])
+def test_ranks_are_by_the_harm_that_brute_force_finds(name: str) -> None:
+    task = prepared(name, "church", harm_every=3, batch_size=2)
+    for step in (1, 3, 4):
+        (row,) = task.method.training_step(step).record["adversary"]
+        assert ("rank" in row) == (step == 3)
+        if step == 3:
+            ranked = row
+    measured, space = task.method._harm, task.strategy.space
+    generator, total = torch.Generator().manual_seed(0), torch.zeros(len(space))
+    for _ in range(measured.PROBES):
+        drawn = measured.source.draw(torch.arange(len(space)), generator, shared_timestep=True)
+        assert len(drawn.timesteps.unique()) == 1
+        many = drawn.latents, drawn.timesteps, space.prompt_embeds
+        with torch.no_grad():
+            apart = task.trained_noise(*many) - task.frozen_noise(*many)
+        errors = apart.square().flatten(1).mean(dim=1)
+        total += errors / errors.mean()
+    order = total.argsort(descending=True).tolist()
+    named = (ranked["concept"] or ranked["nearest"]).split(", ")
+    places = [order.index(space.words.index(word)) / (len(space) - 1) for word in named]
+    assert ranked["rank"] == pytest.approx(sum(places) / len(places), abs=1e-6)
+
+
+def test_nothing_is_ranked_where_nothing_is_chosen() -> None:
+    task = prepared("neutral", harm_every=1)
+    assert task.method.training_step(1).record["adversary"] is None

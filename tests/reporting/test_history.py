@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from erasekit.reporting.curves import plot_history
+from erasekit.reporting.curves import history_figures, plot_history
 from erasekit.reporting.history import history_table, sampled
 
 
@@ -91,3 +91,18 @@ def test_curves_are_a_picture_with_a_panel_for_each_measure(tmp_path: Path) -> N
 def test_a_history_without_numbers_has_no_picture(tmp_path: Path) -> None:
     assert not plot_history([CLOSED_FORM], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_entropy_stands_on_an_axis_to_that_of_the_uniform_distribution() -> None:
+    """A fall from 3.47 to 3.41 should look as small as it is."""
+    history = [record(i, "car", entropy=3.47 - i / 500) for i in range(30)]
+    for line in history:
+        line["adversary"][0] |= {"uniform": 4.0, "rank": 0.3}
+    for label, top in (("entropy", 4.0), ("harmed more", 1.0)):
+        (figure,) = [f for name, f in history_figures(history).items() if label in name]
+        low, high = figure.axes[0].get_ylim()
+        assert low == 0
+        assert top < high < 1.05 * top
+    without = [record(i, "car", entropy=3.47 - i / 500) for i in range(30)]
+    (figure,) = [f for name, f in history_figures(without).items() if "entropy" in name]
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.02 * 3.47))

@@ -40,9 +40,10 @@ class ArgmaxPreservation(SpacePreservation):
 
     Every `refresh` steps a batch of words is scored on a z_t of each erased concept, all at one
     timestep, by the mean of its L2 there: a frozen and a trained forward pass a word and erased
-    concept, no gradient, and no trajectory where they are kept, so that R may be large. Words that were never scored come first, the nearest among them before the others, then
-    words drawn at random or, by `candidates_by="bounds"`, those that a discounted upper confidence
-    bound ranks highest (Garivier and Moulines, ALT 2011), so that few words need be scored.
+    concept, no gradient, and no trajectory where they are kept, so that R may be large. Words that
+    were never scored come first, the nearest among them before the others, then words drawn at
+    random or, by `candidates_by="bounds"`, those that a discounted upper confidence bound ranks
+    highest (Garivier and Moulines, ALT 2011), so that few words need be scored.
 
     A word's harm is an exponential mean of its relative L2. L2 at different z_t can't be compared,
     so it is taken relative to the words that were scored with it: such that the mean over those
