@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_off(line: Line, at: Mapping[str, float], value: Value) -> float:
     sign = 1 if key == "left" else -1  # left falls, esr1 rises
     start = {"step": 0, "passes": 0, "left": line["before"], "esr1": 0.0, "still": 1.0, "delta": {}}
     points = [start, *line["points"]]
-    for before, after in zip(points[:-1], points[1:], strict=True):
+    for before, after in itertools.pairwise(points):
         low, high = sign * after[key], sign * before[key]
         if low <= sign * target < high:
             share = (high - sign * target) / (high - low)
