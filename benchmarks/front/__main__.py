@@ -17,7 +17,7 @@ from benchmarks.front.along import AlongTheRun, Enough, Look, Yardstick
 from benchmarks.front.fronts import report
 from benchmarks.tuning.__main__ import claimed, finished, key_of
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import load_model
+from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 from erasekit.training.erase import erase
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.bench.paper import paper_world
 from erasekit.bench.suite import Suite
+from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.labels import LabelSet
-from erasekit.metrics.loading import load_scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.models.loading import LoadedModel
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
 from erasekit.training.callbacks import Callback
 

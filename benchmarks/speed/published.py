@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.models.unet_passes import PassCount
 from erasekit.methods.base import step_generator
+from erasekit.models.unet_passes import PassCount
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.runs import Bench
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.solvers import SOLVERS, SolverName, Spacing
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import FrozenTrajectories
 
 CONCEPTS = ("church", "elephant", "apple", "pistol", "guitar", "bus")

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, StepOutput
 from erasekit.methods.sampled import SampledConfig, SampledErasure
+from erasekit.models.families import FamilyAdapter
 
 
 class GradientConfig(SampledConfig):
