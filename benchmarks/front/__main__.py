@@ -1,4 +1,4 @@
-"""`python -m benchmarks.front run | show`: see README.md beside this file."""
+"""`python -m benchmarks.front run | show | harm | harm-show`: see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.front import harm
 from benchmarks.front.along import AlongTheRun, Enough, Look, Yardstick
 from benchmarks.front.fronts import report
 from benchmarks.tuning.__main__ import claimed, finished, key_of
@@ -27,17 +28,22 @@ RESULTS = Path(__file__).parents[1] / "results" / "front"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.front")
-    parser.add_argument("what", choices=("run", "show"))
+    parser.add_argument("what", choices=("run", "show", "harm", "harm-show"))
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     options = parser.parse_args()
     grid = tomllib.loads(options.grid.read_text(encoding="utf-8"))
+    options.results.mkdir(parents=True, exist_ok=True)
     records = options.results / f"{options.grid.stem}.jsonl"
+    ranked = options.results / f"{options.grid.stem}-harm.jsonl"
     if options.what == "run":
-        options.results.mkdir(parents=True, exist_ok=True)
         run(list(jobs_of(grid)), records)
-    else:
+    elif options.what == "harm":
+        harm.run(list(harm.jobs_of(grid)), ranked)
+    elif options.what == "show":
         print(report(grid, list(finished(records).values()), options.results))
+    else:
+        print(harm.report(list(finished(ranked).values()), options.results))
 
 
 def jobs_of(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
