@@ -155,7 +155,7 @@ def _sweep(folder: Path) -> None:
             _close(handle)
 
 
-def _locked(path: Path) -> int | None:
+def _locked(path: Path | str) -> int | None:
     """Open and lock a file or folder, until `_close`; None where it can't be had."""
     if sys.platform == "win32":
         return None
@@ -185,7 +185,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    handle = _locked(folder.resolve())
+    handle = _locked(f"{folder}/.")  # what a symlink points to
     if handle is None and sys.platform != "win32":
         raise OutputError(
             f"Another process is writing {str(folder)!r}; wait for it, or name another folder."

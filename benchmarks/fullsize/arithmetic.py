@@ -10,8 +10,7 @@ from typing import Any
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
 from erasekit.errors import ConfigError
 from erasekit.models.defaults import PUBLISHED
-from erasekit.models.unet_runner import rows_at_once
-from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, plan_memory
+from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, fit_memory
 
 GPUS = (12, 16, 24)
 """GiB of the GPUs in the table."""
@@ -114,7 +113,7 @@ def _lean_row(family: str, dtype: str) -> str:
 def _cell(needs: MemoryNeeds, settings: Mapping[str, Any], size: int) -> str:
     """What `--max-memory` would choose, and what the run then takes."""
     try:
-        plan = plan_memory(needs, settings, FREE * size, eight_bit=True)
+        plan = fit_memory(needs, settings, FREE * size, eight_bit=True)
     except ConfigError:
         return "no"
     chosen = [
@@ -135,8 +134,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
         row=shape.row,
         passing_row=shape.passing_row,
         rows=2 * PUBLISHED["*"]["batch_size"],
-        rows_at_once=rows_at_once(shape.latents, shape.latents),
-        pool=0,
+        kept=0,
         stored_half=size == 2,
         gpu=True,
     )

@@ -23,7 +23,7 @@ def loops() -> dict[str, Any]:
     from erasekit.models.loading import wrap_pipeline
     from erasekit.models.module_state import freeze
     from erasekit.training.memory import measure_row
-    from erasekit.training.provenance import peak_memory_mb, versions
+    from erasekit.training.run_folder import peak_memory_mb, versions
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

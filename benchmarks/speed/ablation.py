@@ -20,7 +20,7 @@ from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
 from erasekit.methods.gradient import ErasedBatch, GradientErasure
 from erasekit.methods.preservation.gumbel import GumbelPreservation
 from erasekit.models.families import FamilyAdapter
-from erasekit.training.callbacks import Callback
+from erasekit.training.trainer import Callback
 
 
 @dataclass(frozen=True)

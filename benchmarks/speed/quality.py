@@ -28,7 +28,7 @@ from erasekit.edits import load_tensors, save_tensors
 from erasekit.files import atomic_write_json
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
-from erasekit.training.settings import resolve_settings
+from erasekit.training.plan import resolve_settings
 
 SCHEDULE = "losses on z0, t in bins, pi by the keep term"
 """Of published.py; when quality-earlier.jsonl came it had losses on epsilon and t on the grid."""

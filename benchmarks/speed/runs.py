@@ -24,8 +24,8 @@ from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel, load_model
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""

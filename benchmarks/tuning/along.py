@@ -23,8 +23,8 @@ from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 GONE = 0.9
 """The share of images (ESR-1) at which a concept counts as erased."""

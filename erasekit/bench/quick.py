@@ -153,10 +153,17 @@ def _concept(
     images_after: Images,
 ) -> QuickConcept:
     paired = Paired(what.concept, what.role, what.family, before, after)
-    delta, gone = Delta(role=None), ErasingSuccessRate()
-    delta.update(paired)
-    gone.update(paired)
-    return QuickConcept(paired, gone.compute(), delta.compute(), images_before, images_after)
+    delta, gone, before_it = Delta(role=None), ErasingSuccessRate(), ErasingSuccessRate(1, "before")
+    for metric in (delta, gone, before_it):
+        metric.update(paired)
+    return QuickConcept(
+        paired,
+        gone.compute(),
+        delta.compute(),
+        images_before,
+        images_after,
+        before_it.compute(),
+    )
 
 
 def _remarks(

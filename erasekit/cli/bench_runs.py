@@ -158,7 +158,7 @@ def open_store(folder: Path) -> RecordStore:
 def summarise_stored(
     records: Sequence[Record], about: Mapping[str, Any], registry: Registry
 ) -> Summary:
-    """The rows of a sweep, with a note for each metric of its suite that is not to be had here.
+    """The rows of a sweep, with the remarks on it and on metrics that are not to be had here.
 
     Args:
         records: of the sweep.
@@ -172,7 +172,7 @@ def summarise_stored(
 
     metrics, left_out = known_metrics(about.get("metrics", ()), registry)
     summary = summarise(records, metrics)
-    return replace(summary, notes=(*summary.notes, *left_out))
+    return replace(summary, notes=(*summary.notes, *left_out, *about.get("remarks", ())))
 
 
 def _read(
@@ -189,13 +189,14 @@ def _read(
 
 def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:
     running, failures, done = [], [], 0
+    driver = store.driver()
     for cell in manifest.cells:
         named = {"method": cell.method, "erased": cell.erased, "seed": cell.seed}
         record = store.record(cell.key)
         if record is not None and record.status == "done":
             done += 1
-        elif holder := store.claims.holder(cell.edit):
-            running.append({**named, "host": holder.host, "pid": holder.pid, "since": holder.since})
+        elif driver is not None and driver.cell == named:
+            running.append({**named, "host": driver.host, "pid": driver.pid, "since": driver.since})
         elif record is not None:
             failures.append({**named, "error": record.error})
     settled = done + len(failures) + len(running)

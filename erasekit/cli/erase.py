@@ -20,7 +20,15 @@ from erasekit.cli.context import (
     registry_of,
 )
 from erasekit.cli.loading import chosen_model, torch_dtype
-from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.output import (
+    SCHEMA,
+    ProgressBar,
+    print_json,
+    print_note,
+    progress,
+    speaks,
+    stdout,
+)
 from erasekit.concepts import KINDS, Concept, Erasure, slug
 from erasekit.config import parse_assignments, read_recipe, shipped_recipes
 from erasekit.errors import ConfigError, ErasekitError
@@ -31,9 +39,9 @@ if TYPE_CHECKING:
     from erasekit.bench.quick import QuickResult
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
-    from erasekit.models.processes import Processes
-    from erasekit.training.checkpoints import Checkpoint
-    from erasekit.training.runs import RunRequest
+    from erasekit.training.checkpoint import Checkpoint
+    from erasekit.training.plan import Plan
+    from erasekit.training.run_folder import RunRequest
 
 DEFAULT_METHOD = "gumbel"
 
@@ -125,43 +133,57 @@ def erase(
     from erasekit.cli.quiet import quiet_libraries
     from erasekit.models.devices import choose_device
     from erasekit.models.loading import load_model
-    from erasekit.models.processes import Processes
-    from erasekit.training.runs import discard_run, read_interrupted
+    from erasekit.training.plan import plan_erasure
+    from erasekit.training.run_folder import RunRequest, discard_run, read_interrupted
 
     place = choose_device(device)
-    processes = Processes.launched(place.type)
+    checkpoint = None
     with quiet_libraries():
         if resume is not None:
-            request, checkpoint, history = read_interrupted(resume)
-            processes.wait()  # until all have read what the main process goes on to write
+            request, checkpoint = read_interrupted(resume)
             loaded = load_model(
                 request.model, registry, device=place, dtype=torch_dtype(request.dtype)
             )
             _check_same_model(request, loaded)
-            edit = _train(loaded, request, registry, resume, checkpoint, history, processes)
-            if processes.is_main:
-                _finish(edit, loaded, request.erasure, registry, resume, measure, as_json)
-            processes.leave()
+            plan = plan_erasure(
+                loaded,
+                request.method,
+                request.erasure,
+                request.settings,
+                registry=registry,
+                seed=request.seed,
+            )
+        else:
+            loaded = load_model(model, registry, device=place, dtype=torch_dtype(dtype))
+            kinds = [c.kind if c.kind != "object" else None for c in wanted.erased]
+            erased = tuple(
+                loaded.concept(c.text, k) for c, k in zip(wanted.erased, kinds, strict=True)
+            )
+            erasure = Erasure(erased, wanted.neutral, wanted.keep)
+            plan = plan_erasure(
+                loaded, method, erasure, overrides, recipe, registry=registry, seed=seed
+            )
+            request = RunRequest(
+                loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
+            )
+        if not speaks():  # of several processes the main one alone writes, prints and measures
+            _train(plan, None, checkpoint)
             return
-        loaded = load_model(model, registry, device=place, dtype=torch_dtype(dtype))
-        request = _request(loaded, dtype, method, wanted, registry, seed, recipe, overrides)
-        if not processes.is_main:
-            _train(loaded, request, registry, None, None, [], processes)
-            processes.leave()
-            return
-        folder = output or new_run_folder(
-            Path("runs"), f"{slug(request.erasure.label)[:60]}-{slug(method)}"
+        folder = (
+            resume
+            or output
+            or new_run_folder(Path("runs"), f"{slug(plan.erasure.label)[:60]}-{slug(method)}")
         )
         existed = folder.exists() and output is not None
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            edit = _train(loaded, request, registry, folder, None, [], processes, fresh=True)
+            edit = _train(plan, folder, checkpoint, None if resume else request)
         except ErasekitError:
-            discard_run(folder, remove_folder=not existed)
+            if resume is None:
+                discard_run(folder, remove_folder=not existed)
             raise
-        _finish(edit, loaded, request.erasure, registry, folder, measure, as_json)
-        processes.leave()
+        _finish(edit, loaded, plan.erasure, registry, folder, measure, as_json)
 
 
 def _check(
@@ -183,29 +205,6 @@ def _check(
     )
 
 
-def _request(
-    model: LoadedModel,
-    dtype: LoadedAs,
-    method: str,
-    wanted: Erasure,
-    registry: Registry,
-    seed: int,
-    recipe: Mapping[str, Any] | str | None,
-    overrides: Mapping[str, Any],
-) -> RunRequest:
-    """The whole request, checked against the model. Kinds and aliases come from its list."""
-    from erasekit.config import flatten
-    from erasekit.training.erase import plan_erasure
-    from erasekit.training.runs import RunRequest
-
-    erased = tuple(
-        model.concept(c.text, c.kind if c.kind != "object" else None) for c in wanted.erased
-    )
-    erasure = Erasure(erased, wanted.neutral, wanted.keep)
-    plan = plan_erasure(model, method, erasure, registry, overrides, recipe)
-    return RunRequest(model.id, model.hash, method, erasure, seed, flatten(plan), dtype.value)
-
-
 def _check_same_model(request: RunRequest, model: LoadedModel) -> None:
     if model.hash != request.base_hash:
         raise ConfigError(
@@ -215,47 +214,31 @@ def _check_same_model(request: RunRequest, model: LoadedModel) -> None:
 
 
 def _train(
-    model: LoadedModel,
-    request: RunRequest,
-    registry: Registry,
+    plan: Plan,
     folder: Path | None,
     checkpoint: Checkpoint | None,
-    history: list[dict[str, Any]],
-    processes: Processes,
-    fresh: bool = False,
+    request: RunRequest | None = None,
 ) -> Edit:
-    """Train, and write the run where this is the main process, which alone needs a folder."""
-    from erasekit.training import erase as training
-    from erasekit.training.runs import clear_run
+    """Train, and write the run into `folder`; `request` begins a new one there."""
+    from erasekit.training.erase import run
+    from erasekit.training.run_folder import clear_run, save_run
 
-    if fresh and folder:
+    if folder and request:
         clear_run(folder)
         request.save(folder)
-    with _progress_callback(request) as callback:
-        edit = training.erase(
-            model,
-            request.method,
-            request.erasure,
-            registry=registry,
-            seed=request.seed,
-            settings=request.settings,
-            folder=folder,
-            callbacks=[callback],
-            resume=checkpoint,
-            history=history,
-            processes=processes,
-        )
-        if folder and processes.is_main:
-            training.save_run(edit, folder)
-    if "memory" in edit.info:
-        print_note(edit.info["memory"])
+    with _progress_callback() as callback:
+        edit = run(plan, folder=folder, callbacks=[callback], resume=checkpoint)
+        if folder:
+            save_run(edit, folder)
+    if plan.memory:
+        print_note(plan.memory)
     return edit
 
 
 @contextmanager
-def _progress_callback(request: RunRequest) -> Iterator[Any]:
+def _progress_callback() -> Iterator[Any]:
     """A progress bar that hears of the run."""
-    from erasekit.training.callbacks import Callback
+    from erasekit.training.trainer import Callback
 
     class Bar(Callback):
         def __init__(self, bar: ProgressBar) -> None:
@@ -296,7 +279,7 @@ def _finish(
     from erasekit.files import atomic_write_json, atomic_write_text
     from erasekit.reporting.adversaries import adversary_uses, top_uses, undecided
     from erasekit.reporting.card import run_card
-    from erasekit.training.runs import MEASURES
+    from erasekit.training.run_folder import MEASURES
 
     result = _measure(edit, model, erasure, registry, folder) if measure else None
     measures = result.as_dict() if result else None

@@ -82,7 +82,7 @@ def _summary(method: MethodDescriptor, registry: Registry) -> dict[str, Any]:
 def _settings(method: MethodDescriptor, registry: Registry, model: str) -> list[dict[str, Any]]:
     from erasekit.config import describe, flatten
     from erasekit.models.loading import resolve_source
-    from erasekit.training.settings import resolve_settings, settings_groups
+    from erasekit.training.plan import resolve_settings, settings_groups
 
     described, _ = resolve_source(model, registry)
     on_model = flatten(resolve_settings(method, registry, described, {}, {}))

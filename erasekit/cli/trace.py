@@ -107,7 +107,7 @@ def _draw_strip(
 
     from erasekit.diffusion.sampling import sample
     from erasekit.reporting.pictures import Row, save_png, sheet
-    from erasekit.training.snapshots import adversary_snapshots
+    from erasekit.training.run_folder import adversary_snapshots
 
     erased = edit.info["concepts"]
     snapshots = adversary_snapshots(edit, run, model, count)

@@ -78,6 +78,9 @@ class ClosedFormErasure(ErasureMethod):
         "num_concepts": 0,
     }
 
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        return 0.0
+
     def prepare(self, context: ErasureContext) -> None:
         """Pick the projections in scope, and embed what goes, its guides and what stays.
 

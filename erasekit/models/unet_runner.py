@@ -1,14 +1,7 @@
-"""How a UNet pass is carried out: in which precision, in how many parts, by which processes.
+"""How UNet passes are run: in which precision, in how many parts, within which memory.
 
-A pass without gradient (trajectories, images, scorings) may have many rows, and nothing but speed
-hangs on how many are run at once; so its memory is bounded here for all of them.
-
-`FamilyAdapter.predict_output` hands each pass to its `runner`. So trajectories, the erase and
-keep rows of a step, ascents and scorings all follow suit, and no method need know.
-
-What makes it work is that a pass is one node of the autograd graph, whose backward gives the
-gradient of *all* rows in the parameters and in the prompt embeddings, on every process. Losses
-and what follows from them are the same everywhere, also where a loss has terms beside the UNet.
+`FamilyAdapter.predict_output` hands each pass to its `runner`, so trajectories, the rows of a
+training step, ascents and images all follow suit, and no method need know.
 """
 
 from __future__ import annotations
@@ -16,318 +9,356 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-from erasekit.models.processes import Processes
+from erasekit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from erasekit.models.families import FamilyAdapter
 
 UNetPass = Callable[[Tensor, Tensor, Tensor], Tensor]
 """latents, timesteps, prompt_embeds -> output; see `FamilyAdapter.predict_output`."""
+MAPS_OF_A_PASS = 80
+"""Feature maps of the first level's width and size that a pass without gradient takes for a row.
 
-POSITIONS_AT_ONCE = 1 << 15
-"""Positions of latents, rows x height x width, that a pass without gradient runs at once."""
-_SCALINGS = 12
+Counted of the UNets of Stable Diffusion 1, 2 and XL: 59 to 79 (`training.memory.measure_row`).
+"""
+SHARE_OF_FREE = 0.5
+"""Of the free memory, what such a pass may take."""
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+"""Limit, use and what of it can be reclaimed, of a container (cgroup v2 and v1)."""
 
 
-def rows_at_once(*size: int, parts: int = 1) -> int:
-    """Rows of latents, each of height and width `size`, that a pass without gradient runs at once.
-
-    8 of Stable Diffusion's 64x64, 2 of SDXL's 128x128. Fewer where a batch is to be run in
-    `parts`; at least one.
-    """
-    return max(1, POSITIONS_AT_ONCE // math.prod(size) // parts)
-
-
-def _even(start: int, count: int, parts: int) -> list[slice]:
-    """`count` rows from `start` on in `parts` slices that differ by one row at most."""
-    bounds = [start + count * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on `device`; of a container's limit, what is left."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + cached)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    free = int(psutil.virtual_memory().available)
+    for limit, used, reclaimable in _CGROUPS:
+        try:
+            stat = Path(limit).with_name("memory.stat").read_text().split()
+            cached = int(stat[stat.index(reclaimable) + 1])
+            left = int(Path(limit).read_text()) - int(Path(used).read_text()) + cached
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        free = min(free, left)
+    return max(0, free)
 
 
 class Runner:
-    """Carries passes out as they are; without gradient, `rows_at_once`."""
+    """Runs passes as they are; those without gradient in parts that fit into the free memory.
+
+    Attributes:
+        dtype: of latents and embeddings outside the UNet; None: that of the UNet's weights.
+        limit: bytes that a pass without gradient may take; None: half of what is free.
+        parts: parts that a pass is run in at least, one after another.
+    """
 
     dtype: torch.dtype | None = None
-    """What latents and embeddings are in outside the UNet; None: what the UNet's weights are."""
+    parts = 1
+    limit: int | None = None
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
 
     def __call__(
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
     ) -> Tensor:
         """The output of `run` for all rows, [B, C, h, w]."""
-        rows, most = len(latents), rows_at_once(*latents.shape[2:])
-        if torch.is_grad_enabled() or rows <= most:
+        rows = len(latents)
+        if rows < 2 or torch.is_grad_enabled():
             return run(latents, timesteps, prompt_embeds)
-        parts = _even(0, rows, -(-rows // most))
+        parts = even_parts(rows, min(rows, max(self.parts, -(-rows // self.rows_at_once(latents)))))
+        if len(parts) == 1:
+            return run(latents, timesteps, prompt_embeds)
         return torch.cat([run(latents[p], timesteps[p], prompt_embeds[p]) for p in parts])
 
+    def rows_at_once(self, latents: Tensor) -> int:
+        """Rows of such latents [B, C, h, w] that a pass without gradient runs at once.
 
-@dataclass
-class SharedRunner(Runner):
-    """Carries passes out in parts, in a lower precision, and by several processes.
+        A power of two, so that the same rows go together while the free memory moves a little:
+        how many do changes the last bits of their output.
+        """
+        widths = getattr(getattr(self.unet, "config", None), "block_out_channels", (320,))
+        size = next(self.unet.parameters()).element_size()
+        row = MAPS_OF_A_PASS * widths[0] * math.prod(latents.shape[2:]) * size
+        limit = self.limit
+        if limit is None:
+            limit = int(SHARE_OF_FREE * free_memory(latents.device))
+        return 1 << max(0, (limit // row).bit_length() - 1)
 
-    Attributes:
+
+class TrainingRunner(Runner):
+    """Runs passes with a gradient in a lower precision and in parts, each computed again backward.
+
+    Args:
         unet: the module.
-        parameters: the parameters in scope, by name. No other parameter gets a gradient.
-        processes: who shares the rows.
+        parameters: the parameters that are trained, by name.
         autocast: the precision that the UNet computes in; None is that of its weights.
-        parts: parts that a pass is run in, one after another, so that the memory of one part is
-            enough. A part with a gradient is run once more in the backward pass. A pass without
-            gradient is run in more parts where `rows_at_once` asks for them.
-        replay: the pass has to be run again in the backward pass (gradient checkpointing), which
-            must find the weights that it had.
+        parts: parts that a pass is run in. Each with a gradient is computed once more in the
+            backward pass, so that only one part's activations are kept; those without have the
+            same rows, so that where theta' is theta both agree to the last bit.
     """
 
-    unet: nn.Module
-    parameters: Mapping[str, nn.Parameter]
-    processes: Processes = field(default_factory=Processes)
-    autocast: torch.dtype | None = None
-    parts: int = 1
-    replay: bool = False
-
-    def __post_init__(self) -> None:
-        self.dtype = torch.float32 if self.autocast else None
+    def __init__(
+        self,
+        unet: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        autocast: torch.dtype | None = None,
+        parts: int = 1,
+    ) -> None:
+        super().__init__(unet)
+        self.autocast, self.parts = autocast, parts
+        self.dtype = torch.float32 if autocast else None
+        self._trained = list(parameters.values())
         self._slots = [
-            (self.unet.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-            for name in self.parameters
+            (unet.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+            for name in parameters
         ]
 
     def __call__(
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
     ) -> Tensor:
-        alone = self.processes.count == 1 and self.parts == 1
-        few = len(latents) <= rows_at_once(*latents.shape[2:])
-        parameters = self.installed()
-        wanted = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in (latents, prompt_embeds, *parameters)
+        inputs = (latents, timesteps, prompt_embeds)
+        installed = self._installed()
+        if not torch.is_grad_enabled() or not any(
+            tensor.requires_grad for tensor in (latents, prompt_embeds, *installed)
+        ):
+            with torch.no_grad():
+                return super().__call__(partial(self._pass, run), *inputs)
+        frozen = any(p is not q for p, q in zip(installed, self._trained, strict=True))
+        blocks = [m for m in self.unet.modules() if getattr(m, "gradient_checkpointing", False)]
+        if self.parts == 1 and not (frozen and blocks):
+            return self._pass(run, *inputs)
+        replay = partial(self._replay, installed, [p._version for p in installed], blocks, frozen)
+        return torch.cat(
+            [
+                checkpoint(
+                    partial(self._pass, run),
+                    *(tensor[part] for tensor in inputs),
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                    context_fn=replay,
+                )
+                for part in even_parts(len(latents), min(self.parts, len(latents)))
+            ]
         )
-        arranged = self.replay or self.autocast == torch.float16 if wanted else not few
-        if alone and not arranged:
-            return self.run(run, latents, timesteps, prompt_embeds)
-        job = _Job(self, run)
-        if not wanted:
-            return job.forward(latents, timesteps, prompt_embeds, graph=False)
-        output: Tensor = _Pass.apply(job, timesteps, latents, prompt_embeds, *parameters)
-        return output
 
-    def run(
+    def _pass(
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
     ) -> Tensor:
         """One plain pass in the precision asked for; its output is as precise as the latents."""
-        context: AbstractContextManager[Any] = nullcontext()
-        if self.autocast:
-            context = torch.autocast(latents.device.type, dtype=self.autocast)
-        with context:
-            output = run(latents, timesteps, prompt_embeds)
-        return output.to(latents.dtype)
+        if not self.autocast:
+            return run(latents, timesteps, prompt_embeds)
+        with torch.autocast(latents.device.type, dtype=self.autocast):
+            if self.autocast != torch.float16 or not torch.is_grad_enabled():
+                return run(latents, timesteps, prompt_embeds).to(latents.dtype)
+            scale = [1.0]
+            z, c = _Scale.apply(latents, scale, False), _Scale.apply(prompt_embeds, scale, False)
+            with self._weights([_Scale.apply(p, scale, False) for p in self._installed()]):
+                output = run(z, timesteps, c).to(latents.dtype)
+        scaled: Tensor = _Scale.apply(output, scale, True)
+        return scaled
 
-    def installed(self) -> list[nn.Parameter]:
+    def _replay(
+        self, weights: Sequence[Tensor], versions: list[int], blocks: list[Any], frozen: bool
+    ) -> tuple[Any, Any]:
+        """Contexts of a pass and of its repetition, which must find the weights that it had.
+
+        Blocks that are checkpointed are computed again later still, when frozen weights are no
+        longer swapped in; so in a frozen pass they are not.
+        """
+
+        def whole() -> Any:
+            return _switched_off(blocks) if frozen else nullcontext()
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            if [p._version for p in weights] != versions:
+                raise RuntimeError("A weight was changed between a pass and its gradient.")
+            with self._weights(weights), whole():
+                yield
+
+        return whole(), _Anew(again)
+
+    def _installed(self) -> list[nn.Parameter]:
         """The parameters that the modules have now: the trained ones, or the frozen ones."""
         return [getattr(module, attribute) for module, attribute in self._slots]
 
     @contextmanager
-    def reinstalled(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """The modules with the parameters of an earlier pass, for the block."""
-        before = self.installed()
-        self._install(parameters)
+    def _weights(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """The modules with other weights, for the block."""
+        before = self._installed()
+        self._install(weights)
         try:
             yield
         finally:
             self._install(before)
 
-    def _install(self, parameters: Sequence[Tensor]) -> None:
-        for (module, attribute), parameter in zip(self._slots, parameters, strict=True):
-            module._parameters[attribute] = parameter  # type: ignore[assignment]
+    def _install(self, weights: Sequence[Tensor]) -> None:
+        for (module, attribute), weight in zip(self._slots, weights, strict=True):
+            module._parameters[attribute] = weight  # type: ignore[assignment]
 
 
-@dataclass
-class _Job:
-    """One pass of this process's rows.
+class _Scale(torch.autograd.Function):
+    """The identity, whose backward scales a gradient on its way into the UNet and out of it.
 
-    Attributes:
-        graphs: what each part's gradient can be taken from: its inputs and its output.
+    So no gradient vanishes in fp16. The scale is the power of two that brings the largest element
+    to about 1/16; it follows from the gradient alone, so nothing of it need be kept.
     """
 
-    runner: SharedRunner
-    pass_: UNetPass
-    graphs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-
-    def slices(self, rows: int, most: int = 0) -> list[slice]:
-        """The rows of each part of this process, at least one row each.
-
-        Args:
-            rows: of all processes.
-            most: of a part; 0 is no limit.
-        """
-        own = self.runner.processes.own(rows)
-        count = own.stop - own.start
-        parts = max(1, min(self.runner.parts, count))
-        return _even(own.start, count, max(parts, -(-count // most) if most else 0))
-
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor, *, graph: bool
-    ) -> Tensor:
-        """All rows' output, [B, C, h, w]; with `graph`, one part keeps what backward needs."""
-        rows = len(latents)
-        most = 0 if graph else rows_at_once(*latents.shape[2:], parts=self.runner.parts)
-        slices = self.slices(rows, most)
-        keep = graph and len(slices) == 1
-        outputs = []
-        for part in slices:
-            wanted = (latents.requires_grad, prompt_embeds.requires_grad)
-            with torch.set_grad_enabled(keep):
-                inputs = _leaves(latents[part], prompt_embeds[part], wanted) if keep else None
-                z, c = inputs or (latents[part], prompt_embeds[part])
-                output = self.runner.run(self.pass_, z, timesteps[part], c)
-            if inputs:
-                self.graphs.append((*inputs, output))
-            outputs.append(output.detach())
-        own = torch.cat(outputs) if outputs else latents.new_zeros(0, *latents.shape[1:])
-        return self.runner.processes.gather_rows(own, rows)
-
-    def gradients(
-        self,
-        grad: Tensor,
-        latents: Tensor,
-        timesteps: Tensor,
-        prompt_embeds: Tensor,
-        parameters: Sequence[Tensor],
-        wanted: Sequence[bool],
-        retain: bool,
-    ) -> list[Tensor | None]:
-        """Gradients in latents, embeddings and parameters; None where not wanted.
-
-        Args:
-            grad: of all rows' output.
-            wanted: for latents, embeddings and each parameter.
-            retain: the graph will be asked again.
-        """
-        processes, rows = self.runner.processes, len(latents)
-        of_weights = [p for p, needed in zip(parameters, wanted[2:], strict=True) if needed]
-        totals = [torch.zeros_like(p) for p in of_weights] if len(self.slices(rows)) != 1 else None
-        of_inputs: list[list[Tensor]] = [[], []]
-        for number, part in enumerate(self.slices(rows)):
-            with self.runner.reinstalled(parameters):
-                if self.graphs:
-                    z, c, output = self.graphs[number]
-                else:
-                    with torch.enable_grad():
-                        z, c = _leaves(latents[part], prompt_embeds[part], wanted)
-                        output = self.runner.run(self.pass_, z, timesteps[part], c)
-                asked = [t for t, needed in zip((z, c), wanted, strict=False) if needed]
-                found = self._scaled(output, [*asked, *of_weights], grad[part], retain)
-            for place in (0, 1):
-                if wanted[place]:
-                    of_inputs[place].append(found.pop(0))
-            if totals is None:
-                totals = found
-            else:
-                for total, one in zip(totals, found, strict=True):
-                    total.add_(one)
-        if not retain:
-            self.graphs.clear()
-        weights = totals or []
-        processes.total(weights)
-        gradients: list[Tensor | None] = []
-        for place, whole in enumerate((latents, prompt_embeds)):
-            parts = of_inputs[place]
-            own = torch.cat(parts) if parts else whole.new_zeros(0, *whole.shape[1:])
-            gradients.append(processes.gather_rows(own, rows) if wanted[place] else None)
-        left = iter(weights)
-        return [*gradients, *(next(left) if needed else None for needed in wanted[2:])]
-
-    def _scaled(
-        self, output: Tensor, inputs: Sequence[Tensor], grad: Tensor, retain: bool
-    ) -> list[Tensor]:
-        """Gradients of `output` in `inputs`; in fp16 scaled on the way, so that none vanishes.
-
-        The scale is the power of two that brings the largest element of `grad` to about 1, and is
-        lowered where a gradient overflows. It follows from `grad` alone, so nothing of it
-        need be kept, and no step is skipped.
-        """
-        half = self.runner.autocast == torch.float16
-        scale = _power_of_two(grad) if half else 1.0
-        for attempt in range(_SCALINGS if half else 1):
-            again = retain or (half and attempt < _SCALINGS - 1)
-            gradients = torch.autograd.grad(
-                output,
-                inputs,
-                grad * scale if half else grad,
-                retain_graph=again or None,
-                allow_unused=True,
-            )
-            found = [
-                torch.zeros_like(x) if g is None else g.div_(scale) if half else g
-                for g, x in zip(gradients, inputs, strict=True)
-            ]
-            if not half or all(bool(g.isfinite().all()) for g in found):
-                break
-            scale /= 16
-        return found
-
-
-class _Pass(torch.autograd.Function):
-    """A pass as one node of the graph."""
-
     @staticmethod
-    def forward(
-        ctx: Any,
-        job: _Job,
-        timesteps: Tensor,
-        latents: Tensor,
-        prompt_embeds: Tensor,
-        *parameters: nn.Parameter,
-    ) -> Tensor:
-        ctx.job = job
-        ctx.save_for_backward(timesteps, latents, prompt_embeds, *parameters)
-        return job.forward(latents, timesteps, prompt_embeds, graph=True)
+    def forward(ctx: Any, tensor: Tensor, scale: list[float], enters: bool) -> Tensor:
+        ctx.scale, ctx.enters = scale, enters
+        return tensor.view_as(tensor)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        timesteps, latents, prompt_embeds, *parameters = ctx.saved_tensors
-        wanted = [
-            needed and _engine_wants(function)
-            for needed, (function, _) in zip(
-                ctx.needs_input_grad[2:], ctx.next_functions[1:], strict=True
-            )
-        ]
-        retain = torch._C._autograd._get_current_graph_task_keep_graph()
-        return (
-            None,
-            None,
-            *ctx.job.gradients(grad, latents, timesteps, prompt_embeds, parameters, wanted, retain),
-        )
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        if not ctx.enters:
+            return grad / ctx.scale[0], None, None
+        largest = float(grad.abs().max()) if grad.numel() else 0.0
+        if 0 < largest < math.inf:
+            ctx.scale[0] = 2.0 ** (-4 - round(math.log2(largest)))
+        return grad * ctx.scale[0], None, None
 
 
-def _engine_wants(function: Any) -> bool:
-    """Whether the backward pass under way wants this input's gradient.
+class _Anew:
+    """A context that may be entered again, as where a gradient is asked for twice."""
 
-    `torch.autograd.grad(gain, pi)` wants none in the weights, which is most of the work. The
-    engine does not say so of a leaf that it is asked for, and raises.
-    """
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._now = self._make()
+        self._now.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._now.__exit__(*error)
+
+
+@contextmanager
+def _switched_off(blocks: Sequence[Any]) -> Iterator[None]:
+    """Blocks without gradient checkpointing, for the block."""
+    for module in blocks:
+        module.gradient_checkpointing = False
     try:
-        return bool(torch._C._will_engine_execute_node(function))
-    except RuntimeError:
-        return True
+        yield
+    finally:
+        for module in blocks:
+            module.gradient_checkpointing = True
 
 
-def _leaves(
-    latents: Tensor, prompt_embeds: Tensor, wanted: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    """Both without their past; those that are wanted, as leaves that gradients can be taken in."""
-    return (
-        latents.detach().requires_grad_(wanted[0]),
-        prompt_embeds.detach().requires_grad_(wanted[1]),
+def even_parts(rows: int, parts: int) -> list[slice]:
+    """`rows` in `parts` slices that differ by one row at most."""
+    bounds = [rows * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def autocast_dtype(precision: str, device: torch.device, stored: torch.dtype) -> torch.dtype | None:
+    """What the UNet computes in; None for float32.
+
+    Args:
+        precision: fp32, bf16, fp16, or auto: what the weights are stored in.
+        device: where it computes.
+        stored: of the weights.
+
+    Raises:
+        ConfigError: the device can't, or the weights are stored in another half precision.
+    """
+    own = next((name for name, dtype in HALF.items() if dtype == stored), "fp32")
+    wanted = own if precision == "auto" else precision
+    if own not in ("fp32", wanted):
+        raise ConfigError(
+            f"The model's weights are in {own}, so it can't be trained in {wanted}; use "
+            f"--precision {own}, or load it in fp32."
+        )
+    if wanted == "fp32":
+        return None
+    missing = not torch.amp.is_autocast_available(device.type)
+    if device.type == "cuda" and wanted == "bf16":
+        missing = missing or not torch.cuda.is_bf16_supported()
+    if missing:
+        raise ConfigError(
+            f"The device {device.type!r} can't compute in {wanted}; use --precision fp32."
+        )
+    return HALF[wanted]
+
+
+@contextmanager
+def training_passes(
+    family: FamilyAdapter,
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    precision: str = "auto",
+    parts: int = 1,
+    gradient_checkpointing: bool = False,
+    compile_backend: str = "",
+    limit: int | None = None,
+) -> Iterator[None]:
+    """For the block, UNet passes are run as the arguments say. See `TrainingRunner`.
+
+    Args:
+        compile_backend: of `torch.compile`; "" does not compile.
+        limit: as of `Runner`.
+
+    Raises:
+        ConfigError: the device can't compute in that precision, or the UNet can't checkpoint.
+    """
+    unet: Any = family.unet
+    stored = next((p.dtype for p in unet.parameters() if p.dtype in HALF.values()), torch.float32)
+    runner = TrainingRunner(
+        unet, parameters, autocast_dtype(precision, family.device, stored), parts
     )
+    runner.limit = limit
+    if gradient_checkpointing and not hasattr(unet, "enable_gradient_checkpointing"):
+        raise ConfigError(
+            f"A {type(unet).__name__} can't checkpoint; use --set gradient_checkpointing=false."
+        )
+    with ExitStack() as stack:
+        stack.callback(setattr, family, "runner", family.runner)
+        stack.callback(setattr, unet, "_compiled_call_impl", unet._compiled_call_impl)
+        family.runner = runner
+        if gradient_checkpointing and not getattr(unet, "is_gradient_checkpointing", False):
+            stack.callback(unet.disable_gradient_checkpointing)
+            unet.enable_gradient_checkpointing()
+        if compile_backend:
+            unet.compile(backend=compile_backend)
+        yield
 
 
-def _power_of_two(grad: Tensor) -> float:
-    largest = float(grad.abs().max()) if grad.numel() else 0.0
-    if not 0 < largest < math.inf:
-        return 1.0
-    return float(2.0 ** -round(math.log2(largest)))
+@contextmanager
+def idle_parts_offloaded(pipeline: Any, wanted: bool = True) -> Iterator[None]:
+    """For the block, VAE and text encoders are on the CPU, where the UNet is not."""
+    device = pipeline.unet.device
+    parts = [getattr(pipeline, name, None) for name in ("vae", "text_encoder", "text_encoder_2")]
+    moved = [p for p in parts if p is not None and wanted and device.type != "cpu"]
+    try:
+        for part in moved:
+            part.to("cpu")
+        if moved and device.type == "cuda":
+            torch.cuda.empty_cache()
+        yield
+    finally:
+        for part in moved:
+            part.to(device)

@@ -82,7 +82,7 @@ class Bench:
         """How the numbers were made, but for what only the command knows."""
         from erasekit.bench.identity import generation_identity
         from erasekit.observe.paired import settings_of
-        from erasekit.training.provenance import command, versions
+        from erasekit.training.run_folder import command, versions
 
         return {
             "model": self.model.id,

@@ -126,9 +126,10 @@ def impact(
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
     from erasekit.bench.cases import parse_case
+    from erasekit.bench.sweep import words_kept
     from erasekit.observe.impact import check_sets, related_names
     from erasekit.observe.impact import impact as compare
-    from erasekit.observe.paired import common_suite, measured
+    from erasekit.observe.paired import common_suite, measured, settings_of
 
     check_sets(erase)
     settings = parse_assignments(assignments or [])
@@ -144,7 +145,9 @@ def impact(
         sweep = b.sweep(wanted, method, erasures, settings)
         with b.runner(place.store) as runner:
             records = measured(runner, sweep)
-        result = compare(records, wanted, erasures, names)
+        resolved = settings_of(records)[method]
+        kept = words_kept(method, resolved, erasures[0], b.model, b.registry)
+        result = compare(records, wanted, erasures, names, keeps=bool(kept))
         how = b.how(wanted, records)
     place.finish(result, how, as_json)
 

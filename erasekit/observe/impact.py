@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from erasekit.bench.suite import Suite
-from erasekit.concepts import Erasure, normalised
+from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.observe.findings import (
     Impact,
@@ -20,7 +20,6 @@ from erasekit.observe.paired import (
     ONE_SEED,
     contrast,
     delta_table,
-    settings_of,
     signed,
     strength_of,
 )
@@ -38,7 +37,7 @@ def check_sets(texts: Sequence[str]) -> None:
             "One erasure can be compared with nothing; give --erase twice or more, as in "
             '--erase "garbage truck" --erase nudity.'
         )
-    sets = [frozenset(map(normalised, text.split("+"))) for text in texts]
+    sets = [frozenset(map(normalised, split_concepts(text))) for text in texts]
     for text, erased in zip(texts, sets, strict=True):
         if sets.count(erased) > 1:
             raise ConfigError(f"--erase {text!r} stands twice; name each erasure once.")
@@ -71,6 +70,8 @@ def impact(
     suite: Suite,
     erasures: Sequence[Erasure],
     related: Mapping[str, Sequence[str]],
+    *,
+    keeps: bool = False,
 ) -> ImpactResult:
     """Deltas per concept, the erasures side by side, and whether the observation held.
 
@@ -83,9 +84,10 @@ def impact(
         suite: that suite.
         erasures: the erased sets, two or more.
         related: from `related_names`.
+        keeps: whether the method may keep words on purpose, see `words_kept`.
     """
     groups = {e.label: [r for r in records if r.cell.erased == e.label] for e in erasures}
-    shown = _fair_concepts(records)
+    shown = _fair_concepts(records, keeps)
     names = [concept.concept for concept in shown]
     tables = {label: delta_table(group, names) for label, group in groups.items()}
     families = {e.label: {suite.family_of(c.names) for c in e.erased} - {""} for e in erasures}
@@ -175,10 +177,9 @@ def _known(name: str, suite: Suite) -> str:
     return known.name
 
 
-def _fair_concepts(records: Sequence[Record]) -> list[Paired]:
+def _fair_concepts(records: Sequence[Record], keeps: bool) -> list[Paired]:
     """The kept concepts, without those that the method may keep on purpose, if it keeps any."""
     exposed = {name for record in records for name in record.exposed}
-    keeps = any("concept_space" in settings for settings in settings_of(records).values())
     return [
         paired
         for paired in records[0].concepts

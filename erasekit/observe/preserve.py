@@ -12,8 +12,7 @@ from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.bench.sweep import Sweep, share_settings
-from erasekit.concepts import Erasure, normalised
-from erasekit.config import flatten
+from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
@@ -27,7 +26,7 @@ from erasekit.observe.paired import (
     strength_of,
 )
 from erasekit.records import NAN, Record
-from erasekit.training.erase import plan_erasure
+from erasekit.training.plan import plan_erasure
 
 REFERENCE = "none"
 """The method that keeps nothing."""
@@ -43,7 +42,7 @@ def kept_sets(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     Raises:
         ConfigError: fewer than two, or one twice.
     """
-    sets = tuple(tuple(part.strip() for part in text.split("+")) for text in texts)
+    sets = tuple(tuple(split_concepts(text)) for text in texts)
     if len(sets) < 2:
         raise ConfigError(
             "One kept word can be compared with nothing; give --keep twice or more, as in "
@@ -140,8 +139,8 @@ def run_preserve(
     (method,), (erasure,) = sweep.methods, sweep.cases
     shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
     cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], runner.registry, shares[method])
-    if "concept_space" not in flatten(plan):
+    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
+    if "concept_space" not in plan.settings:
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."

@@ -66,7 +66,8 @@ def make_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
     from erasekit.concepts import Erasure
     from erasekit.models.loading import load_model
     from erasekit.plugin.registry import Registry
-    from erasekit.training.erase import erase, save_run
+    from erasekit.training.erase import erase
+    from erasekit.training.run_folder import save_run
 
     made: dict[Sequence[str], Path] = {}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from erasekit.cli.trace import PLOT, STRIP
 from erasekit.edits import load_edit
 from erasekit.models.loading import LoadedModel
-from erasekit.training.snapshots import adversary_snapshots
+from erasekit.training.run_folder import adversary_snapshots
 from tests.cli.conftest import SMALL, WORDS
 
 Run = Callable[..., Any]

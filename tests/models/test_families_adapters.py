@@ -19,7 +19,7 @@ from erasekit.models.families import FamilyAdapter, adapter_for, base
 from erasekit.models.families.sd1 import StableDiffusion1
 from erasekit.models.families.text import pack_pooled, pooled_rows, unpack_pooled
 from erasekit.models.loading import LoadedModel, hash_weights, load_model, wrap_pipeline
-from erasekit.models.unet_runner import SharedRunner
+from erasekit.models.unet_runner import TrainingRunner
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.registry import Registry
@@ -364,7 +364,7 @@ def test_what_is_read_from_a_pass_has_its_gradient_and_is_counted(
     unet(latents, t, encoder_hidden_states=embeds)
     handle.remove()
     expected = states[0].square().mean(dim=(1, 2)) * planes.sum(dim=(1, 2, 3))
-    family.runner = SharedRunner(unet, scope, parts=parts)
+    family.runner = TrainingRunner(unet, scope, parts=parts)
     before = family.passes.snapshot()
     found = family.read_pass(read, latents, t, embeds, planes)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

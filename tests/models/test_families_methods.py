@@ -44,6 +44,6 @@ def test_a_method_erases_on_a_family(
 
 
 def _groups(method: str, registry: Registry) -> tuple[type, ...]:
-    from erasekit.training.settings import settings_groups
+    from erasekit.training.plan import settings_groups
 
     return settings_groups(registry.method(method), registry)

@@ -30,8 +30,10 @@ def make_records(suite, harm, settings=None, seeds=2, noises=8, **extra) -> list
                     before = rng.normal(30, 2, noises)
                     after = before - harm(erasure.label, what.concept) - rng.normal(0, 0.3, noises)
                     ranks = (9.0 if what.role == "erased" else 1.0,) * noises
-                    first = ConceptScores(what.prompt, tuple(range(noises)), tuple(before), ranks)
-                    second = replace(first, scores=tuple(after))
+                    first = ConceptScores(
+                        what.prompt, tuple(range(noises)), tuple(before), (1.0,) * noises
+                    )
+                    second = replace(first, scores=tuple(after), ranks=ranks)
                     concepts.append(Paired(what.concept, what.role, what.family, first, second))
             identity = {"erasure": {"settings": settings or {}, "erasure": {"keep": []}}}
             cell = Cell("none", erasure.label, seed, identity)
@@ -112,13 +114,15 @@ def test_bad_related_concepts_are_refused(common, item: str, error, words: str) 
 
 
 def test_concepts_that_the_method_may_keep_are_left_out(common) -> None:
-    records = make_records(common, own_family_harm, {"concept_space": ""}, exposed=("banana",))
-    result = impact(records, common, ERASURES, {})
+    records = make_records(common, own_family_harm, exposed=("banana",))
+    result = impact(records, common, ERASURES, {}, keeps=True)
     assert [c.concept for c in result.concepts] == ["bus"]
     assert result.verdict == "undecided"
     assert "no related concepts of their own" in result.sentence
-    result = impact(records, common, ERASURES, {"church": ("banana",)})
+    result = impact(records, common, ERASURES, {"church": ("banana",)}, keeps=True)
     assert result.erasures[1].related == ()  # named, and left out: its family does not step in
+    result = impact(records, common, ERASURES, {})
+    assert [c.concept for c in result.concepts] == ["bus", "car", "castle", "banana", "apple"]
 
 
 def test_missing_images_are_nan_with_counts(common) -> None:

@@ -19,10 +19,10 @@ from erasekit.errors import EditError, Interrupted
 from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
-from erasekit.training.callbacks import Callback
-from erasekit.training.checkpoints import CHECKPOINT, UNPROVEN, Checkpoint
-from erasekit.training.erase import ADVERSARIES, erase
-from erasekit.training.runs import RunRequest, read_interrupted
+from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
+from erasekit.training.erase import erase
+from erasekit.training.run_folder import ADVERSARIES, RunRequest, read_interrupted
+from erasekit.training.trainer import Callback
 
 STEPS = 60
 SETTINGS = {
@@ -156,11 +156,10 @@ def test_a_run_killed_before_its_first_checkpoint_was_proven_goes_on_from_it(
 ) -> None:
     stopped(tmp_path)
     (tmp_path / CHECKPOINT).rename(tmp_path / UNPROVEN)
-    _, checkpoint, history = read_interrupted(tmp_path)
-    assert (checkpoint.step, [record["step"] for record in history]) == (3, [0, 1, 2])
-    edit = erase(
-        tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint, history=history
-    )
+    _, checkpoint = read_interrupted(tmp_path)
+    steps = [record["step"] for record in checkpoint.history]
+    assert (checkpoint.step, steps) == (3, [0, 1, 2])
+    edit = erase(tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint)
     whole = erase(tiny_model(), "none", "church")
     assert all(torch.equal(edit.tensors[name], value) for name, value in whole.tensors.items())
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
@@ -68,6 +69,19 @@ class GumbelPreservation(SpacePreservation):
     config: GumbelConfig
     adversarial = True
 
+    @property
+    def rows_drawn(self) -> int:
+        ascents = 0 if self.config.shared_ascent else self.config.ascent_steps
+        return self.config.keep_rows * (1 + ascents)
+
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        kept = rows * self.config.keep_rows
+        soft = 0 if self.config.hard else 1
+        with_gradient = 3 if self.config.exact_gradient else soft  # the frozen passes of a draw
+        if self.config.shared_ascent:
+            return float(kept * with_gradient)
+        return float(kept * (self.config.ascent_steps * (3 + with_gradient) + soft))
+
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
         self.temperature, self.step = self.config.temperature, 0
@@ -100,7 +114,7 @@ class GumbelPreservation(SpacePreservation):
         """One step on pi, whose gradient the outer step's loss has just given, lambda times."""
         if pi.grad is None:
             raise RuntimeError("A hook for accumulated gradients was called without one.")
-        pi.grad.div_(self.task.config.keep_weight)
+        pi.grad = self.task.context.mean(pi.grad.div_(self.task.config.keep_weight))
         if self.step:
             self.optimizer.step()
         pi.grad = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import (
     ErasedBatch,
     GradientErasure,
@@ -46,6 +47,10 @@ class PGDPreservation(PreservationStrategy):
     config: PGDConfig
     adversarial = True
     space: ConceptSpace
+
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        """Each ascent a frozen pass and one with a gradient; the kept rows' frozen prediction."""
+        return float(rows * (4 * self.config.ascent_steps + 1))
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

@@ -42,7 +42,7 @@ class FamilyAdapter(ABC):
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.passes = PassCount()
-        self.runner = Runner()
+        self.runner = Runner(pipeline.unet)
         """Carries UNet passes out; the Trainer lends one for a run."""
         self.truncate = False
         """Cut prompts that are too long, in place of refusing them."""
@@ -214,8 +214,8 @@ class FamilyAdapter(ABC):
     ) -> Tensor:
         """What `read` takes from a UNet pass beside its output, such as a loss on attention maps.
 
-        The pass is carried out and counted as that of `predict_noise`: perhaps in parts, by several
-        processes, and once more in the backward pass. So gradients flow through what `read` gives
+        The pass is carried out and counted as that of `predict_noise`: perhaps in parts, and once
+        more in the backward pass. So gradients flow through what `read` gives
         alone; what it keeps to itself has none.
 
         Args:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from erasekit.bench.caption_file import coco_captions, read_captions
 from erasekit.bench.pictures import images_of
+from erasekit.bench.prompt_file import coco_captions, read_prompts
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suites.general import general
 from erasekit.bench.summary import summarise
@@ -21,6 +21,11 @@ from erasekit.metrics.base import SetMeasure
 from erasekit.metrics.judges.frechet import frechet_distance
 from erasekit.metrics.judges.judges import Judges
 from erasekit.records import Estimate
+
+
+def read_captions(source: str, most: int) -> tuple[tuple[str, int], ...]:
+    return read_prompts(source, ("caption", "prompt"), most).prompts
+
 
 CAPTIONS = tuple((f"a {colour} {thing}", seed)
                  for seed, colour in enumerate(("red", "photo of", "large"))

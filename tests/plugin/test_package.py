@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from erasekit.errors import ConfigError, OutputError
-from erasekit.plugin.scaffold import plugin_name, template_folder, write_plugin
+from erasekit.errors import ConfigError, OutputError, PluginError
+from erasekit.plugin.package import (
+    made_own,
+    plugin_name,
+    template_folder,
+    write_plugin,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,21 +27,38 @@ def test_names(text: str, name: str) -> None:
     assert plugin_name(text) == name
 
 
-@pytest.mark.parametrize("text", ["", "9lives", "a b", "a--b", "../up", "template", "-a", "é"])
+@pytest.mark.parametrize(
+    "text", ["", "9lives", "a b", "a--b", "../up", "template", "-a", "é", "x" * 300]
+)
 def test_what_makes_no_name(text: str) -> None:
     with pytest.raises(ConfigError, match=r"makes no name of a plugin; use another"):
         plugin_name(text)
 
 
-def test_nothing_is_called_template_any_more(tmp_path: Path) -> None:
-    folder = write_plugin("my-method", tmp_path / "deep" / "erasekit-my-method")
+@pytest.mark.parametrize("description", ["", 'Folds "paper" \\ {name} [red] template'])
+def test_nothing_of_the_template_is_left(tmp_path: Path, description: str) -> None:
+    folder = write_plugin("my-method", tmp_path / "deep" / "erasekit-my-method", description)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "LICENSE"]
     assert len(files) > 10
+    wanted = description or "A plugin for erasekit: my-method."
     for path in files:
         assert "template" not in path.relative_to(folder).as_posix()
-        assert "template" not in path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        if path.name == "pyproject.toml":
+            assert tomllib.loads(text)["project"]["description"] == wanted
+        elif path.name == "README.md":
+            assert wanted in text
+            assert re.findall(r"\]\((?!http)", text) == [], "a link into another tree"
+        else:
+            assert "template" not in text
+            assert not re.search(r"et al|docs/|plugins/", text), path
     assert (folder / "LICENSE").read_bytes() == (template_folder() / "LICENSE").read_bytes()
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_template_that_says_something_else_of_itself_is_noticed() -> None:
+    with pytest.raises(PluginError, match=r"The template's README.md lacks"):
+        made_own("README.md", "", "mine", "")
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:

@@ -1,25 +1,24 @@
-"""Several real processes on one store, and what is left when one dies."""
+"""One process per store, what is left when it dies, and what is damaged or gone is noticed."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from erasekit.bench.claims import Claims
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.bench.summary_json import summary_json
-from erasekit.errors import Interrupted
+from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.records import Cell, Record
 
 fork = multiprocessing.get_context("fork")
@@ -44,9 +43,6 @@ class Diary(Observer):
     def on_record(self, record: Record) -> None:
         self.current = "base"
 
-    def on_waiting(self, holder: object) -> None:
-        self.write("waiting")
-
     def write(self, line: str) -> None:
         with self.path.open("a") as file:
             file.write(f"{line}\n")
@@ -62,7 +58,9 @@ def beside(runner: BenchmarkRunner, store: RecordStore, observer: Observer) -> B
 
 def table(records: list[Record]) -> str:
     """The whole summary to the last digit, without times."""
-    return json.dumps(summary_json(summarise([replace(r, seconds=0.0) for r in records])))
+    return json.dumps(
+        summary_json(summarise([replace(r, seconds=0.0, checksums={}) for r in records]))
+    )
 
 
 def start(run: Callable[[], object]) -> multiprocessing.process.BaseProcess:
@@ -82,39 +80,7 @@ def make_small(make_sweep):
     return make
 
 
-def test_two_processes_share_a_sweep(runner, make_small, store, tmp_path: Path) -> None:
-    sweep = make_small("none", "l2", cases="church,bus")
-    alone = beside(runner, RecordStore(tmp_path / "alone"), Observer())
-    expected = table(alone.run(sweep, alone.plan(sweep)))
-
-    def work(name: str) -> None:
-        # Each waits a little at every step, so that the two are surely at work at once.
-        diary = Diary(tmp_path / name, pause=lambda line: time.sleep(0.02))
-        mine = beside(runner, store, diary)
-        records = mine.run(sweep, mine.plan(sweep))
-        (tmp_path / f"{name}.table").write_text(table(records))
-
-    both = [start(lambda name=name: work(name)) for name in ("one", "two")]
-    for process in both:
-        process.join(60)
-        assert process.exitcode == 0
-    for name in ("one", "two"):
-        assert (tmp_path / f"{name}.table").read_text() == expected
-    lines = [Diary(tmp_path / name).lines() for name in ("one", "two")]
-    cells = Counter(line for part in lines for line in part if line.startswith("cell"))
-    assert len(cells) == 4
-    assert set(cells.values()) == {1}
-    assert all(any(line.startswith("cell") for line in part) for part in lines)
-    drawn: Counter[str] = Counter()
-    for line in (line for part in lines for line in part if line.startswith("images")):
-        _, count, what = line.split()
-        drawn[what] += int(count)
-    plan = beside(runner, RecordStore(tmp_path / "empty"), Observer()).plan(sweep)
-    after = sum(2 * case.images for case in plan.cases)
-    assert drawn == {"base": plan.images - after, "cell": after}
-
-
-def test_a_process_waits_for_the_last_cell_of_another(
+def test_a_second_process_is_refused_in_one_sentence(
     runner, make_small, store, tmp_path: Path
 ) -> None:
     sweep = make_small("none")
@@ -128,12 +94,96 @@ def test_a_process_waits_for_the_last_cell_of_another(
 
     process = start(work)
     wait_for(lambda: any(line.startswith("cell") for line in first.lines()))
-    second = Diary(tmp_path / "two")
-    mine = beside(runner, store, second)
-    records = mine.run(sweep, mine.plan(sweep))
+    mine = beside(runner, store, Observer())
+    with pytest.raises(OutputError, match=rf"Another bench \(process {process.pid} on .*--output"):
+        mine.run(sweep, mine.plan(sweep))
+    driver = store.driver()
+    assert driver is not None
+    assert driver.cell == {"method": "none", "erased": "garbage truck", "seed": 0}
     process.join(60)
-    assert [r.cell.method for r in records] == ["base", "none"]
-    assert set(second.lines()) == {"waiting"}
+    assert store.driver() is None
+    assert [r.cell.method for r in mine.run(sweep, mine.plan(sweep))] == ["base", "none"]
+
+
+@pytest.mark.parametrize("how", ["folder", "file"])
+def test_a_store_that_is_removed_under_a_bench_is_said(
+    runner, make_small, store, tmp_path: Path, how: str
+) -> None:
+    def remove(line: str) -> None:
+        if line == "cell l2 church 0":
+            shutil.rmtree(store.root)
+            if how == "file":
+                store.root.write_text("something else")
+
+    sweep = make_small("none", "l2", "neutral", cases="church")
+    mine = beside(runner, store, Diary(tmp_path / "diary", pause=remove))
+    with pytest.raises(OutputLostError, match="was removed while it was written") as caught:
+        mine.run(sweep, mine.plan(sweep))
+    assert caught.value.exit_code == 1
+    assert how == "file" or not store.root.exists()
+
+
+def test_records_that_are_removed_under_a_bench_are_said(
+    runner, make_small, store, tmp_path: Path
+) -> None:
+    def remove(line: str) -> None:
+        if line == "cell l2 church 0":
+            shutil.rmtree(store.root / "cells")
+
+    sweep = make_small("none", "l2", cases="church")
+    mine = beside(runner, store, Diary(tmp_path / "diary", pause=remove))
+    with pytest.raises(OutputLostError, match="1 of 3 records were removed"):
+        mine.run(sweep, mine.plan(sweep))
+
+
+def flip(path: Path, at: float = 0.6) -> None:
+    """Another value in one byte."""
+    data = bytearray(path.read_bytes())
+    place = int(len(data) * at)
+    while not chr(data[place]).isdigit() and path.suffix == ".json":
+        place += 1
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("what", "again"),
+    [
+        ("cell", ["none, church, seed 0"]),
+        ("base", ["the un-erased model's images for church"]),
+        ("edit", ["none, church, seed 0"]),
+        ("picture", ["none, church, seed 0"]),
+        ("base picture", ["the un-erased model's images for church"]),
+    ],
+)
+def test_what_fails_its_checksum_is_computed_again_and_said(
+    runner, make_small, store, what: str, again: list[str]
+) -> None:
+    sweep = make_small("none", "l2", cases="church")
+    base, none, l2 = runner.run(sweep, runner.plan(sweep))
+    expected = table([base, none, l2])
+    assert runner.plan(sweep).remarks == ()
+    path = {
+        "cell": store.record_path(none.cell.key),
+        "base": store.base_path(base.cell.key),
+        "edit": store.root / "edits" / none.edit / "edit.safetensors",
+        "picture": store.sheet_path(none.sheets[0]),
+        "base picture": store.sheet_path(base.sheets[0]),
+    }[what]
+    whole = path.read_bytes()
+    flip(path)
+    plan = runner.plan(sweep)
+    assert path.read_bytes() != whole  # a plan touches nothing
+    assert len(plan.remarks) == 1
+    assert again[0] in plan.remarks[0]
+    assert [p.cell.method for p in plan.missing] == ([] if "base" in what else ["none"])
+    assert [p.cell.method for p in plan.erasures] == (["none"] if what == "edit" else [])
+    assert bool(plan.images) == ("picture" in what)
+    assert table(runner.run(sweep, plan)) == expected
+    if "picture" in what:
+        assert path.read_bytes() == whole
+    assert runner.plan(sweep).remarks == ()
+    assert runner.plan(sweep).missing == ()
 
 
 @pytest.mark.parametrize("line", ["images 6 base", "cell l2 church 0", "images 6 cell"])
@@ -161,7 +211,6 @@ def test_a_killed_process_loses_no_finished_cell(
     plan = mine.plan(sweep)
     assert {p.cell.key for p in plan.missing} == {p.cell.key for p in plan.cells} - kept
     assert table(mine.run(sweep, plan)) == expected
-    assert "waiting" not in again.lines()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(
@@ -210,58 +259,6 @@ def test_ctrl_c_keeps_finished_cells(runner, make_small, store, tmp_path: Path) 
     assert "1 of 2 cells are finished and kept" in (tmp_path / "said").read_text()
     assert [r.cell.method for r in store.records()] == ["none"]
     assert half_written(store) == []
-
-
-def test_a_failure_of_another_process_is_not_retried_here(
-    runner, make_small, store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both were started with --retry-failed: the cell is tried once more, not twice."""
-    from erasekit.methods.preservation.none import NoPreservation
-
-    tries = []
-
-    def broken(self, task) -> None:
-        tries.append(1)
-        raise RuntimeError("no luck today")
-
-    monkeypatch.setattr(NoPreservation, "prepare", broken)
-    sweep = make_small("none")
-    runner.run(sweep, runner.plan(sweep))
-    plans = [runner.plan(sweep, retry_failed=True) for _ in range(2)]
-    assert [len(plan.missing) for plan in plans] == [1, 1]
-    for plan in plans:
-        assert runner.run(sweep, plan)[1].status == "failed"
-    assert len(tries) == 2
-
-
-def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
-    claims = Claims(tmp_path / "claims")
-    ready = fork.Event()
-
-    def hold() -> None:
-        with claims.tried("x") as mine:
-            assert mine
-            ready.set()
-            time.sleep(60)
-
-    process = start(hold)
-    assert ready.wait(10)
-    holder = claims.holder("x")
-    assert holder is not None
-    assert holder.pid == process.pid
-    with claims.tried("x") as mine:
-        assert not mine
-    with claims.tried("y") as mine:
-        assert mine
-    process.kill()
-    process.join(10)
-    assert claims.noted("x") == holder
-    assert claims.holder("x") is None
-    waited: list[object] = []
-    with claims.held("x", waited.append):
-        assert claims.noted("x") != holder
-    assert waited == []
-    assert claims.noted("x") is None
 
 
 def half_written(store: RecordStore) -> list[str]:

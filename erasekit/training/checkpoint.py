@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from erasekit.edits import load_tensors, save_tensors
+from erasekit.edits import HISTORY, load_tensors, save_tensors
 from erasekit.errors import EditError
 
 CHECKPOINT = "checkpoint.safetensors"
 UNPROVEN = "checkpoint.unproven.safetensors"
 """A checkpoint whose weights have not given a finite loss yet."""
-REQUEST = "request.json"
 _GROUPS = ("parameters", "optimizer", "method", "adversaries")
 
 
@@ -35,6 +35,7 @@ class Checkpoint:
         adversaries: embeddings of the adversarial concepts so far, by "step.index".
         passes: UNet passes so far, forward and backward.
         seconds: time spent so far, total and loop.
+        history: the records up to it; not in its file, but in `history.jsonl` beside it.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Checkpoint:
     adversaries: dict[str, Tensor]
     passes: dict[str, int]
     seconds: dict[str, float]
+    history: tuple[dict[str, Any], ...] = ()
 
     def save(self, path: Path) -> None:
         """Write it; the one before stays until this one is whole.
@@ -61,10 +63,10 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read it.
+        """Read it, with the records up to it.
 
         Raises:
-            EditError: it is not there, or is damaged.
+            EditError: it is not there, is damaged, or some of its steps have no record.
         """
         tensors, metadata = load_tensors(path)
         groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
@@ -73,11 +75,38 @@ class Checkpoint:
             for key, value in tensors.items():
                 group, _, name = key.partition("|")
                 groups[group][name] = value
-            return cls(state["step"], **groups, passes=state["passes"], seconds=state["seconds"])
-        except (KeyError, TypeError, ValueError) as error:
+            parameters, optimizer, method, adversaries = (groups[group] for group in _GROUPS)
+            found = cls(
+                state["step"],
+                parameters,
+                optimizer,
+                method,
+                adversaries,
+                state["passes"],
+                state["seconds"],
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise EditError(
                 f"The file {str(path)!r} is no checkpoint of erasekit; start the run anew."
             ) from error
+        return replace(found, history=_history_until(found.step, path.with_name(HISTORY)))
+
+
+def _history_until(step: int, path: Path) -> tuple[dict[str, Any], ...]:
+    """The first `step` records; a line that a killed process left unfinished comes after them."""
+    lines: list[str] = []
+    with suppress(OSError, UnicodeDecodeError):
+        lines = path.read_text(encoding="utf-8").splitlines()[:step]
+    try:
+        records = tuple(json.loads(line) for line in lines)
+        if [record["step"] for record in records] == list(range(step)):
+            return records
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise EditError(
+        f"The file {str(path)!r} lacks some of the {step} steps of its checkpoint; start the run "
+        "anew."
+    )
 
 
 def optimizer_tensors(
