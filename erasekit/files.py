@@ -26,6 +26,8 @@ if sys.platform != "win32":  # there, writers can't be told from remains, so not
     import fcntl
 
 TEMPORARY = ".erasekit-"
+RUN_MARKS = ("request.json", "edit.json")
+"""Files that a run folder has one of: what was asked for, and how its edit was made."""
 _ASIDE = f"{TEMPORARY}old-"
 """Before the name of a folder that another one is taking the place of."""
 _UNWRITABLE = (

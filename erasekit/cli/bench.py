@@ -27,7 +27,7 @@ from erasekit.config import parse_assignments
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
@@ -269,7 +269,7 @@ def bench(
     if as_json:
         print_json(results)
     else:
-        _show(summary, judges, folder, written)
+        _show(summary, about, folder, written)
     for failure in summary.failures:
         print_note(f"failed: {failure}")
     if summary.failures:
@@ -338,7 +338,8 @@ def _announce(
     plan: Plan, sweep: Sweep, model: LoadedModel, judges: Judges, folder: Path, dry_run: bool
 ) -> None:
     """Say on standard error what is about to happen (on standard output for a dry run)."""
-    from erasekit.reporting.wording import classes_by, several
+    from erasekit.reporting.bench_table import classes_by
+    from erasekit.reporting.glossary import several
 
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
@@ -390,12 +391,11 @@ def _save(
     return files
 
 
-def _show(summary: Summary, judges: Judges, folder: Path, files: list[Path]) -> None:
-    from erasekit.reporting.tables import bench_table
-    from erasekit.reporting.wording import classes_by
+def _show(summary: Summary, about: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
+    from erasekit.reporting.bench_table import bench_table
 
     console = stdout()
-    console.print(bench_table(summary, judges.scorer.name, classes_by(judges.identity)))
+    console.print(bench_table(summary, about))
     console.print(
         f"{', '.join(map(str, files))}\nA page of it: erasekit report {folder}",
         soft_wrap=True,

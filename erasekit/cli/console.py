@@ -35,7 +35,7 @@ from erasekit.plugin.manager import stdout_aside
 
 SCHEMA = 1
 """Version of every `--json` output; it grows when a field changes its meaning or goes."""
-HEARTBEAT = 15.0
+HEARTBEAT = 10.0
 """Seconds between two lines of progress where standard error is no terminal."""
 LONGEST_WORD = 400
 """Characters of a word in a message; of a longer one the beginning is shown."""
@@ -243,7 +243,8 @@ class ProgressBar:
             return
         self._said, task = now, self._task
         total = "" if task.total is None else f" of {task.total:,.0f}"
-        words = (f"{task.description}: {task.completed:,.0f}{total}", task.fields["status"])
+        left = "" if task.time_remaining is None else f"{task.time_remaining:.0f} s left"
+        words = (f"{task.description}: {task.completed:,.0f}{total}", task.fields["status"], left)
         stderr().print(", ".join(filter(None, words)), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,59 +10,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import (
-    DEFAULT_MODEL,
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_OPTION,
-    REVISION_OPTION,
-    LoadedAs,
-    registry_of,
-)
-from erasekit.cli.loading import chosen_model, torch_dtype
-from erasekit.cli.output import (
+from erasekit.cli.console import (
     SCHEMA,
     ProgressBar,
     print_json,
     print_note,
     progress,
+    quiet_libraries,
     speaks,
     stdout,
 )
-from erasekit.concepts import KINDS, Concept, Erasure, slug
+from erasekit.cli.options import (
+    MODEL_PANEL,
+    OUTPUT_PANEL,
+    Computed,
+    ConfigOption,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    KindOption,
+    LoadedAs,
+    MethodOption,
+    ModelOption,
+    OutputOption,
+    OverwriteOption,
+    RevisionOption,
+    SetOption,
+    chosen_model,
+    registry_of,
+    torch_dtype,
+)
+from erasekit.concepts import Concept, Erasure
 from erasekit.config import parse_assignments, read_recipe, shipped_recipes
-from erasekit.errors import ConfigError, ErasekitError
-from erasekit.files import check_output_folder, new_run_folder, writing
-from erasekit.plugin.registry import Registry
+from erasekit.errors import ConfigError, ErasekitError, Interrupted
+from erasekit.files import RUN_MARKS, check_output_folder
 
 if TYPE_CHECKING:
     from erasekit.bench.quick import QuickResult
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
+    from erasekit.plugin.registry import Registry
     from erasekit.training.checkpoint import Checkpoint
     from erasekit.training.plan import Plan
-    from erasekit.training.run_folder import RunRequest
+    from erasekit.training.run_folder import RunFolder, RunRequest
 
 DEFAULT_METHOD = "gumbel"
+METHOD_PANEL = "How it is erased"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("erase")(erase)
+    app.command("erase", rich_help_panel="Make")(erase)
 
 
 def erase(
     context: typer.Context,
+    concepts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONCEPT]...", help="What goes, as --concept.", show_default=False),
+    ] = None,
     concept: Annotated[
         list[str] | None,
         typer.Option("--concept", "-c", help="What goes; repeat it to erase several together."),
     ] = None,
-    method: Annotated[
-        str, typer.Option("--method", help="See `erasekit methods`.")
-    ] = DEFAULT_METHOD,
-    model: Annotated[str, MODEL_OPTION] = DEFAULT_MODEL,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
+    kind: KindOption = None,
     neutral: Annotated[
         str, typer.Option(help="Prompt the concept is mapped to; empty by default.")
     ] = "",
@@ -69,167 +82,158 @@ def erase(
         list[str] | None,
         typer.Option("--keep", help="Keep these, in place of the method's concept space."),
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help=f"{', '.join(KINDS)}; by default what the model knows of the concept."),
-    ] = None,
+    method: MethodOption = DEFAULT_METHOD,
     scope: Annotated[
-        str | None, typer.Option(help="Parameters that may change; follows the kind by default.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same edit.")] = 0,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
-    precision: Annotated[
         str | None,
-        typer.Option(help="fp32, bf16 or fp16: what is computed in; trained weights stay fp32."),
+        typer.Option(
+            help="Parameters that may change: xattn, xattn-kv, noxattn, selfattn, full or "
+            "re:PATTERN; follows the kind by default.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Same seed, same machine: same edit.", rich_help_panel=METHOD_PANEL)
+    ] = 0,
+    assignments: SetOption = None,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = LoadedAs.FP32,
+    precision: Annotated[
+        Computed | None,
+        typer.Option(
+            help="What is computed in; trained weights stay fp32. By default that of the weights.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     max_memory: Annotated[
         float | None,
-        typer.Option(help="GiB the run may take; switches on what that needs, and says what."),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
-    ] = None,
-    config: Annotated[
-        str | None,
         typer.Option(
-            help="A TOML recipe of hyperparameters: a path, or the name of a shipped one, "
-            "such as published or fast."
+            help="GiB the run may take; switches on what that needs, and says what.",
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder; numbered under runs/ by default."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Use the output folder though it is not empty.")
-    ] = False,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted run; other options are ignored.")
-    ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Draw and score before and after.")
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Draw and score before and after.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with an interrupted run, or measure one that was not; what it was asked "
+            "for is not asked again.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
     registry = registry_of(context)
-    if resume is None:
-        overrides: dict[str, Any] = dict(parse_assignments(assignments or []))
-        if scope is not None:
-            overrides["scope"] = scope
-        if precision is not None:
-            overrides["precision"] = precision
-        if max_memory is not None:
-            overrides["max_memory"] = max_memory
-        recipe: Mapping[str, Any] | str | None = config
-        if config is not None and config not in shipped_recipes():
-            recipe = read_recipe(Path(config))
-        model = chosen_model(model, revision=revision)
-        wanted = _check(registry, method, concept or [], kind, neutral, keep or [])
-        if output is not None:
-            check_output_folder(output, overwrite=overwrite)
-    from erasekit.cli.quiet import quiet_libraries
-    from erasekit.models.devices import choose_device
-    from erasekit.models.loading import load_model
-    from erasekit.training.plan import plan_erasure
-    from erasekit.training.run_folder import RunRequest, discard_run, read_interrupted
-
-    place = choose_device(device)
-    checkpoint = None
-    with quiet_libraries():
-        if resume is not None:
-            request, checkpoint = read_interrupted(resume)
-            loaded = load_model(
-                request.model, registry, device=place, dtype=torch_dtype(request.dtype)
-            )
-            _check_same_model(request, loaded)
-            plan = plan_erasure(
-                loaded,
-                request.method,
-                request.erasure,
-                request.settings,
-                registry=registry,
-                seed=request.seed,
-            )
-        else:
-            loaded = load_model(model, registry, device=place, dtype=torch_dtype(dtype))
-            kinds = [c.kind if c.kind != "object" else None for c in wanted.erased]
-            erased = tuple(
-                loaded.concept(c.text, k) for c, k in zip(wanted.erased, kinds, strict=True)
-            )
-            erasure = Erasure(erased, wanted.neutral, wanted.keep)
-            plan = plan_erasure(
-                loaded, method, erasure, overrides, recipe, registry=registry, seed=seed
-            )
-            request = RunRequest(
-                loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
-            )
-        if not speaks():  # of several processes the main one alone writes, prints and measures
-            _train(plan, None, checkpoint)
-            return
-        folder = (
-            resume
-            or output
-            or new_run_folder(Path("runs"), f"{slug(plan.erasure.label)[:60]}-{slug(method)}")
-        )
-        existed = folder.exists() and output is not None
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            edit = _train(plan, folder, checkpoint, None if resume else request)
-        except ErasekitError:
-            if resume is None:
-                discard_run(folder, remove_folder=not existed)
-            raise
-        _finish(edit, loaded, plan.erasure, registry, folder, measure, as_json)
-
-
-def _check(
-    registry: Registry,
-    method: str,
-    texts: list[str],
-    kind: str | None,
-    neutral: str,
-    keep: list[str],
-) -> Erasure:
-    """The erasure as typed; everything that needs no model is checked here."""
-    registry.method(method)
-    if kind is not None and kind not in KINDS:
-        raise ConfigError(f"Unknown kind {kind!r}; use {', '.join(KINDS)}.")
-    return Erasure(
-        tuple(Concept(text, kind or "object") for text in texts),  # type: ignore[arg-type]
-        neutral,
-        tuple(keep),
+    if resume is not None:
+        _resume(registry, resume, device, measure=measure, as_json=as_json)
+        return
+    texts = [*(concepts or []), *(concept or [])]
+    sort: Any = kind.value if kind else None
+    wanted = Erasure(
+        tuple(Concept(text, sort or "object") for text in texts), neutral, tuple(keep or [])
     )
+    registry.method(method)
+    flags = {"scope": scope, "precision": precision and precision.value, "max_memory": max_memory}
+    overrides = {
+        **parse_assignments(assignments or []),
+        **{name: value for name, value in flags.items() if value is not None},
+    }
+    recipe: Mapping[str, Any] | str | None = config
+    if config is not None and config not in shipped_recipes():
+        recipe = read_recipe(Path(config))
+    name = chosen_model(model, revision=revision)
+    if output is not None:  # before torch is imported
+        check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
+    from erasekit.training.plan import plan_erasure
+    from erasekit.training.run_folder import RunRequest, new_run
+
+    with quiet_libraries():
+        loaded = _load(registry, name, device, dtype)
+        erased = tuple(loaded.concept(text, sort) for text in texts)
+        erasure = Erasure(erased, wanted.neutral, wanted.keep)
+        plan = plan_erasure(loaded, method, erasure, overrides, recipe, seed=seed)
+        request = RunRequest(
+            loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
+        )
+        if not speaks():  # of several processes the main one alone writes, prints and measures
+            _train(plan)
+            return
+        with new_run(output, request, overwrite=overwrite) as folder:
+            edit = _train(plan, folder)
+            _finish(edit, plan, folder, measure=measure, as_json=as_json)
 
 
-def _check_same_model(request: RunRequest, model: LoadedModel) -> None:
+def _resume(
+    registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
+) -> None:
+    """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
+    from erasekit.training.run_folder import MEASURES, read_request, resumed_run
+
+    if not speaks():
+        request, checkpoint = read_request(path)
+        with quiet_libraries():
+            _train(_planned(registry, request, device), None, checkpoint)
+        return
+    with resumed_run(path) as (folder, request, checkpoint), quiet_libraries():
+        if checkpoint is None and (not measure or (folder.path / MEASURES).is_file()):
+            raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
+        plan = _planned(registry, request, device)
+        if checkpoint is None:
+            from erasekit.edits import load_edit
+
+            edit = load_edit(folder.path, registry)
+        else:
+            edit = _train(plan, folder, checkpoint)
+        _finish(edit, plan, folder, measure=measure, as_json=as_json)
+
+
+def _planned(registry: Registry, request: RunRequest, device: Device) -> Plan:
+    """The plan of a run that was begun before.
+
+    Raises:
+        ConfigError: the model has changed since.
+    """
+    from erasekit.training.plan import plan_erasure
+
+    model = _load(registry, request.model, device, request.dtype)
     if model.hash != request.base_hash:
         raise ConfigError(
             f"The model {request.model!r} has changed since the run began: it has hash "
             f"{model.hash[:16]}, the run has {request.base_hash[:16]}; start the run anew."
         )
+    return plan_erasure(model, request.method, request.erasure, request.settings, seed=request.seed)
+
+
+def _load(registry: Registry, name: str, device: Device, dtype: str) -> LoadedModel:
+    from erasekit.models.devices import choose_device
+    from erasekit.models.loading import load_model
+
+    return load_model(name, registry, device=choose_device(device), dtype=torch_dtype(dtype))
 
 
 def _train(
-    plan: Plan,
-    folder: Path | None,
-    checkpoint: Checkpoint | None,
-    request: RunRequest | None = None,
+    plan: Plan, folder: RunFolder | None = None, checkpoint: Checkpoint | None = None
 ) -> Edit:
-    """Train, and write the run into `folder`; `request` begins a new one there."""
+    """Train, and write the run into its folder."""
     from erasekit.training.erase import run
-    from erasekit.training.run_folder import clear_run, save_run
 
-    if folder and request:
-        clear_run(folder)
-        request.save(folder)
     with _progress_callback() as callback:
-        edit = run(plan, folder=folder, callbacks=[callback], resume=checkpoint)
+        work = folder.work if folder else None
+        edit = run(plan, folder=work, callbacks=[callback], resume=checkpoint)
         if folder:
-            save_run(edit, folder)
+            folder.finish(edit)
     if plan.memory:
         print_note(plan.memory)
     return edit
@@ -252,9 +256,9 @@ def _progress_callback() -> Iterator[Any]:
             self.bar.advance(step)
 
         def on_step(self, record: dict[str, Any]) -> None:
-            self.bar.advance()
             if record["loss"] is not None:
                 self.bar.status(_step_status(record))
+            self.bar.advance()
 
     with progress("Preparing") as bar:
         yield Bar(bar)
@@ -266,51 +270,65 @@ def _step_status(record: Mapping[str, Any]) -> str:
     return f"loss {record['loss']:.4f}{kept}"
 
 
-def _finish(
-    edit: Edit,
-    model: LoadedModel,
-    erasure: Erasure,
-    registry: Registry,
-    folder: Path,
-    measure: bool,
-    as_json: bool,
-) -> None:
-    """Measure, write the card and the picture, and print."""
-    from erasekit.files import atomic_write_json, atomic_write_text
-    from erasekit.reporting.adversaries import adversary_uses, top_uses, undecided
-    from erasekit.reporting.card import run_card
-    from erasekit.training.run_folder import MEASURES
+def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json: bool) -> None:
+    """Measure, write the card and the picture, and print.
 
-    result = _measure(edit, model, erasure, registry, folder) if measure else None
+    Raises:
+        Interrupted: Ctrl-C or a signal while measuring; the card is written all the same.
+    """
+    from erasekit.files import atomic_write_json, atomic_write_text
+    from erasekit.reporting.card import run_card
+    from erasekit.reporting.run_table import adversary_uses
+    from erasekit.training.run_folder import MEASURES
+    from erasekit.training.trainer import StopRequests
+
+    result, stop, stopped, path = None, StopRequests(), False, folder.path
+    if measure:
+        try:
+            with stop.heard():
+                result = _measure(edit, plan, folder)
+        except KeyboardInterrupt:
+            stopped = True
+    folder.check()
     measures = result.as_dict() if result else None
     if measures:
-        atomic_write_json(folder / MEASURES, {"schema": SCHEMA, **measures})
-    uses = top_uses(adversary_uses(edit.history), 6)
-    card = run_card(edit.info, measures, uses, undecided(edit.history))
-    atomic_write_text(folder / "README.md", card)
+        atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
+    uses = adversary_uses(edit.history, 6)
+    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses, edit.history))
+    if stopped:
+        error = Interrupted(
+            f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
+            f"erasekit erase --resume {shlex.quote(str(path))}"
+        )
+        error.exit_code = stop.exit_code
+        raise error
     if as_json:
         found = [vars(use) for use in uses]
         print_json(
-            {"folder": str(folder), "edit": edit.info, "measures": measures, "adversaries": found}
+            {"folder": str(path), "edit": edit.info, "measures": measures, "adversaries": found}
         )
         return
-    _print_result(edit, result, uses, folder)
+    _print_result(edit, result, uses, path)
 
 
-def _measure(
-    edit: Edit, model: LoadedModel, erasure: Erasure, registry: Registry, folder: Path
-) -> QuickResult | None:
+def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> QuickResult | None:
     from erasekit.bench.quick import quick_measure
     from erasekit.files import atomic_path
     from erasekit.reporting.grids import before_after_grid
 
     try:
         with progress("Drawing before and after") as bar:
-            result = quick_measure(model, edit, erasure, registry, on_images=bar.advance)
+            result = quick_measure(
+                plan.model, edit, plan.erasure, plan.registry, on_images=bar.advance
+            )
     except ErasekitError as error:
-        print_note(f"The edit is saved, but was not measured: {error}")
+        print_note(
+            f"The edit is saved, but was not measured: {error} Measure it with: "
+            f"erasekit erase --resume {shlex.quote(str(folder.path))}"
+        )
         return None
-    with atomic_path(folder / "before-after.png") as temporary:
+    folder.check()
+    with atomic_path(folder.path / "before-after.png") as temporary:
         before_after_grid(result).save(temporary, format="PNG")
     return result
 
@@ -325,21 +343,15 @@ def _what_it_is(edit: Edit) -> str:
 
 
 def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
-    from erasekit.cli.output import table
-    from erasekit.reporting.adversaries import heading, undecided
-    from erasekit.reporting.tables import quick_table
+    from erasekit.reporting.run_table import adversaries_table, measures_tables
 
     console = stdout()
     if result is not None:
-        console.print(quick_table(result))
+        console.print(*measures_tables(result.as_dict()), sep="\n")
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        rows = [(u.erased, u.word, u.steps, f"{u.first} to {u.last}") for u in uses]
-        columns = ("erased", "kept beside it", "steps", "when")
-        console.print(table(heading(edit.info), columns, rows, right=("steps",)))
-    for sentence in undecided(edit.history):
-        print_note(sentence)
+        console.print(adversaries_table(uses, edit.info, edit.history))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "
@@ -349,3 +361,9 @@ def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folde
     console.print(f"Saved in {folder}", soft_wrap=True)
     if result is not None:
         console.print(f"Before and after: {folder / 'before-after.png'}", soft_wrap=True)
+    shown, concept = shlex.quote(str(folder)), edit.info["concepts"][0]
+    console.print(
+        f"Next:\n  erasekit generate --edit {shown} --prompt {shlex.quote(concept)}\n"
+        f"  erasekit trace {shown}\n  erasekit export {shown} --to diffusers",
+        soft_wrap=True,
+    )

@@ -18,16 +18,17 @@ from erasekit.cli.context import (
     registry_of,
 )
 from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import print_json, print_note, progress, stdout, table
+from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.files import writing
-from erasekit.reporting.adversaries import (
+from erasekit.reporting.run_table import (
     AdversaryUse,
+    adversaries_table,
     adversary_uses,
+    history_table,
     ranks,
-    top_uses,
-    undecided,
+    ranks_table,
+    sampled,
 )
-from erasekit.reporting.history import history_table, sampled
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
@@ -80,7 +81,7 @@ def trace(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plotted = plot_history(edit.history, plot, title)
-    uses = top_uses(adversary_uses(edit.history), WORDS)
+    uses = adversary_uses(edit.history, WORDS)
     if as_json:
         print_json(
             {
@@ -136,20 +137,9 @@ def _print(
         print_note("This run has no losses: its method solves for the weights.")
     else:
         console.print(history_table(edit.history, rows, title))
-    for sentence in undecided(edit.history):
-        print_note(sentence)
     if uses:
-        cells = [(u.word, u.erased, u.steps, u.first, u.last) for u in uses]
-        columns = ("preserved", "beside", "steps", "first", "last")
-        console.print(table("Most often", columns, cells, right=("steps", "first", "last")))
-    if measured := ranks(edit.history):
-        console.print(
-            table(
-                "Harm of what was kept, where it was measured",
-                ("step", "preserved", "beside", "of R, harmed more"),
-                [(r["step"], r["words"], r["erased"], f"{r['rank']:.0%}") for r in measured],
-                right=("step", "of R, harmed more"),
-            )
-        )
+        console.print(adversaries_table(uses, edit.info, edit.history))
+    if ranks(edit.history):
+        console.print(ranks_table(edit.history))
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,7 +167,7 @@ def model_words(model: LoadedModel) -> list[str]:
     words = [concept.name for concept in model.concepts if concept.split == "pool"]
     if not words:
         raise ConfigError(
-            f"The model {model.id!r} has no list of concepts; use --set concept_space=english."
+            f"The model {model.id!r} has no list of concepts; use --set concept_space=vocabulary."
         )
     return words
 
@@ -185,12 +186,26 @@ def english_words(model: LoadedModel, count: int = 3000) -> list[str]:
     return words[:count]
 
 
-def vocabulary_words(model: LoadedModel) -> list[str]:
-    """Source "vocabulary": whole words of the tokenizer's vocabulary, in its order."""
+def vocabulary_words(model: LoadedModel, count: int = 3000) -> list[str]:
+    """Source "vocabulary": the most frequent whole words that the tokenizer has a token for.
+
+    A byte-pair vocabulary is in the order of its merges, frequent ones first. It marks what ends a
+    word, and endings are among that ("tion"): what ends more of its words than it begins is left
+    out.
+
+    Raises:
+        ConfigError: the tokenizer does not mark where words end.
+    """
     vocabulary = model.pipeline.tokenizer.get_vocab()
-    words = [
-        token.removesuffix("</w>")
-        for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])
-        if token.endswith("</w>")
-    ]
-    return [w for w in words if w.isascii() and w.isalpha() and len(w) > 2 and normalised(w) == w]
+    tokens = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    ended = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")]
+    words = [w for w in ended if w.isascii() and w.isalpha() and len(w) > 2 and normalised(w) == w]
+    begun = Counter(word[:i] for word in words for i in range(3, len(word)))
+    closed = Counter(word[i:] for word in words for i in range(1, len(word) - 2))
+    words = [word for word in words if begun[word] >= closed[word]][:count]
+    if not words:
+        raise ConfigError(
+            f"The tokenizer of {model.id!r} does not mark where words end; use "
+            "--set concept_space=english, or name a file, one word a line."
+        )
+    return words

@@ -17,6 +17,8 @@ def erasekit_register_concept_spaces() -> list[ConceptSpaceDescriptor]:
             "english", "3,000 frequent English words (wordfreq)", f"{home}:english_words"
         ),
         ConceptSpaceDescriptor(
-            "vocabulary", "whole words of the tokenizer", f"{home}:vocabulary_words"
+            "vocabulary",
+            "the tokenizer's 3,000 most frequent whole words",
+            f"{home}:vocabulary_words",
         ),
     ]

@@ -73,7 +73,7 @@ def erasekit_register_models() -> list[ModelDescriptor]:
                 f"erasekit.models.known:{where}",
                 family=family,
                 scorer="open_clip",
-                concept_space="english",
+                concept_space="vocabulary",
                 guidance_scale=guidance,
                 num_inference_steps=50,
                 defaults=PUBLISHED,

@@ -20,7 +20,7 @@ from erasekit.observe.findings import (
 )
 from erasekit.records import Estimate
 from erasekit.reporting.drawing import COLOURS, MARKERS
-from erasekit.reporting.wording import percent
+from erasekit.reporting.table import percent
 
 FORMS = ("png", "svg")
 ROWS = 60

@@ -12,7 +12,7 @@ from erasekit.observe.findings import (
     Strength,
 )
 from erasekit.reporting.plain import PlainTable
-from erasekit.reporting.wording import number, percent, with_interval
+from erasekit.reporting.table import Number, percent, with_interval
 
 UP, DOWN = "↑", "↓"
 ENDS = 15
@@ -125,7 +125,7 @@ def _preserve(result: PreserveResult) -> list[PlainTable]:
             (
                 run.label,
                 "" if run.nature == "none" else run.nature,
-                number(run.similarity, 2),
+                Number(2)(run.similarity),
                 *_strength(run.strength)[1:],
                 with_interval(run.delta),
                 "" if run.nature == "none" else with_interval(run.saved),
@@ -145,7 +145,7 @@ def _preserve(result: PreserveResult) -> list[PlainTable]:
 def _strength(strength: Strength) -> tuple[str, str, str]:
     """Alignment before and after, and ESR-1."""
     before, after = strength.alignment_before.value, strength.alignment_after.value
-    return number(before, 1), number(after, 1), percent(strength.esr1.value)
+    return Number(1)(before), Number(1)(after), percent(strength.esr1.value)
 
 
 def _marked(word: MarkedWord, nature: str) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ class ModelDescriptor(Descriptor):
     family: str = ""
     concepts: str = ""
     scorer: str = ""
-    concept_space: str = "english"
+    concept_space: str = "vocabulary"
     guidance_scale: float = 7.5
     num_inference_steps: int = 50
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

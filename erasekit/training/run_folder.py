@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,14 +21,26 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import erasekit
-from erasekit.concepts import Erasure
+from erasekit.concepts import Erasure, slug
 from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_tensors, save_tensors
-from erasekit.errors import ConfigError, EditError
-from erasekit.files import atomic_write_json, atomic_write_text
+from erasekit.errors import EditError, ErasekitError, OutputLostError
+from erasekit.files import (
+    RUN_MARKS,
+    atomic_folder,
+    atomic_write_json,
+    atomic_write_text,
+    check_output_folder,
+    new_run_folder,
+    sole_writer,
+    why_unreadable,
+    writing,
+)
 from erasekit.models.loading import LoadedModel
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 
 REQUEST, ADVERSARIES = "request.json", "adversary.safetensors"
+UNFINISHED = "unfinished"
+"""Folder within a run's, where the run that is to replace it grows."""
 MEASURES = "measures.json"
 """What was measured at the end of a run, as `QuickResult.as_dict` gives it."""
 RUN_FILES = (
@@ -85,24 +99,159 @@ class RunRequest:
             where = ".".join(map(str, first["loc"]))
             fault = f"{where}: {first['msg']}" if where else first["msg"]
             raise EditError(f"The file {str(path)!r} is damaged ({fault}).") from error
-        except OSError as error:
-            raise EditError(f"The file {str(path)!r} can't be read ({error.strerror}).") from error
+        except (OSError, ErasekitError) as error:
+            raise EditError(why_unreadable(path, error)) from error
 
 
-def read_interrupted(folder: Path) -> tuple[RunRequest, Checkpoint]:
-    """The request and the checkpoint, with the history up to it.
+class WatchedFolder:
+    """A folder that something is being written into, and that must stay the same meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._seen = path.stat()
+        with suppress(OSError):  # while it is open, nothing else can have its inode
+            weakref.finalize(self, os.close, os.open(path, os.O_RDONLY))
+
+    def check(self) -> None:
+        """Raise `OutputLostError` where it was removed, or something else is in its place."""
+        try:
+            same = os.path.samestat(self.path.stat(), self._seen)
+        except OSError:
+            same = False
+        if not same:
+            raise OutputLostError(
+                f"The folder {str(self.path)!r} was removed or replaced while a run was writing "
+                "it, so the run is lost; start it anew."
+            )
+
+
+class RunFolder:
+    """A run's folder, which no other process writes meanwhile. See `new_run` and `resumed_run`.
+
+    Attributes:
+        path: where the run is.
+        work: where it is written until it is whole: `path`, or over a run that is there already a
+            folder within it.
+    """
+
+    def __init__(self, path: Path, work: Path, held: ExitStack) -> None:
+        self.path, self.work, self._held = path, work, held
+        self._watched = WatchedFolder(work)
+
+    def check(self) -> None:
+        """Raise `OutputLostError` where the folder was removed or replaced."""
+        self._watched.check()
+
+    def finish(self, edit: Edit) -> None:
+        """Write the whole run: edit, history, adversaries. An earlier run there goes now.
+
+        Raises:
+            OutputError: the folder can't be written, the disk is full, or the folder is gone.
+        """
+        self.check()
+        save_run(edit, self.work)
+        if self.work == self.path:
+            return
+        before = self.path.stat()
+        with atomic_folder(self.path, stale=(*RUN_FILES, UNFINISHED)) as new:
+            for entry in self.work.iterdir():
+                entry.rename(new / entry.name)
+        self.work = self.path
+        if not os.path.samestat(before, self.path.stat()):  # another folder, to be held too
+            self._held.enter_context(sole_writer(self.path))
+        self._watched = WatchedFolder(self.path)
+
+    def discard(self) -> None:
+        """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
+        if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
+            return
+        with suppress(OSError):
+            for name in RUN_FILES:
+                (self.work / name).unlink(missing_ok=True)
+            self.work.rmdir()
+
+
+@contextmanager
+def new_run(
+    path: Path | None, request: RunRequest, *, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """A folder for a new run; a run that is there stays until the new one is whole.
+
+    Where the block fails before there is a checkpoint, nothing is left of it.
+
+    Args:
+        path: None makes a numbered one under `runs/`.
+        request: what the run is asked for.
+        overwrite: a run may be there already.
+
+    Raises:
+        OutputError: it is not empty and `overwrite` is off, erasekit did not make it, another
+            process is writing it, or it can't be written.
+    """
+    if path is None:
+        path = new_run_folder(
+            Path("runs"), f"{slug(request.erasure.label)[:60]}-{slug(request.method)}"
+        )
+    existed = path.exists()
+    check_output_folder(path, overwrite=overwrite, marks=RUN_MARKS)
+    with ExitStack() as held:
+        held.enter_context(sole_writer(path))
+        check_output_folder(path, overwrite=overwrite, marks=RUN_MARKS)
+        work = path
+        if any((path / mark).exists() for mark in RUN_MARKS):
+            work = path / UNFINISHED
+            shutil.rmtree(work, ignore_errors=True)
+        with writing(work):
+            work.mkdir(exist_ok=True)
+        folder = RunFolder(path, work, held)
+        try:
+            request.save(work)
+            yield folder
+        except BaseException:
+            folder.discard()
+            if existed and not path.exists():
+                path.mkdir()
+            raise
+
+
+@contextmanager
+def resumed_run(path: Path) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
+    """The folder of a run that goes on, its request, and its checkpoint; None of a finished run.
 
     Raises:
         EditError: no run, a damaged one, or one without a checkpoint.
-        ConfigError: the run is finished.
+        OutputError: another process is writing it.
     """
-    request = RunRequest.load(folder)
-    if (folder / INFO).is_file() and not (folder / CHECKPOINT).is_file():
-        raise ConfigError(f"The run {str(folder)!r} is finished; there is nothing to resume.")
-    path = folder / CHECKPOINT
-    if not path.is_file() and (folder / UNPROVEN).is_file():
-        path = folder / UNPROVEN  # killed before a step from it was done
-    return request, Checkpoint.load(path)
+    path, work = _places(path)
+    RunRequest.load(work)  # there is a run, before anything is made there
+    with ExitStack() as held:
+        held.enter_context(sole_writer(path))
+        yield RunFolder(path, work, held), *read_request(work)
+
+
+def read_request(path: Path) -> tuple[RunRequest, Checkpoint | None]:
+    """What a run was asked for, and its checkpoint; None of a finished one.
+
+    Raises:
+        EditError: no run, a damaged one, or one without a checkpoint.
+    """
+    _, work = _places(path)
+    request = RunRequest.load(work)
+    if (work / INFO).is_file():
+        return request, None
+    kept = work / CHECKPOINT
+    if not kept.is_file() and (work / UNPROVEN).is_file():
+        kept = work / UNPROVEN  # killed before a step from it was done
+    return request, Checkpoint.load(kept)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """The folder of a run, and where in it the run is that is not finished."""
+    if path.name == UNFINISHED and (path.parent / UNFINISHED).is_dir():
+        path = path.parent
+    inner = path / UNFINISHED
+    return path, inner if (inner / REQUEST).is_file() else path
 
 
 def save_run(edit: Edit, folder: Path) -> None:
@@ -116,23 +265,8 @@ def save_run(edit: Edit, folder: Path) -> None:
     if edit.adversaries:
         save_tensors(folder / ADVERSARIES, edit.adversaries)
     edit.save(folder)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def clear_run(folder: Path) -> None:
-    """Remove the files of an earlier run from `folder`, and nothing else."""
-    for name in RUN_FILES:
+    for name in (CHECKPOINT, UNPROVEN):
         (folder / name).unlink(missing_ok=True)
-
-
-def discard_run(folder: Path, *, remove_folder: bool) -> None:
-    """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
-    if (folder / CHECKPOINT).exists() or (folder / INFO).exists():
-        return
-    with suppress(OSError):
-        clear_run(folder)
-        if remove_folder and not any(folder.iterdir()):
-            shutil.rmtree(folder)
 
 
 def versions() -> dict[str, str]:

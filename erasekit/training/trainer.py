@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ from erasekit.training.checkpoint import (
     optimizer_tensors,
 )
 from erasekit.training.plan import Plan, TrainingSettings
+from erasekit.training.run_folder import WatchedFolder
 
 ADVERSARY_SNAPSHOTS = 10
 _LOSSES = ("erase_loss", "preserve_loss")
@@ -169,7 +170,8 @@ class Trainer:
     folder: Path | None = None
     callbacks: Sequence[Callback] = ()
     _history: list[dict[str, Any]] = field(default_factory=list, init=False)
-    _stop: StopRequests = field(default_factory=lambda: StopRequests(), init=False)
+    _stop: StopRequests = field(default_factory=StopRequests, init=False)
+    _watched: WatchedFolder | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.settings: TrainingSettings = self.plan.training
@@ -336,9 +338,11 @@ class Trainer:
                 if self._asked_to_stop():
                     raise KeyboardInterrupt
                 if self.folder and every and step % every == 0 and step < total:
+                    self._check_folder()
                     checkpoint(step).save(self.folder / UNPROVEN)
             self._check_finite(parameters, step)
         except KeyboardInterrupt as stop:
+            self._check_folder()
             saved = bool(whole and self.folder and _saved(checkpoint(step), self.folder))
             state = "which is saved" if saved else "which is not saved"
             raise self._interrupted(
@@ -346,7 +350,8 @@ class Trainer:
             ) from stop
         finally:
             if self.folder:
-                (self.folder / UNPROVEN).unlink(missing_ok=True)
+                with suppress(OSError):  # gone with the folder
+                    (self.folder / UNPROVEN).unlink(missing_ok=True)
 
     def _step(
         self,
@@ -413,15 +418,20 @@ class Trainer:
         """Start with the records up to `resume`, in memory and on disk."""
         self._history = list(resume.history) if resume else []
         if self.folder:
-            lines = "".join(map(_line, self._history))
-            atomic_write_text(self.folder / HISTORY, lines)
+            atomic_write_text(self.folder / HISTORY, "".join(map(_line, self._history)))
+            self._watched = WatchedFolder(self.folder)
 
     def _record(self, record: dict[str, Any]) -> None:
         self._history.append(record)
         if self.folder:
+            self._check_folder()
             path = self.folder / HISTORY
             with writing(path), path.open("a", encoding="utf-8") as file:
                 file.write(_line(record))
+
+    def _check_folder(self) -> None:
+        if self._watched:
+            self._watched.check()
 
     def _take(
         self,

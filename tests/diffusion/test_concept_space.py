@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import wordfreq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from erasekit.concepts import Concept, Erasure, normalised
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space, words_for
 from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
-from erasekit.plugin.descriptors import ModelConcept
+from erasekit.models.clip_vocabulary import clip_vocabulary
+from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 
 WORDS = ["church", "castle", "bus", "garbage truck", "truck", "a red car", "banana", "apple"]
 
@@ -122,6 +125,32 @@ def test_the_vocabulary_gives_whole_words(tiny_model, registry) -> None:
     assert all(len(word) > 2 and word.isalpha() and word.islower() for word in words)
 
 
+def test_the_vocabulary_of_stable_diffusion_gives_frequent_words_and_no_endings(
+    tiny_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = set(wordfreq.top_n_list("en", 60_000))
+    vocabulary, _ = clip_vocabulary()
+    monkeypatch.setattr(tiny_model.pipeline.tokenizer, "get_vocab", lambda: vocabulary)
+    words = words_for(tiny_model, "vocabulary")
+    assert len(words) == len(set(words)) == 3000
+    assert {"church", "truck", "car", "dog", "photo"} <= set(words)
+    assert not {"tion", "ment", "ing", "ation", "ster"} & set(words)
+    assert sum(word not in known for word in words) < 45
+    monkeypatch.setattr(tiny_model.pipeline.tokenizer, "get_vocab", lambda: {"a": 0, "church": 1})
+    with pytest.raises(ConfigError, match="does not mark where words end; use"):
+        words_for(tiny_model, "vocabulary")
+
+
+def test_what_no_registration_says_otherwise_needs_no_extra(
+    tiny_model, registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    for descriptor in (ModelDescriptor("mine", "", ""), *registry.models().values()):
+        if descriptor.concept_space != "model":
+            assert words_for(replace(tiny_model, descriptor=descriptor))
+    assert registry.model("sd1.4").concept_space == "vocabulary"
+
+
 def test_english_gives_frequent_words(tiny_model, registry) -> None:
     words = words_for(tiny_model, "english")
     assert len(words) == len(set(words)) == 3000
@@ -137,7 +166,9 @@ def test_english_without_its_extra_names_the_line_that_installs_it(
 
 
 def test_model_without_a_list_says_what_to_use(tiny_model, registry) -> None:
-    with pytest.raises(ConfigError, match="no list of concepts; use --set concept_space=english"):
+    with pytest.raises(
+        ConfigError, match="no list of concepts; use --set concept_space=vocabulary"
+    ):
         words_for(tiny_model, "model")
 
 

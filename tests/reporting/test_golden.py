@@ -16,20 +16,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from erasekit.bench.summary_json import summary_json
 from erasekit.records import Comparison, Estimate, Matched, MetricValue, Summary
-from erasekit.reporting.forms import (
-    TABLES,
-    csv_text,
-    latex_text,
-    markdown_text,
-    measured_by,
-    origin,
-    printed,
-)
+from erasekit.reporting.bench_table import TABLES, bench_table, export_table
 from erasekit.reporting.page import render
 from erasekit.reporting.report import Report
-from erasekit.reporting.tables import bench_table
 from tests.reporting.results import bench_result
 from tests.reporting.rows import bench_row, concept_row
 
@@ -104,15 +94,15 @@ def outputs() -> Iterator[tuple[str, str]]:
     for width in (80, 160):
         file = io.StringIO()
         console = Console(file=file, width=width, highlight=False, color_system=None)
-        console.print(bench_table(summary(), "icons-clip", "r_50"))
+        console.print(bench_table(summary(), ABOUT))
         lines = [line.rstrip() + "\n" for line in file.getvalue().splitlines()]
         yield f"terminal-{width}.txt", "".join(lines)
-    data = summary_json(summary())
-    for what, fields in TABLES.items():
-        rows = [row for field in fields for row in data[field]]
-        yield f"{what}.csv", csv_text([{**origin(ABOUT), **row} for row in rows])
-        yield f"{what}.md", markdown_text(*printed(rows, what), measured_by(ABOUT))
-        yield f"{what}.tex", latex_text(*printed(rows, what), measured_by(ABOUT))
+    for what in TABLES:
+        table = export_table(summary(), what, ABOUT)
+        assert table is not None
+        yield f"{what}.csv", table.csv()
+        yield f"{what}.md", table.markdown()
+        yield f"{what}.tex", table.latex()
     result = replace(bench_result(), summary=summary(), galleries=[], about=ABOUT)
     html = render(Report("", [result], "1", "")).html
     yield "page.html", "\n".join(re.findall(r"<table.*?</table>", html, re.DOTALL)) + "\n"

@@ -1,17 +1,6 @@
-"""How numbers are written, and what they mean, in every table and on every page."""
+"""What the words of tables and pages mean."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Mapping
-from typing import Any
-
-from erasekit.records import Estimate
-
-UP, DOWN = "↑", "↓"
-"""Which direction is good."""
-BEST, TIED = "*", "~"
-MISSING = "-"
 
 GLOSSARY = {
     "base": "The un-erased model: what every method starts from, and what it is held against.",
@@ -41,55 +30,12 @@ GLOSSARY = {
     "seconds": "Duration of one erasure on the machine that made it, mean over seeds.",
     "entropy": "Of the search for the adversarial concept, in nats: it falls where the search "
     "settles on some words.",
+    "rank": "Share of the words searched that the erasure harms more than what it kept: 0 % for "
+    "the most harmed word, half of them for random ones.",
     "moved": "How far the adversarial embedding has moved from its start, as a share of the "
     "start's norm.",
 }
 """What the words of the tables mean."""
-
-
-def classes_by(about: Mapping[str, Any]) -> str:
-    """What told the classes apart, of what a benchmark says about itself."""
-    scorer = about["scorer"]
-    classifier = about.get("classifier") or scorer
-    return f"{classifier['name']}{' zero-shot' if classifier == scorer else ''}"
-
-
-def number(value: float, digits: int = 1) -> str:
-    """A number with so many decimals, a dash where it is NaN, never "-0.0"."""
-    return MISSING if math.isnan(value) else f"{_off_zero(value, digits):.{digits}f}"
-
-
-def signed(value: float) -> str:
-    """A difference with its sign and two decimals."""
-    return MISSING if math.isnan(value) else f"{_off_zero(value, 2):+.2f}"
-
-
-def percent(share: float) -> str:
-    """A share of 1 in whole per cent."""
-    return MISSING if math.isnan(share) else f"{100 * share:.0f} %"
-
-
-def interval(estimate: Estimate) -> str:
-    """The 95 % limits in brackets."""
-    limits = estimate.interval
-    return f"[{number(limits[0], 2)}, {number(limits[1], 2)}]" if limits else f"[{MISSING}]"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A mean with its 95 % limits."""
-    return f"{number(estimate.value, 2)} {interval(estimate)}"
-
-
-def thousands(value: float) -> str:
-    """A large number, such as "12.3k"."""
-    if math.isnan(value):
-        return MISSING
-    return f"{value / 1000:.1f}k" if value < 100_000 else f"{value / 1000:.0f}k"
-
-
-def _off_zero(value: float, digits: int) -> float:
-    """The value rounded, without the sign of a zero."""
-    return round(value, digits) + 0.0
 
 
 def several(count: int, noun: str) -> str:
