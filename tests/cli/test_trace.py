@@ -137,4 +137,4 @@ def test_where_harm_was_measured_its_ranks_are_shown(
     assert all(0 <= row["rank"] <= 1 for row in traced["ranks"])
     text = run("trace", folder, "--pictures", 0, "-o", tmp_path).out
     assert "of R, harmed more" in text
-    assert f"{traced['ranks'][0]['rank']:.0%}" in text
+    assert f"{100 * traced['ranks'][0]['rank']:.0f} %" in text
