@@ -60,7 +60,7 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "acce
 COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
-    "observe/command_options.py",
+    "observe/hooks.py",
 }
 """Who may import typer beside `cli`."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.front.along import ESR1, LEFT
 from erasekit.metrics.statistics import crossed_interval
-from erasekit.reporting.drawing import COLOURS, dressed, new_figure, save_figure
+from erasekit.reporting.figures import colour, dress, new_figure, save
 
 Line = Mapping[str, Any]
 Value = Callable[[Mapping[str, Any]], float]
@@ -189,15 +189,15 @@ def draw(title: str, groups: Mapping[str, Sequence[Line]], path: Path) -> None:
         ).reshape(len(concepts), len(lefts))
         whole = np.isfinite(curves).all(axis=0)
         mean = curves[:, whole].mean(axis=0)
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(lefts[whole], mean, color=colour, label=name)
+        look = colour(number)
+        axes.plot(lefts[whole], mean, color=look, label=name)
         if len(concepts) > 1:
             error = curves[:, whole].std(axis=0, ddof=1) / math.sqrt(len(concepts))
-            axes.fill_between(lefts[whole], mean - error, mean + error, color=colour, alpha=0.15)
+            axes.fill_between(lefts[whole], mean - error, mean + error, color=look, alpha=0.15)
     axes.invert_xaxis()
     axes.set_xlabel("alignment left of what is erased (more erased to the right)")
     axes.set_ylabel("mean delta of held-out concepts")
     axes.set_title(f"{title} ({len(concepts)} concepts)", fontsize="medium")
-    dressed(axes)
+    dress(axes)
     axes.legend(fontsize="small", frameon=False)
-    save_figure(figure, path)
+    save(figure, path)

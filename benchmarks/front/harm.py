@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from erasekit.reporting.adversaries import ranks
 
 from benchmarks.front.fronts import with_interval
 from benchmarks.tuning.__main__ import claimed, finished, key_of
 from erasekit.concepts import Erasure
 from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
-from erasekit.reporting.adversaries import ranks
-from erasekit.reporting.drawing import COLOURS, dressed, new_figure, save_figure
+from erasekit.reporting.figures import colour, dress, new_figure, save
 from erasekit.training.erase import erase
 
 
@@ -113,12 +113,11 @@ def draw(groups: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
                 by_step.setdefault(ranked["step"], []).append(ranked["rank"])
         steps = sorted(by_step)
         means = [float(np.mean(by_step[step])) for step in steps]
-        style = "-" if number < len(COLOURS) else "--"
-        axes.plot(steps, means, style, marker="o", color=COLOURS[number % len(COLOURS)], label=name)
+        axes.plot(steps, means, marker="o", color=colour(number), label=name)
     axes.axhline(0.5, color="grey", linewidth=0.8)
     axes.set_ylim(0, 1)
     axes.set_xlabel("step")
     axes.set_ylabel("share of R harmed more than what is kept")
-    dressed(axes)
+    dress(axes)
     axes.legend(fontsize="small", frameon=False)
-    save_figure(figure, path)
+    save(figure, path)

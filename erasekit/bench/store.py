@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from erasekit.bench.manifest import Manifest
-from erasekit.errors import EditError, OutputError, OutputLostError
+from erasekit.errors import ConfigError, EditError, OutputError, OutputLostError
 from erasekit.files import (
     atomic_folder,
     atomic_path,
@@ -328,6 +328,27 @@ class RecordStore:
         self.check_there()
         with atomic_folder(folder) as temporary:
             edit.save(temporary)
+
+
+def open_store(folder: Path) -> RecordStore:
+    """The store in `folder`.
+
+    Raises:
+        ConfigError: there is none, or no sweep was run on it.
+        OutputError: it is of another schema.
+    """
+    if not (folder / MARKER).is_file():
+        raise ConfigError(
+            f"There is no benchmark in {str(folder)!r}; name the folder that `erasekit bench` "
+            "wrote, such as runs/bench-icons-mini."
+        )
+    store = RecordStore(folder)
+    if not store.manifests():
+        raise ConfigError(
+            f"No sweep is listed in {str(folder)!r}; run the `erasekit bench` command again, which "
+            "takes up what is there."
+        )
+    return store
 
 
 def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:

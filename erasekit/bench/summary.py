@@ -11,11 +11,12 @@ from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.further import further_measures
 from erasekit.bench.harm import FEW_SEEDS, harmed_share
 from erasekit.bench.matched import compare_matched, match_erasure
-from erasekit.bench.metrics import Metrics, metric_values
+from erasekit.bench.metrics import Metrics, known_metrics, metric_values
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
+from erasekit.plugin.registry import Registry
 from erasekit.records import (
     Comparison,
     ConceptRow,
@@ -83,6 +84,21 @@ def summarise(records: Sequence[Record], metrics: Metrics = NO_METRICS) -> Summa
         tuple(_notes(rows, matched)),
         matched_comparisons,
     )
+
+
+def summarise_stored(
+    records: Sequence[Record], about: Mapping[str, Any], registry: Registry
+) -> Summary:
+    """The rows of a sweep, with the remarks on it and on metrics that are not to be had here.
+
+    Args:
+        records: of the sweep.
+        about: what its manifest says of it.
+        registry: where its metrics are registered.
+    """
+    metrics, left_out = known_metrics(about.get("metrics", ()), registry)
+    summary = summarise(records, metrics)
+    return replace(summary, notes=(*summary.notes, *left_out, *about.get("remarks", ())))
 
 
 def with_common_roles(records: Sequence[Record]) -> list[Record]:

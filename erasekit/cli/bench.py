@@ -10,7 +10,7 @@ import typer
 
 from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
-from erasekit.cli.bench_runs import export, show, status, summarise_stored
+from erasekit.cli.bench_runs import export, show, status
 from erasekit.cli.context import (
     DEVICE_OPTION,
     DTYPE_OPTION,
@@ -198,6 +198,7 @@ def bench(
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
+    from erasekit.bench.summary import summarise_stored
     from erasekit.bench.summary_json import summary_json
     from erasekit.metrics.judges.registry import load_judges
 
@@ -377,8 +378,8 @@ def _save(
     from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.figures import save_pareto
-    from erasekit.reporting.grids import comparison_grid
+    from erasekit.reporting.pareto import save_pareto
+    from erasekit.reporting.pictures import comparison_grid
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
     files = [store.root / RESULTS, *save_pareto(summary, store.root / FIGURE)]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.bench_runs import open_store
 from erasekit.cli.context import (
     DEVICE_OPTION,
     DTYPE_OPTION,
@@ -106,6 +105,8 @@ def compare(
 
 def _records(folder: Path) -> Sequence[Record]:
     """The records of the latest sweep of a bench."""
+    from erasekit.bench.store import open_store
+
     store = open_store(folder)
     return store.records_of(store.manifests()[-1])
 

@@ -314,7 +314,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
 def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> QuickResult | None:
     from erasekit.bench.quick import quick_measure
     from erasekit.files import atomic_path
-    from erasekit.reporting.grids import before_after_grid
+    from erasekit.reporting.pictures import before_after_grid
 
     try:
         with progress("Drawing before and after") as bar:

@@ -19,12 +19,11 @@ from matplotlib.figure import Figure
 
 from erasekit.records import ConceptRow, Row, Summary
 from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
-from erasekit.reporting.curves import history_figures
-from erasekit.reporting.drawing import Style, inline_svg, styles
-from erasekit.reporting.embedding import Budget, Embedded
-from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
+from erasekit.reporting.figures import Style, harm_figure, history_figures, inline_svg, styles
 from erasekit.reporting.glossary import GLOSSARY
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.pareto import pareto_figure, pareto_panels
+from erasekit.reporting.pictures import Budget, Embedded
+from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
 from erasekit.reporting.run_table import (
     adversaries_table,
     adversary_uses,
@@ -182,8 +181,7 @@ def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> It
             f"{name}p{number}",
             f"Erasure against harm, {title}: " + "; ".join(map(_point_in_words, rows)) + ".",
             f"Erasure against harm, {title}. Up and left is good. The dashed line joins what no "
-            "other method beats in both; bars are 95 % intervals of delta. Points of one ESR-1 "
-            "are set a little apart.",
+            "other method beats in both; bars are 95 % intervals.",
         )
 
 

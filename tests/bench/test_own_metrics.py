@@ -7,9 +7,8 @@ import math
 import pytest
 
 from erasekit.bench.metrics import load_metrics
-from erasekit.bench.summary import summarise
+from erasekit.bench.summary import summarise, summarise_stored
 from erasekit.bench.summary_json import summary_json
-from erasekit.cli.bench_runs import summarise_stored
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.metrics.base import Metric
 from erasekit.plugin.descriptors import MetricDescriptor

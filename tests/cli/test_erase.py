@@ -111,7 +111,8 @@ def test_without_a_terminal_progress_is_said_in_lines(
     erase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("erasekit.cli.console.HEARTBEAT", 0.0)
-    result = erase("-o", tmp_path / "run", "--set", "steps=3")
+    kept = ("--set", "latents_from=frozen", "--set", "timesteps=solver")
+    result = erase("-o", tmp_path / "run", "--set", "steps=3", *kept)
     assert "Preparing: 0, sampling 1 trajectories of the erased concepts" in result.err
     lines = [line for line in result.err.splitlines() if line.startswith("Erasing: 2 of 3")]
     assert lines

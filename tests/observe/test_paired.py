@@ -11,8 +11,14 @@ from scipy import stats
 
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
-from erasekit.observe.findings import verdict_of
-from erasekit.observe.paired import common_suite, contrast, delta_table, measured, signed
+from erasekit.observe.paired import (
+    common_suite,
+    contrast,
+    delta_table,
+    measured,
+    signed,
+    verdict_of,
+)
 from erasekit.records import Cell, ConceptScores, Estimate, Paired, Record
 
 NAN = math.nan

@@ -14,8 +14,8 @@ from scipy import stats
 
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, UnknownNameError
-from erasekit.observe.findings import MarkedWord
 from erasekit.observe.spectrum import (
+    MarkedWord,
     SpectrumWords,
     agreement_sentence,
     edit_key,

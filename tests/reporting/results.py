@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from erasekit.records import Comparison, Estimate, Matched, Summary
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
 from tests.reporting.rows import bench_row, concept_row
 
 NASTY = '<b>&"x"'

@@ -28,9 +28,9 @@ from erasekit.reporting.bench_table import (
     part_title,
     parts_table,
 )
-from erasekit.reporting.grids import before_after_grid
 from erasekit.reporting.page import render
-from erasekit.reporting.report import Report
+from erasekit.reporting.pictures import before_after_grid
+from erasekit.reporting.results import Report
 from erasekit.reporting.run_table import measures_tables
 from tests.reporting.results import bench_result
 from tests.reporting.rows import bench_row

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from erasekit.models.names import place_of
 from erasekit.plugin.registry import Registry
-from erasekit.reporting.card import hub_card
+from erasekit.reporting.card import hub_card, run_card
+from erasekit.reporting.run_table import AdversaryUse
 
 INFO = {"method": "gumbel", "base_model": {"id": "CompVis/stable-diffusion-v1-4", "hash": "0" * 64}}
 
@@ -61,3 +63,45 @@ def test_metadata_of_an_earlier_push_is_replaced_and_the_text_kept() -> None:
     assert twice.endswith("# gone\n\n---\n\nA rule above.\n")
     assert '- "gumbel"' not in front(twice)
     assert '- "pgd"' in front(twice)
+
+
+def test_names_of_others_are_no_markup_on_a_card() -> None:
+    name = "[x](http://evil) <img src=a> | `b`"
+    info = {
+        **INFO,
+        "method": "a`b",
+        "concepts": [name],
+        "base_model": {"id": name, "hash": "ab"},
+        "versions": {"erasekit": "1", "torch": "2"},
+        "config": {"scope": name, "keep": None},
+        "command": "erasekit erase '```\n# x'",
+        "seed": 0,
+        "seconds": {"total": 1.0, "loop": 1.0},
+        "unet_passes": {"forward": 1, "backward": 1},
+        "peak_memory_mb": 1.0,
+    }
+    measures = {
+        "scorer": "clip",
+        "delta_mean": 1.0,
+        "delta_ci95": [0.5, 1.5],
+        "erased": [
+            {
+                **{"concept": name, "alignment_before": 70.0, "alignment_after": None},
+                **{"esr1": None, "n": 0},
+            }
+        ],
+        "kept": [
+            {
+                **{"concept": name, "family": "", "split": "", "delta": 1.0},
+                **{"ci95": [0.5, 1.5], "n": 4},
+            }
+        ],
+    }
+    text = run_card(info, measures, [AdversaryUse(name, name, 3, 0, 9)])
+    outside = re.sub(r"(?<!\\)(`+)[^`].*?(?<!\\)\1", "", text)
+    for sign in (r"\]\(http", r"<img", r"`b"):
+        assert not re.search(rf"(?<!\\){sign}", outside)
+    assert "````\nerasekit erase '```\n# x'\n````" in text
+    assert "+1.00 [0.50, 1.50]" in text
+    for row in (line for line in text.splitlines() if line.startswith("| \\[x")):
+        assert row.replace("\\|", "").count("|") in (4, 5, 6)

@@ -1,23 +1,26 @@
-"""Folders that other commands wrote, read as the results of a report."""
+"""What a report shows: benchmarks and single erasures, read from the folders that hold them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from erasekit.bench.pictures import images_of
+from erasekit.bench.store import MARKER, RecordStore, open_store
+from erasekit.bench.summary import summarise_stored
+from erasekit.edits import INFO, read_history
 from erasekit.errors import ConfigError, EditError
 from erasekit.plugin.registry import Registry
-from erasekit.records import ConceptRow, Record, Summary, mean
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, RunResult
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from erasekit.bench.store import RecordStore
+from erasekit.records import ConceptRow, Record, Role, Summary, mean
+from erasekit.training.run_folder import MEASURES
 
 SHEETS = {
     "before-after.png": "Before and after, at the same noise",
@@ -31,6 +34,92 @@ PROVENANCE = (
 """What a report says of an edit."""
 
 
+@dataclass(frozen=True)
+class ConceptImages:
+    """One concept drawn by several methods from the same noises.
+
+    Attributes:
+        concept, role, family: the concept.
+        noises: seeds of the starting noises.
+        images: by method, uint8 [noises, H, W, 3]; a method whose images are gone is left out.
+    """
+
+    concept: str
+    role: Role
+    family: str
+    noises: tuple[int, ...]
+    images: Mapping[str, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of one erased set, what matters most first."""
+
+    erased: str
+    concepts: Sequence[ConceptImages]
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A benchmark.
+
+    Attributes:
+        name: of its folder.
+        about: model, model_hash, suite, suite_version, scorer; JSON-ready.
+        summary: its numbers.
+        galleries: its pictures, per erased set.
+        commands: command lines that made its edits.
+        versions: of the packages that made them; several where they differ.
+        settings: hyperparameters by method; several values where they differ between edits.
+        generation: how its images were drawn.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    summary: Summary
+    galleries: Sequence[Gallery] = ()
+    commands: Sequence[str] = ()
+    versions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A single erasure.
+
+    Attributes:
+        name: of its folder.
+        info: provenance, as `edit.json` has it.
+        history: as `history.jsonl` has it.
+        measures: as `QuickResult.as_dict` gives it, or None where nothing was measured.
+        sheets: pictures with what they show, uint8 [H, W, 3].
+    """
+
+    name: str
+    info: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]] = ()
+    measures: Mapping[str, Any] | None = None
+    sheets: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that goes on one page.
+
+    Attributes:
+        title: of the page; "" takes that of its first section.
+        results: its sections, in order.
+        version: of erasekit.
+        command: the command line that writes the page, or "".
+    """
+
+    title: str
+    results: Sequence[BenchResult | RunResult]
+    version: str
+    command: str = ""
+
+
 def read_result(folder: Path, registry: Registry) -> BenchResult | RunResult:
     """The benchmark or the erasure in a folder.
 
@@ -39,9 +128,6 @@ def read_result(folder: Path, registry: Registry) -> BenchResult | RunResult:
         ConfigError: a benchmark of which nothing is there yet.
         OutputError: a store of another schema.
     """
-    from erasekit.bench.store import MARKER
-    from erasekit.edits import INFO
-
     if (folder / MARKER).is_file():
         return read_bench(folder, registry)
     if (folder / INFO).is_file():
@@ -61,9 +147,6 @@ def read_bench(folder: Path, registry: Registry) -> BenchResult:
         ConfigError: nothing of it is there yet.
         OutputError: a store of another schema.
     """
-    from erasekit.cli.bench_runs import open_store, summarise_stored
-    from erasekit.edits import INFO
-
     store = open_store(folder)
     manifest = store.manifests()[-1]
     records = store.records_of(manifest)
@@ -98,9 +181,6 @@ def read_run(folder: Path) -> RunResult:
     Raises:
         EditError: a file of it is damaged.
     """
-    from erasekit.edits import INFO, read_history
-    from erasekit.training.run_folder import MEASURES
-
     info = _json_object(folder / INFO)
     missing = [key for key in PROVENANCE if key not in info]
     if missing:
@@ -124,8 +204,6 @@ def _gallery(
     store: RecordStore, records: Sequence[Record], summary: Summary, erased: str
 ) -> Gallery:
     """Each method's first erasure seed; erased concepts first, then those harmed most."""
-    from erasekit.bench.pictures import images_of
-
     firsts: dict[str, Record] = {}
     for record in records:
         if record.cell.erased == erased and record.status == "done":
@@ -179,9 +257,6 @@ def _distinct(mappings: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
-    import numpy as np
-    from PIL import Image
-
     try:
         with Image.open(path) as file:
             return np.asarray(file.convert("RGB"))
