@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from erasekit.reporting.adversaries import ranks
 
 from benchmarks.front.fronts import with_interval
 from benchmarks.tuning.__main__ import claimed, finished, key_of
@@ -22,6 +21,7 @@ from erasekit.concepts import Erasure
 from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 from erasekit.reporting.figures import colour, dress, new_figure, save
+from erasekit.reporting.run_table import ranks
 from erasekit.training.erase import erase
 
 
