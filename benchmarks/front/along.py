@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from erasekit.training.callbacks import Callback
 from torch import Tensor
 
 from erasekit.bench.suite import Suite
@@ -21,6 +20,7 @@ from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
+from erasekit.training.trainer import Callback
 
 LEFT, ESR1 = (40.0, 25.0, 15.0), (0.90, 0.95)
 """Where fronts are read off: alignment left, and the share of pictures that show something else."""
