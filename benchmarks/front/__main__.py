@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import time
 import tomllib
 from collections.abc import Iterator
@@ -31,15 +32,17 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "show", "harm", "harm-show"))
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
+    parser.add_argument("--minutes", type=float, help="begin no further run after so many")
     options = parser.parse_args()
+    until = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     grid = tomllib.loads(options.grid.read_text(encoding="utf-8"))
     options.results.mkdir(parents=True, exist_ok=True)
     records = options.results / f"{options.grid.stem}.jsonl"
     ranked = options.results / f"{options.grid.stem}-harm.jsonl"
     if options.what == "run":
-        run(list(jobs_of(grid)), records)
+        run(list(jobs_of(grid)), records, until)
     elif options.what == "harm":
-        harm.run(list(harm.jobs_of(grid)), ranked)
+        harm.run(list(harm.jobs_of(grid)), ranked, until)
     elif options.what == "show":
         print(report(grid, list(finished(records).values()), options.results))
     else:
@@ -71,8 +74,12 @@ def jobs_of(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     }
 
 
-def run(jobs: list[dict[str, Any]], records: Path) -> None:
-    """Run the jobs that `records` has no line for; several processes may share the file."""
+def run(jobs: list[dict[str, Any]], records: Path, until: float = math.inf) -> None:
+    """Run the jobs that `records` has no line for; several processes may share the file.
+
+    Args:
+        until: no run begins later, by the monotonic clock.
+    """
     registry = Registry()
     model = load_model("icons", registry)
     looks: dict[str, Look] = {}
@@ -80,6 +87,8 @@ def run(jobs: list[dict[str, Any]], records: Path) -> None:
         with claimed(records, job) as ours:
             if not ours or key_of(job) in finished(records):
                 continue
+            if time.monotonic() > until:
+                return
             began = time.perf_counter()
             concept = job["concept"]
             erasure = Erasure((model.concept(concept),))

@@ -40,7 +40,7 @@ def read_off(line: Line, at: Mapping[str, float], value: Value) -> float:
         low, high = sign * after[key], sign * before[key]
         if low <= sign * target < high:
             share = (high - sign * target) / (high - low)
-            return value(before) + share * (value(after) - value(before))
+            return float(value(before) + share * (value(after) - value(before)))
     return math.nan
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,14 +40,20 @@ def jobs_of(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def run(jobs: Sequence[Mapping[str, Any]], records: Path) -> None:
-    """Run the jobs that `records` has no line for; several processes may share the file."""
+def run(jobs: Sequence[Mapping[str, Any]], records: Path, until: float = math.inf) -> None:
+    """Run the jobs that `records` has no line for; several processes may share the file.
+
+    Args:
+        until: no run begins later, by the monotonic clock.
+    """
     registry = Registry()
     model = load_model("icons", registry)
     for job in jobs:
         with claimed(records, dict(job)) as ours:
             if not ours or key_of(dict(job)) in finished(records):
                 continue
+            if time.monotonic() > until:
+                return
             began = time.perf_counter()
             edit = erase(
                 model,
