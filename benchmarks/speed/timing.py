@@ -21,7 +21,7 @@ from erasekit.bench.suite_file import load_suite
 from erasekit.bench.sweep import Sweep
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.judges.registry import load_scorer
+from erasekit.metrics.judges import load_scorer
 from erasekit.training.trainer import Callback
 
 

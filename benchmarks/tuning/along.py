@@ -18,8 +18,8 @@ from erasekit.concepts import Erasure
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry

@@ -15,8 +15,8 @@ from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.delta import Delta
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry

@@ -20,7 +20,7 @@ from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint

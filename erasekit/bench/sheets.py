@@ -20,7 +20,7 @@ from erasekit.bench.suite import Suite
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel

@@ -14,7 +14,7 @@ from erasekit.concepts import Erasure, normalised
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.sampling import check_steps
 from erasekit.errors import ConfigError, nearest_name
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry

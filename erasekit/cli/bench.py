@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
-    from erasekit.metrics.judges.judges import Judges
+    from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
     from erasekit.records import Record, Summary
 
@@ -200,7 +200,7 @@ def bench(
     from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import summarise_stored
     from erasekit.bench.summary_json import summary_json
-    from erasekit.metrics.judges.registry import load_judges
+    from erasekit.metrics.judges import load_judges
 
     registry = registry_of(context)
     if not suite.endswith(SUFFIX):

@@ -121,7 +121,7 @@ def _measured(
     model: LoadedModel, a: Edit, b: Edit, registry: Registry, images: int | None, scorer: str | None
 ) -> list[tuple[Record, Record]]:
     from erasekit.bench.run_folders import measure_pair
-    from erasekit.metrics.judges.registry import load_scorer
+    from erasekit.metrics.judges import load_scorer
 
     judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
     with progress("Drawing, before and after each") as bar:

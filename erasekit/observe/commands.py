@@ -328,7 +328,7 @@ class Bench:
         """
         from erasekit.bench.suite_file import load_suite
         from erasekit.bench.sweep import completed
-        from erasekit.metrics.judges.registry import load_scorer
+        from erasekit.metrics.judges import load_scorer
 
         registry = model.registry
         scaled = load_suite(suite, registry, model.descriptor).scaled(

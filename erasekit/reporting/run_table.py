@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasekit.records import Estimate
-from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import Column, Number, Table
 from erasekit.scores import number
 
@@ -54,7 +53,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "alignment\nbefore → after",
                 Number(1),
                 "lower",
-                GLOSSARY["alignment"],
                 known("alignment_before", "alignment_after"),
             ),
             Column(
@@ -62,7 +60,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "ESR-1\nbefore → after",
                 Number(0, share=True, interval=True),
                 "higher",
-                GLOSSARY["ESR-1"],
                 rate,
             ),
             images,
@@ -86,7 +83,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "delta [95 %]",
                 Number(2, sign=True, interval=True),
                 "lower",
-                GLOSSARY["delta"],
                 delta,
             ),
             images,
@@ -249,7 +245,6 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
                 "of_entropy",
                 "entropy",
                 Number(2),
-                help=GLOSSARY["entropy"],
                 value=lambda row: number(row.get("of_entropy")),
                 optional=True,
             ),
@@ -257,7 +252,6 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
                 "of_shift",
                 "moved",
                 Number(1, share=True),
-                help=GLOSSARY["moved"],
                 value=lambda row: number(row.get("of_shift")),
                 optional=True,
             ),

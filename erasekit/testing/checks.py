@@ -33,7 +33,7 @@ from erasekit.errors import (
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy
 from erasekit.metrics.base import Classifier, ImageMeasure, Scorer, SetMeasure
-from erasekit.metrics.judges.registry import find_judge, load_judge
+from erasekit.metrics.judges import find_judge, load_judge
 from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,

@@ -13,7 +13,7 @@ from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure
 from erasekit.methods.sampled import steps_drawn
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from tests.bench.suites.test_general import CAPTIONS, Colours
 
 METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")

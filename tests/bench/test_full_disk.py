@@ -18,7 +18,7 @@ from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.errors import OutputError
 from erasekit.metrics.base import SetMeasure
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from erasekit.records import Record
 
 SIZE, LEFT = 1_200_000, 40_000

@@ -18,8 +18,8 @@ from erasekit.bench.summary import summarise
 from erasekit.bench.summary_json import summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import SetMeasure
-from erasekit.metrics.judges.frechet import frechet_distance
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.fid import frechet_distance
 from erasekit.records import Estimate
 
 
