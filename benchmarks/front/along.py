@@ -15,8 +15,8 @@ from erasekit.bench.suite import Suite
 from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasekit.records import Estimate
+from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import Column, Number, Table
 from erasekit.scores import number
 

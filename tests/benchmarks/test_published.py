@@ -10,7 +10,6 @@ from torch import Tensor
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import concept_space
-from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
 from erasekit.training.erase import erase
 
@@ -21,7 +20,7 @@ def by_yardstick(seed: int, **settings: Any) -> tuple[dict[str, Tensor], dict[st
     """Trained tensors, what they were, and the passes, of the plain loop."""
     model = tiny_model()
     erasure, family = Erasure.of("church"), model.family
-    space = concept_space(model, erasure, Registry())
+    space = concept_space(model, erasure)
     space = space.nearest(family.word_features(["church"]), 1000)
     config = PublishedConfig(steps=STEPS, ddim_steps=SOLVER, learning_rate=RATE, **settings)
     tensors, passes = erase_as_published(
