@@ -42,7 +42,7 @@ from erasekit.cli.options import (
     torch_dtype,
 )
 from erasekit.concepts import Concept, Erasure
-from erasekit.config import parse_assignments, read_recipe
+from erasekit.config import parse_assignments, read_recipe, shipped_recipes
 from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
@@ -150,7 +150,9 @@ def erase(
         **parse_assignments(assignments or []),
         **{name: value for name, value in flags.items() if value is not None},
     }
-    recipe = read_recipe(config) if config else {}
+    recipe: Mapping[str, Any] | str | None = config
+    if config is not None and config not in shipped_recipes():
+        recipe = read_recipe(Path(config))
     name = chosen_model(model, revision=revision)
     if output is not None:  # before torch is imported
         check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
@@ -291,7 +293,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     if measures:
         atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
     uses = adversary_uses(edit.history, 6)
-    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses))
+    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses, edit.history))
     if stopped:
         error = Interrupted(
             f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
@@ -346,7 +348,7 @@ def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: 
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "

@@ -168,7 +168,11 @@ SetOption = Annotated[
     typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="A TOML recipe of hyperparameters.")
+    str | None,
+    typer.Option(
+        "--config",
+        help="A TOML recipe of hyperparameters: a path, or a shipped one, published or fast.",
+    ),
 ]
 OutputOption = Annotated[
     Path | None,

@@ -29,6 +29,8 @@ from erasekit.reporting.run_table import (
     adversaries_table,
     adversary_uses,
     history_table,
+    ranks,
+    ranks_table,
     sampled,
 )
 
@@ -101,6 +103,7 @@ def trace(
                 "steps": len(edit.history),
                 "history": sampled(edit.history, rows),
                 "adversaries": [dataclasses.asdict(use) for use in uses],
+                "ranks": ranks(edit.history),
                 "plot": str(plot) if plotted else None,
                 "strip": str(strip) if strip else None,
             }
@@ -147,6 +150,8 @@ def _print(
     else:
         console.print(history_table(edit.history, rows, title))
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
+    if ranks(edit.history):
+        console.print(ranks_table(edit.history))
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from erasekit.concepts import Erasure
-from erasekit.config import Settings, flatten, resolve
+from erasekit.config import Settings, flatten, resolve, shipped_recipe
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError, PluginError
 from erasekit.methods.base import ErasureContext, ErasureMethod
@@ -128,14 +128,14 @@ def resolve_settings(
     descriptor: MethodDescriptor,
     registry: Registry,
     model: ModelDescriptor | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
 
     Later wins: class defaults, the method's, the model's (`default_layers`), the recipe, the
     overrides. The model's general defaults ("*") apply where a method has the key and sets no
-    default of its own.
+    default of its own; a shipped recipe, which is given by its name, where it has the key.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
@@ -145,6 +145,9 @@ def resolve_settings(
     layers = default_layers(descriptor, model)
     if model is not None:
         layers[1] = {k: v for k, v in layers[1].items() if k in known}
+    if isinstance(recipe, str):
+        shipped = shipped_recipe(recipe, model.name if model else "")
+        recipe = {key: value for key, value in shipped.items() if key in known}
     return resolve(groups, [*layers, recipe or {}, overrides or {}], f"method {descriptor.name!r}")
 
 
@@ -216,7 +219,15 @@ class Plan:
         Args:
             rest: `on_status` and `accelerator` of a run.
         """
-        return ErasureContext(self.model, self.erasure, self.registry, self.seed, {}, **rest)
+        return ErasureContext(
+            self.model,
+            self.erasure,
+            self.registry,
+            self.seed,
+            {},
+            steps=self.training.steps,
+            **rest,
+        )
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The UNet's parameters in scope, by name."""
@@ -232,7 +243,7 @@ def plan_erasure(
     method: str,
     erasure: Erasure,
     settings: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     *,
     registry: Registry | None = None,
     seed: int = 0,
@@ -244,7 +255,8 @@ def plan_erasure(
         method: name of a registered method.
         erasure: what goes, towards what, what stays.
         settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults.
+        recipe: hyperparameters that override the model's defaults, or the name of a shipped
+            recipe.
         registry: where the method is registered; None: the model's.
         seed: of the run.
 
