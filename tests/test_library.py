@@ -168,7 +168,7 @@ def test_a_model_is_loaded_by_its_name_alone_and_told_in_a_line(tiny_model) -> N
     assert model.registry.method("gumbel").name == "gumbel"
     assert model.family.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert repr(model) == (
-        f"<LoadedModel 'icons': sd1, UNet of 3.27 million parameters, torch.float32 on "
+        f"<LoadedModel 'icons': sd1, UNet of 7.14 million parameters, torch.float32 on "
         f"{model.family.device}, hash {model.hash[:16]}>"
     )
     with pytest.raises(ConfigError, match="Unknown device 'gpu'; use auto, cpu"):
