@@ -42,7 +42,6 @@ from erasekit.cli.options import (
     torch_dtype,
 )
 from erasekit.concepts import Concept, Erasure
-from erasekit.config import parse_assignments, read_recipe
 from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
@@ -135,6 +134,8 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
+    from erasekit.config import parse_assignments, read_recipe
+
     registry = registry_of(context)
     if resume is not None:
         _resume(registry, resume, device, measure=measure, as_json=as_json)
