@@ -175,4 +175,4 @@ def test_a_model_is_loaded_by_its_name_alone_and_told_in_a_line(tiny_model) -> N
         erasekit.load_model("icons", device="gpu")
     info = {"base_model": {"id": "icons", "hash": "0"}, "concepts": ["bus"], "method": "gumbel"}
     edit = erasekit.Edit({"a": torch.zeros(3, 2)}, info)
-    assert repr(edit) == "<Edit of 'icons': bus erased by gumbel; delta, 1 tensors of 6 numbers>"
+    assert repr(edit) == "<Edit of 'icons': bus erased by gumbel; weights, 1 tensors of 6 numbers>"
