@@ -21,6 +21,7 @@ from erasekit.cli.console import (
     stdout,
 )
 from erasekit.cli.options import (
+    METHOD_PANEL,
     MODEL_PANEL,
     OUTPUT_PANEL,
     Computed,
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from erasekit.training.run_folder import RunFolder, RunRequest
 
 DEFAULT_METHOD = "gumbel"
-METHOD_PANEL = "How it is erased"
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,15 +35,8 @@ Counted of the UNets of Stable Diffusion 1, 2 and XL: 59 to 79 (`training.memory
 SHARE_OF_FREE = 0.5
 """Of the free memory, what such a pass may take."""
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
-)
-"""Limit, use and what of it can be reclaimed, of a container (cgroup v2 and v1)."""
+_CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux (cgroup v2) says what memory this container may take, and has taken."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -54,14 +47,11 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free = int(psutil.virtual_memory().available)
-    for limit, used, reclaimable in _CGROUPS:
-        try:
-            stat = Path(limit).with_name("memory.stat").read_text().split()
-            cached = int(stat[stat.index(reclaimable) + 1])
-            left = int(Path(limit).read_text()) - int(Path(used).read_text()) + cached
-        except (OSError, ValueError):  # no such group, or "max": no limit
-            continue
-        free = min(free, left)
+    with suppress(OSError, ValueError):  # no container, or "max": no limit
+        limit, used = (int((_CONTAINER / f"memory.{n}").read_text()) for n in ("max", "current"))
+        stat = (_CONTAINER / "memory.stat").read_text().split()
+        cached = int(stat[stat.index("inactive_file") + 1])  # given back where it is needed
+        free = min(free, limit - used + cached)
     return max(0, free)
 
 
@@ -150,7 +140,9 @@ class TrainingRunner(Runner):
         blocks = [m for m in self.unet.modules() if getattr(m, "gradient_checkpointing", False)]
         if self.parts == 1 and not (frozen and blocks):
             return self._pass(run, *inputs)
-        replay = partial(self._replay, installed, [p._version for p in installed], blocks, frozen)
+        # Blocks that are checkpointed are computed again later still, when frozen weights are no
+        # longer swapped in; so in a frozen pass they are not.
+        again = _Again(self, installed, blocks if frozen else [])
         return torch.cat(
             [
                 checkpoint(
@@ -158,7 +150,7 @@ class TrainingRunner(Runner):
                     *(tensor[part] for tensor in inputs),
                     use_reentrant=False,
                     preserve_rng_state=False,
-                    context_fn=replay,
+                    context_fn=lambda: (_switched_off(again.blocks), again),
                 )
                 for part in even_parts(len(latents), min(self.parts, len(latents)))
             ]
@@ -179,27 +171,6 @@ class TrainingRunner(Runner):
                 output = run(z, timesteps, c).to(latents.dtype)
         scaled: Tensor = _Scale.apply(output, scale, True)
         return scaled
-
-    def _replay(
-        self, weights: Sequence[Tensor], versions: list[int], blocks: list[Any], frozen: bool
-    ) -> tuple[Any, Any]:
-        """Contexts of a pass and of its repetition, which must find the weights that it had.
-
-        Blocks that are checkpointed are computed again later still, when frozen weights are no
-        longer swapped in; so in a frozen pass they are not.
-        """
-
-        def whole() -> Any:
-            return _switched_off(blocks) if frozen else nullcontext()
-
-        @contextmanager
-        def again() -> Iterator[None]:
-            if [p._version for p in weights] != versions:
-                raise RuntimeError("A weight was changed between a pass and its gradient.")
-            with self._weights(weights), whole():
-                yield
-
-        return whole(), _Anew(again)
 
     def _installed(self) -> list[nn.Parameter]:
         """The parameters that the modules have now: the trained ones, or the frozen ones."""
@@ -243,18 +214,27 @@ class _Scale(torch.autograd.Function):
         return grad * ctx.scale[0], None, None
 
 
-class _Anew:
-    """A context that may be entered again, as where a gradient is asked for twice."""
+class _Again:
+    """Context of a pass that is computed again: it finds the weights that it had.
 
-    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
-        self._make = make
+    It may be entered more than once, as where a gradient is asked for twice.
+    """
+
+    def __init__(
+        self, runner: TrainingRunner, weights: Sequence[Tensor], blocks: Sequence[Any]
+    ) -> None:
+        self.runner, self.weights, self.blocks = runner, weights, blocks
+        self.versions = [weight._version for weight in weights]
 
     def __enter__(self) -> None:
-        self._now = self._make()
-        self._now.__enter__()
+        if [weight._version for weight in self.weights] != self.versions:
+            raise RuntimeError("A weight was changed between a pass and its gradient.")
+        self.stack = ExitStack()
+        self.stack.enter_context(self.runner._weights(self.weights))
+        self.stack.enter_context(_switched_off(self.blocks))
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._now.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
 
 
 @contextmanager

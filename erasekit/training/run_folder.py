@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -371,10 +372,6 @@ def _caption(rows: Sequence[dict[str, Any]], erased: int) -> str:
 
 
 def _spread(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `steps`, evenly spread, the first and the last among them."""
-    if len(steps) <= count:
-        return list(steps)
-    if count == 1:
-        return [steps[-1]]
-    stride = (len(steps) - 1) / (count - 1)
-    return [steps[round(i * stride)] for i in range(count)]
+    """At most `count` of `steps`, evenly spread, the last among them."""
+    places = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
+    return [steps[place] for place in reversed(places)]

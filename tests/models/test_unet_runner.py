@@ -269,8 +269,7 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(
         ("memory.stat", "anon 1\ninactive_file 50000\n"),
     ):
         (tmp_path / name).write_text(text + "\n")
-    group = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"), "inactive_file")
-    monkeypatch.setattr(erasekit.models.unet_runner, "_CGROUPS", (group,))
+    monkeypatch.setattr(erasekit.models.unet_runner, "_CONTAINER", tmp_path)
     assert free_memory(cpu) == 150_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(cpu) > 150_000
