@@ -31,8 +31,7 @@ from erasekit.errors import (
 )
 from erasekit.files import atomic_write_text, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
-from erasekit.models.unet_passes import PassCount
-from erasekit.models.unet_runner import idle_parts_offloaded, training_passes
+from erasekit.models.unet_passes import PassCount, idle_parts_offloaded, training_passes
 from erasekit.training.checkpoint import (
     CHECKPOINT,
     UNPROVEN,
