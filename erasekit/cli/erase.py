@@ -177,7 +177,7 @@ def _resume(
     registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
 ) -> None:
     """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
-    from erasekit.training.run_folder import MEASURES, read_request, resumed_run
+    from erasekit.training.run_folder import MEASURES, finished_edit, read_request, resumed_run
 
     if not speaks():
         request, checkpoint = read_request(path)
@@ -189,9 +189,7 @@ def _resume(
             raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
         plan = _planned(registry, request, device)
         if checkpoint is None:
-            from erasekit.edits import load_edit
-
-            edit = load_edit(folder.path, registry)
+            edit = finished_edit(folder.path, registry)
         else:
             edit = _train(plan, folder, checkpoint)
         _finish(edit, plan, folder, measure=measure, as_json=as_json)

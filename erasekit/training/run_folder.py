@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +23,15 @@ from torch import Tensor
 
 import erasekit
 from erasekit.concepts import Erasure, slug
-from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_tensors, save_tensors
+from erasekit.edits import (
+    HISTORY,
+    INFO,
+    WEIGHTS,
+    Edit,
+    load_edit,
+    load_tensors,
+    save_tensors,
+)
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
     RUN_MARKS,
@@ -37,6 +45,7 @@ from erasekit.files import (
     writing,
 )
 from erasekit.models.loading import LoadedModel
+from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 
 REQUEST, ADVERSARIES = "request.json", "adversary.safetensors"
@@ -96,12 +105,39 @@ class RunRequest:
                 f"The folder {str(folder)!r} holds no run to resume; name one that `erase` left."
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            fault = f"{where}: {first['msg']}" if where else first["msg"]
-            raise EditError(f"The file {str(path)!r} is damaged ({fault}).") from error
+            raise _damaged(path, error) from error
         except (OSError, ErasekitError) as error:
             raise EditError(why_unreadable(path, error)) from error
+
+
+class _Provenance(TypedDict):
+    """What is said of a finished run."""
+
+    concepts: list[str]
+    config: dict[str, Any]
+    seconds: dict[str, float]
+    unet_passes: dict[str, int]
+
+
+def finished_edit(folder: Path, registry: Registry) -> Edit:
+    """The edit of a finished run, with all that is said of one.
+
+    Raises:
+        EditError: it can't be read, or says less.
+    """
+    edit = load_edit(folder, registry)
+    try:
+        TypeAdapter(_Provenance).validate_python(edit.info)
+    except ValidationError as error:
+        raise _damaged(folder / INFO, error) from error
+    return edit
+
+
+def _damaged(path: Path, error: ValidationError) -> EditError:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    fault = f"{where}: {first['msg']}" if where else first["msg"]
+    return EditError(f"The file {str(path)!r} is damaged ({fault}).")
 
 
 class WatchedFolder:
