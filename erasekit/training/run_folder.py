@@ -203,10 +203,9 @@ class RunFolder:
         """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
         if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
             return
-        with suppress(OSError):
-            for name in RUN_FILES:
-                (self.work / name).unlink(missing_ok=True)
-            self.work.rmdir()
+        with suppress(OutputLostError):
+            self.check()  # what is there now is this run's alone
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 @contextmanager
@@ -253,42 +252,32 @@ def new_run(
 
 
 @contextmanager
-def resumed_run(path: Path) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
+def resumed_run(
+    path: Path, *, writes: bool = True
+) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
     """The folder of a run that goes on, its request, and its checkpoint; None of a finished run.
+
+    Args:
+        path: the run folder.
+        writes: of several processes that share the run, whether this is the one that writes.
 
     Raises:
         EditError: no run, a damaged one, or one without a checkpoint.
         OutputError: another process is writing it.
     """
-    path, work = _places(path)
-    RunRequest.load(work)  # there is a run, before anything is made there
-    with ExitStack() as held:
-        held.enter_context(sole_writer(path))
-        yield RunFolder(path, work, held), *read_request(work)
-
-
-def read_request(path: Path) -> tuple[RunRequest, Checkpoint | None]:
-    """What a run was asked for, and its checkpoint; None of a finished one.
-
-    Raises:
-        EditError: no run, a damaged one, or one without a checkpoint.
-    """
-    _, work = _places(path)
-    request = RunRequest.load(work)
-    if (work / INFO).is_file():
-        return request, None
-    kept = work / CHECKPOINT
-    if not kept.is_file() and (work / UNPROVEN).is_file():
-        kept = work / UNPROVEN  # killed before a step from it was done
-    return request, Checkpoint.load(kept)
-
-
-def _places(path: Path) -> tuple[Path, Path]:
-    """The folder of a run, and where in it the run is that is not finished."""
     if path.name == UNFINISHED and (path.parent / UNFINISHED).is_dir():
         path = path.parent
-    inner = path / UNFINISHED
-    return path, inner if (inner / REQUEST).is_file() else path
+    work = path / UNFINISHED if (path / UNFINISHED / REQUEST).is_file() else path
+    request, checkpoint = RunRequest.load(work), None
+    with ExitStack() as held:
+        if writes:
+            held.enter_context(sole_writer(path))
+        if not (work / INFO).is_file():
+            kept = work / CHECKPOINT
+            if not kept.is_file() and (work / UNPROVEN).is_file():
+                kept = work / UNPROVEN  # killed before a step from it was done
+            checkpoint = Checkpoint.load(kept)
+        yield RunFolder(path, work, held), request, checkpoint
 
 
 def save_run(edit: Edit, folder: Path) -> None:
