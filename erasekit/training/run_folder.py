@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 
 import erasekit
@@ -110,7 +110,7 @@ class RunRequest:
             raise EditError(why_unreadable(path, error)) from error
 
 
-class _Provenance(TypedDict):
+class _Provenance(BaseModel):
     """What is said of a finished run."""
 
     concepts: list[str]
@@ -127,7 +127,7 @@ def finished_edit(folder: Path, registry: Registry) -> Edit:
     """
     edit = load_edit(folder, registry)
     try:
-        TypeAdapter(_Provenance).validate_python(edit.info)
+        _Provenance.model_validate(edit.info)
     except ValidationError as error:
         raise _damaged(folder / INFO, error) from error
     return edit
