@@ -48,7 +48,7 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
 if TYPE_CHECKING:
-    from erasekit.bench.quick import QuickResult
+    from erasekit.bench.records import Measured
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
     from erasekit.plugin.registry import Registry
@@ -305,16 +305,14 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     _print_result(edit, result, uses, path)
 
 
-def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> QuickResult | None:
-    from erasekit.bench.quick import quick_measure
+def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
+    from erasekit.bench.measure import measure
     from erasekit.files import atomic_path
     from erasekit.reporting.pictures import before_after_grid
 
     try:
         with progress("Drawing before and after") as bar:
-            result = quick_measure(
-                plan.model, edit, plan.erasure, plan.registry, on_images=bar.advance
-            )
+            result = measure(plan.model, edit, plan.erasure, on_images=bar.advance)
     except ErasekitError as error:
         print_note(
             f"The edit is saved, but was not measured: {error} Measure it with: "
@@ -336,7 +334,7 @@ def _what_it_is(edit: Edit) -> str:
     return "; ".join(words)
 
 
-def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
+def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: Path) -> None:
     from erasekit.reporting.run_table import adversaries_table, measures_tables
 
     console = stdout()
