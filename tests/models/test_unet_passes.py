@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import erasekit.models.unet_runner
+import erasekit.models.unet_passes
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.models.loading import LoadedModel
-from erasekit.models.unet_runner import (
+from erasekit.models.unet_passes import (
     MAPS_OF_A_PASS,
     Runner,
     autocast_dtype,
@@ -230,7 +230,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def rows(count: float) -> None:
         row = MAPS_OF_A_PASS * 16 * 8 * 8 * 4
         monkeypatch.setattr(
-            erasekit.models.unet_runner, "free_memory", lambda _: int(2 * count * row)
+            erasekit.models.unet_passes, "free_memory", lambda _: int(2 * count * row)
         )
 
     return rows
@@ -294,8 +294,7 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(
         ("memory.stat", "anon 1\ninactive_file 50000\n"),
     ):
         (tmp_path / name).write_text(text + "\n")
-    group = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"), "inactive_file")
-    monkeypatch.setattr(erasekit.models.unet_runner, "_CGROUPS", (group,))
+    monkeypatch.setattr(erasekit.models.unet_passes, "_CONTAINER", tmp_path)
     assert free_memory(cpu) == 150_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(cpu) > 150_000
