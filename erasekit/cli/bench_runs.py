@@ -100,7 +100,9 @@ def show(
 def export(
     context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
-    form: Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMS)}.")],
+    form: Annotated[
+        str, typer.Option("--to", help="One of csv, parquet, json, html, markdown, latex.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     what: Annotated[
         str,
