@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 from erasekit.metrics.base import CrossedMetric
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.metrics.statistics import crossed_rate
-from erasekit.records import Estimate, Paired, Role
 
 DRAWN = 0.25
 """A concept that the base model draws in a smaller share of its images can't be seen to go."""
@@ -48,25 +48,31 @@ class TopKRate(CrossedMetric):
 class ErasingSuccessRate(TopKRate):
     """Share of images of erased concepts whose class is NOT in the classifier's top k.
 
-    What was not there before can't be erased: after an erasure, concepts whose class is in the top
-    k of fewer than `DRAWN` of the base model's images are left out, and the note says so.
+    What was not there before can't be erased: concepts whose class is in the top k of fewer than
+    `DRAWN` of the base model's images are left out, and the note says so. The rate before an
+    erasure is of the same concepts; where none is drawn it is of all, to show it.
     """
 
-    role: Role | None = "erased"
+    split: Split | None = "erased"
 
     def success(self, rank: float) -> bool:
         return rank > self.k
 
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
+        super().update(concept, seed, stratum)
         ranks = [rank for rank in concept.before.ranks if not math.isnan(rank)]
         drawn = sum(rank <= self.k for rank in ranks)
-        if self.when == "after" and concept.role == self.role and drawn < DRAWN * len(ranks):
+        if concept.split == self.split and drawn < DRAWN * len(ranks):
             self._unseen[concept.concept] = f"{drawn} of {len(ranks)}"
-        else:
-            super().update(concept, seed, stratum)
 
     def compute(self) -> Estimate:
+        every = self._values
+        seen = {key: own for key, own in every.items() if key[1] not in self._unseen}
+        if self.when == "before" and not seen:
+            return super().compute()
+        self._values = seen
         found = super().compute()
+        self._values = every
         clauses = [f"{name!r} in {share}" for name, share in self._unseen.items()]
         if not clauses:
             return found
@@ -81,7 +87,7 @@ class ErasingSuccessRate(TopKRate):
 class PreservingSuccessRate(TopKRate):
     """Share of images of held-out concepts whose class IS in the classifier's top k."""
 
-    role: Role | None = "held-out"
+    split: Split | None = "held-out"
 
     def success(self, rank: float) -> bool:
         return rank <= self.k

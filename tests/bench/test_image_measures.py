@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erasekit.bench.pictures import images_of
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Classifier, ImageMeasure
 from erasekit.metrics.judges import Judges
-from erasekit.records import Record
+from erasekit.metrics.scores import to_json
 
 PROBES = (("a photo of a house", 3), ("a church", 12345))
 
@@ -51,7 +50,7 @@ class Halves(Classifier):
 @pytest.fixture
 def judged(runner, tiny_scorer, registry, store) -> BenchmarkRunner:
     judges = Judges(tiny_scorer, Halves(), (Change(),))
-    return BenchmarkRunner(runner.model, judges, registry, store)
+    return BenchmarkRunner(runner.model, judges, store)
 
 
 def run(runner: BenchmarkRunner, sweep) -> list[Record]:
@@ -61,7 +60,7 @@ def run(runner: BenchmarkRunner, sweep) -> list[Record]:
 def test_measures_are_those_of_the_saved_images_by_noise(judged, make_sweep, store) -> None:
     sweep = make_sweep("none", cases="church")
     base, record = run(judged, sweep)
-    drawn, after = images_of(store, base), images_of(store, record)
+    drawn, after = store.images(base), store.images(record)
     seen: dict[str, list[float]] = {"erased": [], "held-out": [], "pool": []}
     for concept in record.concepts:
         change = after[concept.concept].astype(float) - drawn[concept.concept]
@@ -69,10 +68,10 @@ def test_measures_are_those_of_the_saved_images_by_noise(judged, make_sweep, sto
         np.testing.assert_allclose(concept.after.measures["change"], expected, rtol=1e-12)
         assert np.isnan(concept.before.measures["change"]).all()
         assert concept.after.measures["zero"] == (0.0,) * len(expected)
-        seen[concept.role] += list(expected)
+        seen[concept.split] += list(expected)
     rows = summarise([base, record]).rows
-    for role, values in seen.items():
-        assert rows[1].measures["change"][role].value == pytest.approx(np.mean(values))
+    for split, values in seen.items():
+        assert rows[1].measures["change"][split].value == pytest.approx(np.mean(values))
     assert rows[0].measures["change"]["erased"].missing == 4
     data = summary_json(summarise([base, record]))["rows"]
     assert data[0]["measures"]["change"]["erased"] == {"mean": None, "n": 0, "missing": 4}
@@ -83,7 +82,7 @@ def test_measures_are_those_of_the_saved_images_by_noise(judged, make_sweep, sto
 
 def test_a_classifier_ranks_among_its_own_classes(judged, make_sweep, store) -> None:
     base, record = run(judged, make_sweep("none", cases="church"))
-    for side, drawn in (("before", images_of(store, base)), ("after", images_of(store, record))):
+    for side, drawn in (("before", store.images(base)), ("after", store.images(record))):
         for concept in record.concepts:
             ranks = getattr(concept, side).ranks
             if concept.concept not in Halves.labels:
@@ -114,7 +113,7 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     plan = judged.plan(sweep)
     assert plan.cases[0].images == plain.cases[0].images + 2
     base, record = judged.run(sweep, plan)
-    probes = [c for c in record.concepts if c.role == "probe"]
+    probes = [c for c in record.concepts if c.split == "probe"]
     assert [(p.before.prompt, p.before.noises[0]) for p in probes] == list(PROBES)
     summary = summarise([base, record])
     with_probes, without = (
@@ -125,8 +124,12 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     assert with_probes.delta == without.rows[1].delta
     assert with_probes.esr1 == without.rows[1].esr1
     assert not any(row.concept.startswith("prompt") for row in summary.per_concept)
-    fitting = replace(sweep.suite, probes=(*PROBES, ("church " * 99, 1)))
-    assert fitting.fitting(judged.model.family.check_prompt).probes == PROBES
+    longer = replace(sweep.suite, probes=(*PROBES, ("church " * 99, 1)))
+    assert longer.fitting(judged.model.family.check_prompt).probes == longer.probes
+    skip = replace(longer, long_prompts="skip")
+    assert skip.fitting(judged.model.family.check_prompt).probes == PROBES
+    cut = run(judged, replace(sweep, suite=longer))
+    assert [len(r.concepts) for r in cut] == [len(record.concepts) + 1] * 2
 
 
 def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(
@@ -143,5 +146,5 @@ def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(
     for one, other in zip(split[1].concepts, whole[1].concepts, strict=True):
         assert (one.concept, one.before.noises) == (other.concept, other.before.noises)
         np.testing.assert_allclose(one.after.scores, other.after.scores, atol=0.5)
-        assert len(images_of(store, split[1])[one.concept]) == len(one.after.scores)
-    assert json.dumps(split[1].to_json())
+        assert len(store.images(split[1])[one.concept]) == len(one.after.scores)
+    assert json.dumps(to_json(split[1]))

@@ -1,23 +1,36 @@
-"""Scores of images before and after an erasure, and the estimates made of them. No torch."""
+"""Scores of images before and after an erasure, and the estimates made of them. No torch.
+
+They are written as JSON by `to_json` and read by `from_json`; a missing value is NaN in memory and
+null on disk, never 0.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-Role = Literal["erased", "held-out", "pool", "probe", "caption"]
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, TypeAdapter
+
+Split = Literal["erased", "held-out", "pool", "probe", "caption"]
 """What a concept is in an evaluation: erased, kept and never kept on purpose, kept and open to the
 method to keep on purpose, a prompt that asks for what is erased, for further measures alone, or a
 caption of anything, for CLIP score and FID."""
 
 NAN = math.nan
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: NAN if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None),
+]
+"""A float whose NaN is null in JSON."""
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A scorer's word on one image.
+    """What a scorer says of one image.
 
     Attributes:
         value: alignment with the prompt, 100 * cosine; NaN for a missing image.
@@ -43,11 +56,11 @@ class Estimate:
             stop, or "".
     """
 
-    value: float
+    value: Number
     n: int
     missing: int = 0
-    low: float = NAN
-    high: float = NAN
+    low: Number = NAN
+    high: Number = NAN
     note: str = ""
 
     @property
@@ -74,9 +87,9 @@ class ConceptScores:
 
     prompt: str
     noises: tuple[int, ...]
-    scores: tuple[float, ...]
-    ranks: tuple[float, ...]
-    measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scores: tuple[Number, ...]
+    ranks: tuple[Number, ...]
+    measures: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,13 +98,13 @@ class Paired:
 
     Attributes:
         concept: its name.
-        role: what it is in the evaluation.
+        split: what it is in the evaluation; "role" in JSON of erasekit 0.1.
         family: the group of near neighbours it belongs to, or "".
         before, after: its scores; image i of both started from noise i.
     """
 
     concept: str
-    role: Role
+    split: Annotated[Split, Field(validation_alias=AliasChoices("split", "role"))]
     family: str
     before: ConceptScores
     after: ConceptScores
@@ -106,47 +119,39 @@ class Paired:
         return tuple(b - a for b, a in zip(self.before.scores, self.after.scores, strict=True))
 
 
-def paired_concepts(data: Sequence[Mapping[str, Any]]) -> tuple[Paired, ...]:
-    """`Paired`s from their JSON."""
-    return tuple(
-        Paired(
-            c["concept"],
-            c["role"],
-            c["family"],
-            concept_scores(c["before"]),
-            concept_scores(c["after"]),
-        )
-        for c in data
-    )
+def to_json(value: Any) -> Any:
+    """A dataclass of this package as JSON-ready data."""
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def estimate_of(data: Mapping[str, Any]) -> Estimate:
-    """An `Estimate` from its JSON."""
-    return Estimate(
-        number(data["value"]),
-        data["n"],
-        data["missing"],
-        number(data["low"]),
-        number(data["high"]),
-        data["note"],
-    )
+def from_json(kind: type[Model], data: Any) -> Model:
+    """What `to_json` wrote; keys that it does not know are left out.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found: Model = _adapter(kind).validate_python(data)
+    return found
 
 
-def concept_scores(data: Mapping[str, Any]) -> ConceptScores:
-    """A `ConceptScores` from its JSON."""
-    return ConceptScores(
-        data["prompt"],
-        tuple(data["noises"]),
-        tuple(number(value) for value in data["scores"]),
-        tuple(number(value) for value in data["ranks"]),
-        {name: tuple(map(number, values)) for name, values in data.get("measures", {}).items()},
-    )
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def mean(values: Sequence[float]) -> float:
     """Mean of the values that are there, NaN where none is."""
     there = [value for value in values if not math.isnan(value)]
     return math.fsum(there) / len(there) if there else NAN
+
+
+def number(value: float | None) -> float:
+    """A number from its JSON, where null stands for NaN."""
+    return NAN if value is None else float(value)
 
 
 def nan_to_null(value: Any) -> Any:
@@ -158,8 +163,3 @@ def nan_to_null(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [nan_to_null(item) for item in value]
     return value
-
-
-def number(value: float | None) -> float:
-    """A number from its JSON, where null stands for NaN."""
-    return NAN if value is None else float(value)

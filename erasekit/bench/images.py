@@ -1,4 +1,4 @@
-"""Draws the pages of an evaluation, scores them, and saves them.
+"""Draw the pages of an evaluation, score and save them.
 
 A sheet is encoded on a thread while it is scored and the next one is drawn. The thread touches no
 file: what it made is written by the caller of `finish`, or before the next sheet is encoded.
@@ -6,25 +6,29 @@ file: what it made is written by the caller of `finish`, or before the next shee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from erasekit.bench.identity import generation_identity
+import numpy as np
+from numpy.typing import NDArray
+
+from erasekit.bench.plan import SCORING, PlannedCase, generation_identity, source_hash
 from erasekit.bench.prompts import EvaluatedConcept
-from erasekit.bench.source import SCORING, source_hash
+from erasekit.bench.records import content_key
 from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.bench.suite import Suite
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
-from erasekit.metrics.base import Images, Scorer
+from erasekit.metrics.base import Images, Scorer, SetMeasure
 from erasekit.metrics.judges import Judges
 from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.scores import ConceptScores, Estimate
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel
-from erasekit.records import ConceptScores, content_key
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class SheetScorer:
             applied: AbstractContextManager[Any] = (
                 edit.applied(self.model) if edit else nullcontext()
             )
-            cut = any(concept.role in ("probe", "caption") for concept in sheet.page)
+            cut = any(concept.split in ("probe", "caption") for concept in sheet.page)
             with applied, _cutting(self.model.family, cut):
                 drawn = generate(
                     self.model,
@@ -239,3 +243,95 @@ def score_page(
             (what, slice(row * columns, (row + 1) * columns)) for row, what in enumerate(page)
         )
     )
+
+
+Page = tuple[EvaluatedConcept, ...]
+
+
+def measure_sets(
+    sheets: SheetScorer, case: PlannedCase, weights: str, edit: Edit | None = None
+) -> Mapping[str, Estimate]:
+    """Every measure of the captions' images under these weights, by name.
+
+    The un-erased model has none where it is itself what others are held against.
+
+    Args:
+        sheets: draws, and knows the measures.
+        case: what is evaluated.
+        weights: hash of the model, or key of the edit.
+        edit: the edit; None for the model.
+    """
+    found: dict[str, Estimate] = {}
+    for measure in sheets.judges.sets:
+        if edit is None and not measure.reference:
+            continue
+        own = _features(sheets, measure, case, weights, edit)
+        if measure.reference:
+            reference = _reference(sheets, measure)
+        else:
+            reference = _features(sheets, measure, case, sheets.model.hash, None)
+        found.update(measure.compare(own, reference))
+    return found
+
+
+def feature_key(sheet: Sheet, measure: SetMeasure) -> str:
+    """Name of the features of a sheet's images in the store."""
+    return _key({"sheet": sheet.key}, measure)
+
+
+def missing_features(
+    sheets: SheetScorer, measure: SetMeasure, cases: Iterable[tuple[PlannedCase, Iterable[str]]]
+) -> int:
+    """Images that `measure` has yet to look at, those of its reference aside.
+
+    Args:
+        sheets: knows their sheets, and the store.
+        measure: the measure.
+        cases: what is evaluated, each with the hash of the model and keys of edits.
+    """
+    lacking = {
+        feature_key(sheet, measure): sheet.images
+        for case, weights in cases
+        for page, key in itertools.product(_caption_pages(case), weights)
+        for sheet in [sheets.sheet(page, key)]
+    }
+    return sum(
+        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+    )
+
+
+def _features(
+    sheets: SheetScorer, measure: SetMeasure, case: PlannedCase, weights: str, edit: Edit | None
+) -> NDArray[np.float32]:
+    """Of the images of all captions, in their order, [N, D]."""
+    parts = []
+    for page in _caption_pages(case):
+        sheet = sheets.sheet(page, weights)
+        key = feature_key(sheet, measure)
+        features = sheets.store.features(key)
+        if features is None or len(features) != sheet.images:
+            images = sheets.images(sheet, edit)
+            features = measure.features(images.reshape(-1, *images.shape[2:]))
+            sheets.store.put_features(key, features)
+        parts.append(features)
+    return np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
+
+
+def _reference(sheets: SheetScorer, measure: SetMeasure) -> NDArray[np.float32]:
+    key = _key({"reference": measure.reference}, measure)
+    features = sheets.store.features(key)
+    if features is None:
+        features = measure.reference_features()
+        sheets.store.put_features(key, features)
+    return features
+
+
+def _key(images: Mapping[str, str], measure: SetMeasure) -> str:
+    scoring = source_hash(SCORING)
+    return content_key({**images, "extractor": measure.extractor, "scoring": scoring})
+
+
+def _caption_pages(case: PlannedCase) -> Iterator[Page]:
+    for page in case.pages:
+        if page[0].split == "caption":
+            yield page

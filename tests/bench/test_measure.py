@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.bench.quick import quick_concepts, quick_measure
+from erasekit.bench.measure import measure, spread_of
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
-from erasekit.records import nan_to_null
+from erasekit.metrics.scores import nan_to_null
 
 
 @pytest.fixture
@@ -29,14 +29,10 @@ def edit(world_model) -> Edit:
     return Edit({k: v.detach() for k, v in tensors.items()}, info)
 
 
-def test_before_and_after_start_from_the_same_noise(
-    world_model, edit, registry, tiny_scorer
-) -> None:
+def test_before_and_after_start_from_the_same_noise(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"),))
     seen: list[int] = []
-    result = quick_measure(
-        world_model, edit, erasure, registry, scorer=tiny_scorer, on_images=seen.append
-    )
+    result = measure(world_model, edit, erasure, scorer=tiny_scorer, on_images=seen.append)
     names = [c.paired.concept for c in result.concepts]
     assert names == ["church", "bus", "banana"]  # its own family has no other held-out one
     assert sum(seen) == 2 * 3 * 4
@@ -56,13 +52,12 @@ def test_before_and_after_start_from_the_same_noise(
     assert result.delta.low < result.delta.value < result.delta.high
 
 
-def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) -> None:
+def test_the_numbers_are_json_ready(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"), world_model.concept("castle")))
-    result = quick_measure(
+    result = measure(
         world_model,
         edit,
         erasure,
-        registry,
         concepts=["bus"],
         images_per_concept=1,
         scorer=tiny_scorer,
@@ -75,14 +70,14 @@ def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) ->
     assert data["esr1"] is None  # nothing of what the tiny model draws is taken for a church
 
 
-def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_scorer) -> None:
+def test_what_the_model_hardly_knows_is_said(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure.of("xyzzy")
-    result = quick_measure(world_model, edit, erasure, registry, concepts=[], scorer=tiny_scorer)
+    result = measure(world_model, edit, erasure, concepts=[], scorer=tiny_scorer)
     assert any("Not in the list" in r and "xyzzy" in r for r in result.remarks)
     assert math.isnan(result.delta.value)
     weak = [
-        quick_measure(
-            world_model, edit, Erasure((world_model.concept(c.name),)), registry,
+        measure(
+            world_model, edit, Erasure((world_model.concept(c.name),)),
             concepts=[], images_per_concept=2, scorer=tiny_scorer,
         )
         for c in world_model.concepts
@@ -92,12 +87,12 @@ def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_s
 
 
 def test_the_spread_has_near_neighbours_first_and_nothing_erased(suite) -> None:
-    assert quick_concepts(suite, Erasure.of("garbage truck"))[0] == "bus"
-    assert "bus" not in quick_concepts(suite, Erasure.of("bus"))
+    assert spread_of(suite, Erasure.of("garbage truck"))[0] == "bus"
+    assert "bus" not in spread_of(suite, Erasure.of("bus"))
 
 
 def test_the_models_scorer_runs_where_the_model_does(
-    world_model, edit, registry, monkeypatch: pytest.MonkeyPatch
+    world_model, edit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -105,9 +100,9 @@ def test_the_models_scorer_runs_where_the_model_does(
         seen.append((name, device))
         raise InterruptedError
 
-    monkeypatch.setattr("erasekit.bench.quick.load_scorer", spied)
+    monkeypatch.setattr("erasekit.bench.measure.load_scorer", spied)
     world_model.unet.to("meta")
     erasure = Erasure((world_model.concept("church"),))
     with pytest.raises(InterruptedError):
-        quick_measure(world_model, edit, erasure, registry)
+        measure(world_model, edit, erasure)
     assert seen == [(world_model.descriptor.scorer, torch.device("meta"))]

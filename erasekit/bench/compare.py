@@ -1,21 +1,304 @@
-"""Two runs of the same evaluation: what differs between them, and whether that can be told."""
+"""Compare methods, also at the same strength of erasure, and two runs of one evaluation."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from erasekit.bench.comparisons import Side, paired_concepts, paired_difference, verdict_of
-from erasekit.bench.summary import with_common_roles
+from erasekit.bench.records import BASE, Comparison, Matched, Record, Row, with_common_splits
 from erasekit.errors import ConfigError
+from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
+from erasekit.metrics.scores import ConceptScores, Estimate, Paired, mean, nan_to_null
 from erasekit.metrics.statistics import SIGNIFICANT, CrossedEffect, holm
 from erasekit.metrics.success_rates import ErasingSuccessRate
-from erasekit.records import ConceptScores, Estimate, Record, nan_to_null
 
-BASE = "base"
+WEAKER = 0.05
+"""A method whose ESR-1 is lower by more than this harms less for a reason that must be said."""
+
+
+def compare_methods(
+    rows: Sequence[Row], runs: Mapping[str, Sequence[Record]]
+) -> tuple[Comparison, ...]:
+    """Every pair of methods of one erased set (or of all), from what both have measured.
+
+    Args:
+        rows: the methods' rows, without the un-erased model's.
+        runs: the records of each method.
+    """
+    sides = [Side(row.method, row.esr1.value) for row in rows]
+    return compare_sides(rows[0].erased, sides, runs) if rows else ()
+
+
+def compare_sides(
+    erased: str, sides: Sequence[Side], runs: Mapping[str, Sequence[Record]]
+) -> tuple[Comparison, ...]:
+    """Every pair of `sides`, methods on the set `erased` by their names in `runs`."""
+    pairs = []
+    for one, two in itertools.combinations(sides, 2):
+        effect = paired_difference(runs[one.name], runs[two.name])
+        if effect.value > 0:
+            one, two, effect = two, one, replace(effect, value=-effect.value)
+        pairs.append((one, two, effect))
+    adjusted = holm([effect.p_value() for *_, effect in pairs])
+    found = []
+    for (one, two, effect), p in zip(pairs, adjusted, strict=True):
+        verdict = verdict_of(one, two, effect, p < SIGNIFICANT, len(pairs))
+        found.append(
+            Comparison(
+                *(one.name, two.name, erased, effect.estimate(), p),
+                verdict.text,
+                verdict.seeds_needed,
+            )
+        )
+    return tuple(found)
+
+
+def paired_difference(runs: Sequence[Record], others: Sequence[Record]) -> CrossedEffect:
+    """delta(runs) - delta(others) over held-out concepts, from the erasures that both have done.
+
+    What one method draws is held against what the other draws from the same noise; the un-erased
+    model's images cancel out.
+
+    Raises:
+        ValueError: a concept was not drawn from the same prompt and noises.
+    """
+    counterparts = {(r.cell.erased, r.cell.seed): r for r in others if r.status == "done"}
+    difference = Delta("held-out")
+    for run in runs:
+        other = counterparts.get((run.cell.erased, run.cell.seed))
+        for pair in paired_concepts(run, other) if other else ():
+            difference.update(pair, run.cell.seed, run.cell.erased)
+    return difference.effect()
+
+
+def paired_concepts(run: Record, other: Record) -> Iterator[Paired]:
+    """Each concept of both, with `other`'s images as before and `run`'s as after."""
+    theirs = {concept.concept: concept.after for concept in other.concepts}
+    for own in run.concepts:
+        if own.concept in theirs:
+            yield replace(own, before=theirs[own.concept])
+
+
+def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]:
+    """`rows` of one erased set with the smallest delta marked, and what can't be told from it."""
+    measured = [r for r in rows if r.method != "base" and not math.isnan(r.delta.value)]
+    if len(measured) < 2:
+        return list(rows)
+    best = min(measured, key=lambda row: row.delta.value).method
+    worse = {
+        name
+        for found in comparisons
+        if best in (found.method, found.other) and found.p_value < SIGNIFICANT
+        for name in (found.method, found.other)
+    }
+    names = {row.method for row in measured}
+    return [
+        replace(row, best=row.method == best, tied=row.method in names - worse - {best})
+        for row in rows
+    ]
+
+
+def verdict_of(one: Side, two: Side, effect: CrossedEffect, told: bool, pairs: int = 1) -> Verdict:
+    """What a difference says, as a sentence, and how many seeds would say more.
+
+    Args:
+        one, two: what is compared.
+        effect: delta(one) - delta(two), paired.
+        told: whether it is significant.
+        pairs: how many comparisons it was corrected for.
+    """
+    if effect.value > 0:
+        one, two, effect = two, one, replace(effect, value=-effect.value)
+    if told:
+        return Verdict(_told(one, two, effect))
+    needed = effect.seeds_needed(1 - SIGNIFICANT / pairs)
+    return Verdict(_not_told(one, two, effect, needed), needed)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two that are compared: what it is called, and its ESR-1."""
+
+    name: str
+    esr1: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence, and the seeds that would tell apart what can't be told; None as `Comparison`."""
+
+    text: str
+    seeds_needed: int | None = None
+
+
+def _told(one: Side, two: Side, effect: CrossedEffect) -> str:
+    found = effect.estimate()
+    verdict = (
+        f"{one.name} harms less than {two.name}: "
+        f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    )
+    if effect.seeds == 1:
+        verdict += " in these two edits (1 seed)"
+    if two.esr1 - one.esr1 > WEAKER:
+        before, after = 100 * one.esr1, 100 * two.esr1
+        verdict += f", and erases less: ESR-1 {before:.0f} % against {after:.0f} %"
+    return verdict
+
+
+def _not_told(one: Side, two: Side, effect: CrossedEffect, needed: int | None) -> str:
+    if not effect.n:
+        return f"{one.name} and {two.name} have no erasure seed and held-out concept in common"
+    if not effect.noise_freedom:
+        return f"{one.name} can't be told from {two.name} with one image per concept; draw more"
+    remedy = f"about {needed} would be needed"
+    if effect.seeds == 1:
+        remedy = "more are needed to say how many"
+    elif needed is None:
+        remedy = "more seeds alone would hardly do, more images per concept might"
+    many = f"{effect.seeds:.2g} seed{'' if effect.seeds == 1 else 's'}"
+    return f"{one.name} can't be told from {two.name} at {many}; {remedy}"
+
+
+TARGETS = (0.90, 0.95)
+"""The ESR-1 at which methods are compared."""
+
+
+def match_erasure(method: str, erased: str, runs: Sequence[Record]) -> list[Matched]:
+    """Delta of a method where its runs first reach each of `TARGETS`.
+
+    A run's points are the un-erased model, the steps along it that were scored, and its end. Of
+    the first two neighbours that have the target between them, images' deltas are mixed in the
+    share at which ESR-1, taken to grow evenly between the two, is the target. Then noises and
+    seeds give the interval as they do for delta; that ESR-1 itself rests on few images is not in
+    it, beyond what seeds differ in. Runs that don't reach a target are left out, and counted in
+    the note.
+    """
+    done = [run for run in runs if run.status == "done"]
+    scored = [_points(run) for run in done if run.along]
+    return [_match(method, erased, target, done, scored) for target in TARGETS]
+
+
+def compare_matched(erased: str, runs: Mapping[str, Sequence[Record]]) -> Iterator[Comparison]:
+    """Every pair of methods of one erased set (or of all) at each of `TARGETS`.
+
+    As `compare_methods`, but each run stands for itself where it first reaches the target, as in
+    `match_erasure`: what one method's images score there is held against what the other's do, by
+    concept, noise and seed. Only seeds that bring both there count, and the note says how many
+    don't; a pair without any is left out. Holm's correction is over the pairs at one target.
+
+    Args:
+        runs: the records of each method.
+    """
+    for target in TARGETS:
+        there = {method: _runs_at(target, own) for method, own in runs.items()}
+        sides = [Side(method, target) for method in runs if there[method]]
+        for found in compare_sides(erased, sides, there):
+            if found.difference.n:
+                done = _in_common(runs[found.method], runs[found.other])
+                both = _in_common(there[found.method], there[found.other])
+                less = f"{done - both} of {done} pairs of runs are not both there"
+                difference = replace(found.difference, note=less if both < done else "")
+                yield replace(found, esr1=target, difference=difference)
+
+
+def _runs_at(target: float, runs: Sequence[Record]) -> list[Record]:
+    """The runs that reach the target, with the scores that they have there."""
+    scored = [run for run in runs if run.status == "done" and run.along]
+    points = [_reached(_points(run).points, target) for run in scored]
+    return [
+        replace(run, concepts=point.concepts)
+        for run, point in zip(scored, points, strict=True)
+        if point is not None
+    ]
+
+
+def _in_common(runs: Sequence[Record], others: Sequence[Record]) -> int:
+    """How many erasures, by set and seed, both have done."""
+    one, two = (
+        {(r.cell.erased, r.cell.seed) for r in own if r.status == "done"} for own in (runs, others)
+    )
+    return len(one & two)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """An erasure somewhere along its run."""
+
+    step: float
+    esr1: float
+    concepts: tuple[Paired, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    erased: str
+    seed: int
+    points: tuple[_Point, ...]
+
+
+def _points(run: Record) -> _Run:
+    start = tuple(replace(concept, after=concept.before) for concept in run.concepts)
+    stages = [(0, start), *((w.step, w.concepts) for w in run.along), (run.steps, run.concepts)]
+    points = (
+        _Point(step, _over(ErasingSuccessRate(), [replace(run, concepts=own)]).value, own)
+        for step, own in stages
+    )
+    measured = tuple(point for point in points if not math.isnan(point.esr1))
+    return _Run(run.cell.erased, run.cell.seed, measured)
+
+
+def _match(
+    method: str, erased: str, target: float, done: Sequence[Record], runs: Sequence[_Run]
+) -> Matched:
+    delta, steps = Delta("held-out"), []
+    early = late = unseen = 0
+    for run in runs:
+        point = _reached(run.points, target)
+        if point is not None:
+            steps.append(point.step)
+            for concept in point.concepts:
+                delta.update(concept, run.seed, run.erased)
+        elif not run.points:
+            unseen += 1
+        elif run.points[0].esr1 >= target:
+            early += 1
+        else:
+            late += 1
+    reasons = (
+        (len(done) - len(runs), "not scored along the way"),
+        (unseen, "of what the base model does not draw"),
+        (early, "there before the first step"),
+        (late, "never there"),
+    )
+    note = ", ".join(f"{count} of {len(done)} runs {why}" for count, why in reasons if count)
+    estimate = replace(delta.effect().estimate(), note=note or ("" if done else "no run is done"))
+    return Matched(method, erased, target, estimate, mean(steps))
+
+
+def _reached(points: Sequence[_Point], target: float) -> _Point | None:
+    """Where a run first reaches the target, between two of its points; None where it doesn't."""
+    for one, two in pairwise(points):
+        if one.esr1 < target <= two.esr1:
+            share = (target - one.esr1) / (two.esr1 - one.esr1)
+            concepts = tuple(
+                _mixed(a, b, share) for a, b in zip(one.concepts, two.concepts, strict=True)
+            )
+            return _Point(one.step + share * (two.step - one.step), target, concepts)
+    return None
+
+
+def _mixed(one: Paired, two: Paired, share: float) -> Paired:
+    scores = tuple(
+        (1 - share) * a + share * b for a, b in zip(one.after.scores, two.after.scores, strict=True)
+    )
+    return replace(two, after=replace(two.after, scores=scores))
+
+
 Pairs = list[tuple[Record, Record]]
 """Records of the same method, erased set and seed in A and in B."""
 
@@ -86,7 +369,7 @@ def compare_benches(
         ConfigError: they have no method or erased set in common, or were not measured alike.
     """
     _check_comparable(a, b, names)
-    both = with_common_roles([*a, *b])
+    both = with_common_splits([*a, *b])
     a_cells, b_cells = (
         {_place(r): r for r in side if r.status == "done" and r.cell.method != BASE}
         for side in (both[: len(a)], both[len(a) :])
@@ -176,7 +459,8 @@ class _Compared:
     def difference(self, p_value: float, count: int) -> Difference:
         first, second = self.pairs[0]
         sides = [[pair[side] for pair in self.pairs] for side in (0, 1)]
-        deltas, rates = [_mean_delta(runs) for runs in sides], [_esr1(runs) for runs in sides]
+        deltas = [_over(Delta("held-out"), runs) for runs in sides]
+        rates = [_over(ErasingSuccessRate(), runs) for runs in sides]
         methods = first.cell.method, second.cell.method
         one, two = (
             Side(f"{method} in {run}", rate.value)
@@ -209,7 +493,7 @@ class _Compared:
         deltas: dict[str, Delta] = {}
         for a, b in self.pairs:
             for pair in paired_concepts(b, a):
-                if pair.role == "held-out":
+                if pair.split == "held-out":
                     delta = deltas.setdefault(pair.concept, Delta())
                     delta.update(pair, a.cell.seed, a.cell.erased)
         effects = {concept: delta.effect() for concept, delta in deltas.items()}
@@ -225,20 +509,11 @@ def _gone(scores: ConceptScores) -> ConceptScores:
     return replace(scores, scores=flags)
 
 
-def _mean_delta(runs: Sequence[Record]) -> Estimate:
-    delta = Delta("held-out")
+def _over(metric: Metric, runs: Sequence[Record]) -> Estimate:
     for run in runs:
         for concept in run.concepts:
-            delta.update(concept, run.cell.seed, run.cell.erased)
-    return delta.compute()
-
-
-def _esr1(runs: Sequence[Record]) -> Estimate:
-    rate = ErasingSuccessRate()
-    for run in runs:
-        for concept in run.concepts:
-            rate.update(concept, run.cell.seed, run.cell.erased)
-    return rate.compute()
+            metric.update(concept, run.cell.seed, run.cell.erased)
+    return metric.compute()
 
 
 def _check_comparable(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) -> None:
