@@ -12,8 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from erasekit.config import shipped_recipe
 from erasekit.plugin.descriptors import ModelConcept
+from erasekit.recipes import shipped_recipe
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
