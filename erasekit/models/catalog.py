@@ -6,7 +6,6 @@ How the numbers for icons were chosen is in docs/architecture.md, "Defaults on i
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -32,14 +31,10 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pgd": {"keep_weight": 1.0},
 }
 
-_RECIPE = tomllib.loads((files("erasekit") / "recipes" / "published.toml").read_text("utf-8"))
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "*": {k: v for k, v in _RECIPE.items() if not isinstance(v, dict)} | {"keep_trajectories": 1}
+    "*": {**shipped_recipe("published"), "keep_trajectories": 1}
 }
-"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): the shipped recipe.
-
-Not by `erasekit.config`, whose pydantic would be half the time of `erasekit --help`.
-"""
+"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): the shipped recipe."""
 
 ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {
     "imagenette": {
