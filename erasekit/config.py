@@ -135,6 +135,15 @@ def one_each(text: str, count: int, setting: str) -> list[str]:
     return values * (count // len(values))
 
 
+RECIPES = Path(__file__).parent / "recipes"
+"""The recipes in the package, NAME.toml each."""
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes in the package."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read a TOML recipe: flat hyperparameters at the top level.
 
@@ -160,11 +169,30 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             raise RecursionError
         return tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"The {what} {str(path)!r} can't be read: {error.strerror}.") from error
+        hint = f" Shipped ones are {', '.join(shipped_recipes())}." if what == "recipe" else ""
+        raise ConfigError(
+            f"The {what} {str(path)!r} can't be read: {error.strerror}.{hint}"
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"The {what} {str(path)!r} is nested too deep; flatten it.") from error
     except (ValueError, RuntimeError) as error:  # not UTF-8, ~nouser, a number of 5,000 digits
         raise ConfigError(f"The {what} {str(path)!r} is not valid TOML: {error}.") from error
+
+
+def shipped_recipe(name: str, model: str = "") -> dict[str, Any]:
+    """Hyperparameters of a recipe in the package, with what its table of `model` says.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in shipped_recipes():
+        raise ConfigError(
+            f"Unknown recipe {name!r}; shipped are {', '.join(shipped_recipes())}. Another is "
+            "read from a path."
+        )
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    general = {key: value for key, value in recipe.items() if not isinstance(value, dict)}
+    return {**general, **recipe.get(model, {})}
 
 
 def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:

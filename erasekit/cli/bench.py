@@ -26,7 +26,6 @@ from erasekit.cli.options import (
     registry_of,
 )
 from erasekit.concepts import slug
-from erasekit.config import parse_assignments
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -201,6 +200,7 @@ def bench(
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import load_metrics, summarise_stored, summary_json
+    from erasekit.config import parse_assignments
     from erasekit.metrics.judges import load_judges
 
     registry = registry_of(context)

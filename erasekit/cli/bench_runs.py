@@ -13,13 +13,13 @@ from erasekit.cli.console import print_json, print_note, stdout, table
 from erasekit.cli.options import JsonOption, registry_of
 from erasekit.errors import ConfigError, UnknownNameError
 from erasekit.plugin.registry import Registry
-from erasekit.reporting.bench_table import TABLES, bench_table, export_table
-from erasekit.reporting.table import FORMS
 
 if TYPE_CHECKING:
     from erasekit.bench.records import Manifest, Record, Summary
     from erasekit.bench.store import RecordStore
 
+FORMS = ("csv", "parquet", "json", "html", "markdown", "latex")
+"""What `erasekit.reporting.table` writes; that module is not read for a help."""
 SHORT = 8
 """Digits of a sweep's key in listings."""
 
@@ -77,6 +77,7 @@ def show(
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
     from erasekit.bench.summary import summary_json
+    from erasekit.reporting.bench_table import bench_table
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:
@@ -96,7 +97,9 @@ def show(
 def export(
     context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
-    form: Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMS)}.")],
+    form: Annotated[
+        str, typer.Option("--to", help="One of csv, parquet, json, html, markdown, latex.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     what: Annotated[
         str,
@@ -111,6 +114,8 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a table of a sweep as CSV, Parquet, JSON, HTML, Markdown or LaTeX."""
+    from erasekit.reporting.bench_table import TABLES, export_table
+
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
