@@ -8,18 +8,9 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from erasekit.config import (
-    Settings,
-    describe,
-    flatten,
-    one_each,
-    parse_assignments,
-    read_recipe,
-    resolve,
-    shipped_recipe,
-    shipped_recipes,
-)
+from erasekit.config import Settings, describe, flatten, one_each, parse_assignments, resolve
 from erasekit.errors import ConfigError
+from erasekit.recipes import read_recipe, shipped_recipe, shipped_recipes
 
 
 class Common(Settings):

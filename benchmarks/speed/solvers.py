@@ -62,13 +62,11 @@ def way(bench: Bench, solver: SolverName, steps: int, spacing: Spacing) -> dict[
     source = FrozenTrajectories(
         family,
         family.embed_prompts(list(CONCEPTS)),
-        num_inference_steps=steps,
+        solver=SOLVERS[solver](family, steps, spacing),
         guidance_scale=GUIDANCE,
         per_prompt=1,
         seed=0,
         frozen=FrozenWeights(bench.model.unet, {}),
-        solver=solver,
-        spacing=spacing,
     )
     with torch.no_grad():
         source.sample_all()

@@ -134,7 +134,8 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
-    from erasekit.config import parse_assignments, read_recipe, shipped_recipes
+    from erasekit.config import parse_assignments
+    from erasekit.recipes import read_recipe, shipped_recipes
 
     registry = registry_of(context)
     if resume is not None:

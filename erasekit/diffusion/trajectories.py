@@ -23,7 +23,7 @@ from torch import Tensor
 
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import guided, initial_noise
-from erasekit.diffusion.solvers import SOLVERS, Solver, SolverName, Spacing
+from erasekit.diffusion.solvers import Solver
 from erasekit.files import writing
 from erasekit.models.families import FamilyAdapter
 
@@ -139,7 +139,8 @@ class FrozenTrajectories(LatentSource):
     Args:
         family: the adapter.
         prompt_embeds: the prompts, [P, L, D].
-        num_inference_steps: solver steps S; t is drawn from them.
+        solver: its timesteps, S, are what t is drawn from. One that looks back reads the step
+            before from what is kept, so where it is guided, `with_uncond` must be true.
         guidance_scale: guidance while sampling.
         per_prompt: trajectories per prompt N; prompts share their N starting noises.
         seed: decides the starting noises, so a trajectory does not depend on which others are
@@ -152,9 +153,6 @@ class FrozenTrajectories(LatentSource):
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
         with_uncond: whether rows need the prediction without the prompt. Where they don't, and
             `guidance_scale` is 1, a solver step is one pass and not two.
-        solver: a name in `SOLVERS`. One that looks back reads the step before from what is kept,
-            so where it is guided, `with_uncond` must be true.
-        spacing: of the solver's timesteps.
         within_bins: see `LatentSource`.
 
     Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
@@ -170,7 +168,7 @@ class FrozenTrajectories(LatentSource):
         family: FamilyAdapter,
         prompt_embeds: Tensor,
         *,
-        num_inference_steps: int,
+        solver: Solver,
         guidance_scale: float,
         per_prompt: int,
         seed: int,
@@ -179,20 +177,19 @@ class FrozenTrajectories(LatentSource):
         whole: bool = False,
         mapped: bool = False,
         with_uncond: bool = True,
-        solver: SolverName = "ddim",
-        spacing: Spacing = "model",
         within_bins: bool = False,
     ) -> None:
         self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
         self.within_bins = within_bins
-        self.steps, self.scale = num_inference_steps, guidance_scale
+        self.solver, self.steps, self.scale = solver, len(solver.timesteps), guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
         self.frozen, self.whole, self.round = frozen, whole, 0
         both = with_uncond or guidance_scale != 1
         self.empty_embeds = family.unconditional_embeds() if both else None
-        self.solver = SOLVERS[solver](family, num_inference_steps, spacing)
-        if self.solver.looks_back and guidance_scale != 1 and not with_uncond:
-            raise ValueError(f"{solver} with guidance needs the predictions without the prompt.")
+        if solver.looks_back and guidance_scale != 1 and not with_uncond:
+            raise ValueError(
+                f"{type(solver).__name__} with guidance needs the predictions without the prompt."
+            )
         self._kept: dict[int, tuple[Tensor, ...]] = {}
         self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
         self._sampled: list[tuple[int, int, int, int]] = []
@@ -362,19 +359,17 @@ class CurrentTrajectories(LatentSource):
         family: FamilyAdapter,
         prompt_embeds: Tensor,
         *,
-        num_inference_steps: int,
+        solver: Solver,
         guidance_scale: float,
         frozen: FrozenWeights,
-        solver: SolverName = "ddim",
         with_uncond: bool = True,
-        spacing: Spacing = "model",
         within_bins: bool = False,
     ) -> None:
         self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
-        self.frozen, self.steps, self.with_uncond = frozen, num_inference_steps, with_uncond
+        self.frozen, self.with_uncond = frozen, with_uncond
+        self.solver, self.steps = solver, len(solver.timesteps)
         self.within_bins = within_bins
         self.empty_embeds: Tensor = family.unconditional_embeds()
-        self.solver = SOLVERS[solver](family, num_inference_steps, spacing)
 
     @torch.no_grad()
     def draw(

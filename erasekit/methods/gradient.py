@@ -20,7 +20,7 @@ from torch import Tensor
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace
 from erasekit.diffusion.frozen_weights import FrozenWeights
-from erasekit.diffusion.solvers import SOLVERS
+from erasekit.diffusion.solvers import DDIM, SOLVERS
 from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, MemoryUse, StepOutput, rows_per_step
@@ -221,7 +221,7 @@ class HarmOfWords:
         self.source = FrozenTrajectories(
             family,
             prompt_embeds,
-            num_inference_steps=self.STEPS,
+            solver=DDIM(family, self.STEPS),
             guidance_scale=1.0,
             per_prompt=self.PROBES,
             seed=-1,  # no run's

@@ -176,21 +176,21 @@ class SampledErasure(ErasureMethod):
             whole: all trajectories are sampled to their ends at once.
         """
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
-        solver, steps = self.config.trajectory_solver, self.config.trajectory_steps
-        spacing, within_bins = self.config.trajectory_spacing, self.config.timesteps == "bin"
+        steps, within_bins = self.config.trajectory_steps, self.config.timesteps == "bin"
+        solver = SOLVERS[self.config.trajectory_solver](
+            self.family, steps, self.config.trajectory_spacing
+        )
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
                 prompt_embeds,
-                num_inference_steps=steps,
+                solver=solver,
                 guidance_scale=scale,
                 frozen=self.context.frozen,
-                solver=solver,
                 with_uncond=with_uncond,
-                spacing=spacing,
                 within_bins=within_bins,
             )
-        with_uncond |= SOLVERS[solver].looks_back and scale != 1  # the step before, guided
+        with_uncond |= solver.looks_back and scale != 1  # the step before, guided
         count = per_prompt * len(prompt_embeds)
         needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
@@ -198,7 +198,7 @@ class SampledErasure(ErasureMethod):
         source = FrozenTrajectories(
             self.family,
             prompt_embeds,
-            num_inference_steps=steps,
+            solver=solver,
             guidance_scale=scale,
             per_prompt=per_prompt,
             seed=self.context.seed,
@@ -206,8 +206,6 @@ class SampledErasure(ErasureMethod):
             mapped=mapped,
             with_uncond=with_uncond,
             whole=whole,
-            solver=solver,
-            spacing=spacing,
             within_bins=within_bins,
         )
         self._sources.append(source)

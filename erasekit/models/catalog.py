@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from erasekit.plugin.descriptors import ModelConcept
+from erasekit.recipes import shipped_recipe
 
 
 def _published() -> dict[str, Any]:

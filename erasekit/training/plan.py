@@ -11,13 +11,14 @@ from pydantic import Field
 from torch import nn
 
 from erasekit.concepts import Erasure
-from erasekit.config import Settings, flatten, resolve, shipped_recipe
+from erasekit.config import Settings, flatten, resolve
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError, PluginError
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
+from erasekit.recipes import shipped_recipe
 from erasekit.training.memory import fit_memory, memory_needs
 
 

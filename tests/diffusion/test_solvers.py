@@ -29,16 +29,18 @@ def frozen(tiny_model) -> FrozenWeights:
     return FrozenWeights(tiny_model.unet, ParameterScope("xattn").select(tiny_model.unet))
 
 
-def source(model, frozen, *, scale: float, steps: int = STEPS, **options) -> FrozenTrajectories:
+def source(
+    model, frozen, *, scale: float, steps: int = STEPS, solver: str = SECOND, **options
+) -> FrozenTrajectories:
     return FrozenTrajectories(
         model.family,
         model.family.embed_prompts(PROMPTS),
-        num_inference_steps=steps,
+        solver=SOLVERS[solver](model.family, steps),
         guidance_scale=scale,
         per_prompt=2,
         seed=SEED,
         frozen=frozen,
-        **{"solver": SECOND, **options},
+        **options,
     )
 
 
@@ -121,10 +123,9 @@ def test_the_current_model_s_trajectories_take_the_same_solver(tiny_model, froze
     current = CurrentTrajectories(
         tiny_model.family,
         tiny_model.family.embed_prompts(PROMPTS),
-        num_inference_steps=STEPS,
+        solver=SOLVERS[SECOND](tiny_model.family, STEPS),
         guidance_scale=3.0,
         frozen=frozen,
-        solver=SECOND,
     )
     solver, embeds = current.solver, current.prompt_embeds
     stops = set()

@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -49,7 +50,7 @@ def make(model, frozen, kind=FrozenTrajectories, **options):
     return kind(
         model.family,
         embeds,
-        num_inference_steps=STEPS,
+        solver=DDIM(model.family, STEPS),
         frozen=frozen,
         **{"guidance_scale": SCALE, **options},
     )
@@ -333,7 +334,7 @@ def test_steps_that_the_schedule_does_not_allow(tiny_model, frozen, steps: int) 
         FrozenTrajectories(
             tiny_model.family,
             tiny_model.family.embed_prompts(PROMPTS),
-            num_inference_steps=steps,
+            solver=DDIM(tiny_model.family, steps),
             guidance_scale=SCALE,
             per_prompt=1,
             seed=0,

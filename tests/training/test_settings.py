@@ -9,13 +9,14 @@ from collections.abc import Iterable
 import pytest
 from pydantic import Field
 
-from erasekit.config import Settings, shipped_recipe
+from erasekit.config import Settings
 from erasekit.errors import ConfigError, PluginError, UnknownNameError
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
+from erasekit.recipes import shipped_recipe
 from erasekit.training.plan import (
     TrainingSettings,
     build_method,
