@@ -6,7 +6,6 @@ How the numbers for icons were chosen is in docs/architecture.md, "Defaults on i
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -15,14 +14,6 @@ from typing import Any
 
 from erasekit.plugin.descriptors import ModelConcept
 from erasekit.recipes import shipped_recipe
-
-
-def _published() -> dict[str, Any]:
-    """The recipe `published`, for every model; read without `erasekit.config`, whose pydantic takes
-    as long to import as the rest of `erasekit --help`."""
-    text = (files("erasekit") / "recipes" / "published.toml").read_text("utf-8")
-    return {k: v for k, v in tomllib.loads(text).items() if not isinstance(v, dict)}
-
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
@@ -40,7 +31,9 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pgd": {"keep_weight": 1.0},
 }
 
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {"*": {**_published(), "keep_trajectories": 1}}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "*": {**shipped_recipe("published"), "keep_trajectories": 1}
+}
 """For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): the shipped recipe."""
 
 ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {
