@@ -17,7 +17,7 @@ PACKAGE = Path(erasekit.__file__).parent
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "template" not in p.parts)
 """All but the template of a plugin, which an installed erasekit carries."""
 
-LEAVES = {"errors", "concepts", "config", "files"}
+LEAVES = {"errors", "concepts", "config", "files", "recipes"}
 ORDER = (
     *({leaf} for leaf in ("errors",)),
     LEAVES - {"errors"},

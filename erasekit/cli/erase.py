@@ -134,7 +134,8 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
-    from erasekit.config import parse_assignments, read_recipe
+    from erasekit.config import parse_assignments
+    from erasekit.recipes import read_recipe, shipped_recipes
 
     registry = registry_of(context)
     if resume is not None:
@@ -151,7 +152,9 @@ def erase(
         **parse_assignments(assignments or []),
         **{name: value for name, value in flags.items() if value is not None},
     }
-    recipe = read_recipe(config) if config else {}
+    recipe: Mapping[str, Any] | str | None = config
+    if config is not None and config not in shipped_recipes():
+        recipe = read_recipe(Path(config))
     name = chosen_model(model, revision=revision)
     if output is not None:  # before torch is imported
         check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
@@ -289,7 +292,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     if measures:
         atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
     uses = adversary_uses(edit.history, 6)
-    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses))
+    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses, edit.history))
     if stopped:
         error = Interrupted(
             f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
@@ -313,7 +316,9 @@ def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
 
     try:
         with progress("Drawing before and after") as bar:
-            result = measure(plan.model, edit, plan.erasure, on_images=bar.advance)
+            result = measure(
+                plan.model, edit, plan.erasure, on_images=bar.advance, on_total=bar.expect
+            )
     except ErasekitError as error:
         print_note(
             f"The edit is saved, but was not measured: {error} Measure it with: "
@@ -344,7 +349,7 @@ def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: 
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "

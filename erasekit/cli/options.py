@@ -177,9 +177,11 @@ SetOption = Annotated[
     ),
 ]
 ConfigOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--config", help="A TOML recipe of hyperparameters.", rich_help_panel=METHOD_PANEL
+        "--config",
+        help="A TOML recipe of hyperparameters: a path, or a shipped one, published or fast.",
+        rich_help_panel=METHOD_PANEL,
     ),
 ]
 OutputOption = Annotated[

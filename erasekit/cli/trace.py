@@ -72,7 +72,7 @@ def trace(
     """
     from erasekit.edits import load_edit
     from erasekit.reporting.figures import plot_history
-    from erasekit.reporting.run_table import adversary_uses, sampled
+    from erasekit.reporting.run_table import adversary_uses, ranks, sampled
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
@@ -96,6 +96,7 @@ def trace(
                 "steps": len(edit.history),
                 "history": sampled(edit.history, rows),
                 "adversaries": [dataclasses.asdict(use) for use in uses],
+                "ranks": ranks(edit.history),
                 "plot": str(plot) if plotted else None,
                 "strip": str(strip) if strip else None,
             }
@@ -136,7 +137,7 @@ def _draw_strip(
 def _print(
     edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
 ) -> None:
-    from erasekit.reporting.run_table import adversaries_table, history_table
+    from erasekit.reporting.run_table import adversaries_table, history_table, ranks, ranks_table
 
     console = stdout()
     if all(record["loss"] is None for record in edit.history):
@@ -144,6 +145,8 @@ def _print(
     else:
         console.print(history_table(edit.history, rows, title))
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
+    if ranks(edit.history):
+        console.print(ranks_table(edit.history))
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

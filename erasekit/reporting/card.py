@@ -10,6 +10,7 @@ from typing import Any
 
 from erasekit.reporting.run_table import (
     AdversaryUse,
+    adversaries_heading,
     adversaries_table,
     measures_tables,
     settings_table,
@@ -24,13 +25,15 @@ def run_card(
     info: Mapping[str, Any],
     measures: Mapping[str, Any] | None,
     adversaries: Sequence[AdversaryUse],
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Markdown that says what the edit is, how it was made and what was measured.
 
     Args:
         info: provenance, as `edit.json` has it.
         measures: what `Measured.as_dict()` gives, or None where nothing was measured.
-        adversaries: the adversarial concepts that were used most.
+        adversaries: the concepts that were kept most.
+        history: of the run.
     """
     erased = markdown_text(", ".join(info["concepts"]))
     base, passes, versions = info["base_model"], info["unet_passes"], info["versions"]
@@ -47,7 +50,10 @@ def run_card(
         f"    images = erasekit.generate(model, [{info['concepts'][0]!r}], seeds=[0])\n```",
         *_measured(measures),
         *(
-            ["## Adversarial concepts", adversaries_table(adversaries).markdown().rstrip()]
+            [
+                f"## {adversaries_heading(info)}",
+                adversaries_table(adversaries, info, history).markdown().rstrip(),
+            ]
             if adversaries
             else []
         ),

@@ -18,6 +18,7 @@ from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
+from erasekit.recipes import shipped_recipe
 from erasekit.training.memory import fit_memory, memory_needs
 
 
@@ -110,7 +111,7 @@ def resolve_settings(
     descriptor: MethodDescriptor,
     registry: Registry,
     model: ModelDescriptor | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
@@ -118,7 +119,8 @@ def resolve_settings(
     Later wins: defaults of the classes, the method's class's, its registration's for all models,
     the model's for all methods, the method's for this model, the model's for this method, the
     recipe, the overrides. The model's for all methods apply where a method has the key and neither
-    its class nor its registration sets it.
+    its class nor its registration sets it; a shipped recipe, which is given by its name, where
+    the method has the key.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
@@ -134,6 +136,9 @@ def resolve_settings(
             descriptor.defaults.get(model.name, {}),
             model.defaults.get(descriptor.name, {}),
         ]
+    if isinstance(recipe, str):
+        shipped = shipped_recipe(recipe, model.name if model else "")
+        recipe = {key: value for key, value in shipped.items() if key in known}
     return resolve(groups, [*layers, recipe or {}, overrides or {}], f"method {descriptor.name!r}")
 
 
@@ -205,7 +210,15 @@ class Plan:
         Args:
             rest: `on_status` and `accelerator` of a run.
         """
-        return ErasureContext(self.model, self.erasure, self.registry, self.seed, {}, **rest)
+        return ErasureContext(
+            self.model,
+            self.erasure,
+            self.registry,
+            self.seed,
+            {},
+            steps=self.training.steps,
+            **rest,
+        )
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The UNet's parameters in scope, by name."""
@@ -221,7 +234,7 @@ def plan_erasure(
     method: str,
     erasure: Erasure,
     settings: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     *,
     registry: Registry | None = None,
     seed: int = 0,
@@ -233,7 +246,8 @@ def plan_erasure(
         method: name of a registered method.
         erasure: what goes, towards what, what stays.
         settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults.
+        recipe: hyperparameters that override the model's defaults, or the name of a shipped
+            recipe.
         registry: where the method is registered; None: the model's.
         seed: of the run.
 

@@ -77,13 +77,14 @@ def test_the_straight_through_gradient_of_pi(space: str) -> None:
 
     The frozen prediction and z_t are constants, as published.
     """
-    task = own_passes("church", "bus", temperature=1.5, batch_size=6, loss_space=space)
+    settings = {"temperature": 1.5, "batch_size": 6, "ascent_lr": 1e-2}
+    task = own_passes("church", "bus", loss_space=space, **settings)
     pi = set_pi(task)
     before = pi.detach().clone()
-    batch = task.method.erased_batch(0)
+    batch = task.method.erased_batch(1)
     task.strategy.ascend(batch)
     asked = task.passes[-1]
-    noise = gumbel_noise(task, "ascend 0", (6, pi.shape[1]))
+    noise = gumbel_noise(task, "ascend 0", (6, pi.shape[1]), step=1)
     logits = before[batch.concepts] + noise
     words = logits.argmax(dim=1)
     embeds = task.strategy.space.prompt_embeds
@@ -124,8 +125,8 @@ def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
     strategy = task.strategy
     embeds = strategy.space.prompt_embeds.double()
     pi = set_pi(task, spread=0.5)
-    batch = task.method.erased_batch(0)
-    noise = gumbel_noise(task, "ascend 0", (2, pi.shape[1])).double()
+    batch = task.method.erased_batch(1)
+    noise = gumbel_noise(task, "ascend 0", (2, pi.shape[1]), step=1).double()
     start = pi.detach().double().clone()
 
     def mixture(at: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
         return torch.einsum("bk,kld->bld", y, embeds)
 
     likeliest = torch.softmax(start[batch.concepts] + noise, dim=1).argmax(dim=1)
-    generator = task.context.generator(0, "ascend 0")
+    generator = task.context.generator(1, "ascend 0")
     torch.rand((2, pi.shape[1]), generator=generator)
     drawn = strategy.source.draw(likeliest, generator)
     z, t = drawn.latents.double(), drawn.timesteps
@@ -180,7 +181,7 @@ def test_soft_rows_are_kept_where_the_frozen_model_predicts_for_the_mixture() ->
 
 def test_ascent_leaves_no_gradient_on_the_weights() -> None:
     task = own_passes(exact_gradient=True, ascent_steps=2)
-    task.strategy.ascend(task.method.erased_batch(0))
+    task.strategy.ascend(task.method.erased_batch(1))
     assert all(p.grad is None for p in task.model.unet.parameters())
 
 
@@ -219,7 +220,7 @@ def test_pi_climbs_l2() -> None:
 
 def test_each_erased_concept_has_its_own_pi() -> None:
     task = own_passes("church", "bus", batch_size=4)
-    batch = task.method.erased_batch(0)
+    batch = task.method.erased_batch(1)
     alone = torch.zeros_like(batch.concepts)
     object.__setattr__(batch, "concepts", alone)
     task.strategy.ascend(batch)
@@ -264,3 +265,24 @@ def test_a_shared_ascent_leaves_the_weights_gradient_alone() -> None:
         found.append([p.grad.clone() for p in task.context.parameters.values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_pi_stays_in_the_first_step_where_l2_is_nothing_but_rounding(shared: bool) -> None:
+    """Adam would move it by its whole rate in the direction of that rounding."""
+    task = prepared("gumbel", shared_ascent=shared, latents_from="current", move=0.0)
+    task.method.training_step(0).loss.backward()
+    assert not task.strategy.pi.detach().any()
+    task.move()
+    task.method.training_step(1).loss.backward()
+    assert task.strategy.pi.detach().any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared_ascent": False, "ascent_steps": 2}])
+def test_pi_can_move_as_far_as_in_a_thousand_published_ascents(settings: dict[str, Any]) -> None:
+    for steps in (10, 1000):
+        task = prepared("gumbel", steps=steps, **settings)
+        (group,) = task.strategy.optimizer.param_groups
+        ascents = settings.get("ascent_steps", 1)
+        assert group["lr"] * steps * ascents == pytest.approx(1000 * 1e-2)
+    assert prepared("gumbel", ascent_lr=0.3).strategy.optimizer.param_groups[0]["lr"] == 0.3
