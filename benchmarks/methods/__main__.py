@@ -7,12 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from erasekit.bench.records import Record, Row, Summary
 from erasekit.bench.store import RecordStore, open_store
 from erasekit.bench.summary import summarise
-from erasekit.records import Record
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.figures import new_figure, save
-from erasekit.scores import Estimate
-from erasekit.summaries import Row, Summary
 
 DISTANCE = "clip-distance"
 HEADER = (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
-from erasekit.bench.quick import quick_concepts
+from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
@@ -182,7 +182,7 @@ class Eye:
         """
         model = self.bench.model
         erasure = Erasure((model.concept(concept),))
-        kept = quick_concepts(self.suite, erasure, self.near, self.far)
+        kept = spread_of(self.suite, erasure, self.near, self.far)
         names = [concept] * self.erased_images + [k for k in kept for _ in range(self.kept_images)]
         seeds = [*range(self.erased_images), *[*range(self.kept_images)] * len(kept)]
         with installed(model.unet, tensors) if tensors else nullcontext():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.bench.quick import quick_concepts
+from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
@@ -85,7 +85,7 @@ class AlongTheRun(Callback):
         self.scorer = load_scorer(model.descriptor.scorer, registry, device=model.family.device)
         suite = Suite("tuning", "1", "", tuple(model.concepts) or paper_world())
         self.labels = LabelSet(suite.classes())
-        names = quick_concepts(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)
+        names = spread_of(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)
         self.kept = names[: yardstick.near + yardstick.far]
         self.passes = passes or model.passes
         self.restart()

@@ -26,13 +26,13 @@ from erasekit.plugin.registry import Registry
 
 MODULES = (
     *("erase", "generate", "trace", "bench", "compare", "report"),
-    *("export", "apply", "push", "listings", "models", "plugin"),
+    *("listings", "models", "plugin"),
 )
 """The modules of `erasekit.cli` with commands, in the order of the help."""
 PANELS = {
     "Make": ("erase", "generate"),
     "Measure": ("trace", "bench", "compare", "report", "observe"),
-    "Share": ("export", "apply", "push", "pull"),
+    "Share": ("export", "import", "apply", "push", "pull"),
     "Extend": ("methods", "suites", "scorers", "models", "plugin", "plugins"),
 }
 """Where the help shows the built-in commands; those of other plugins stand behind them."""

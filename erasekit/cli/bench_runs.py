@@ -18,9 +18,8 @@ from erasekit.reporting.bench_table import TABLES, bench_table, export_table
 from erasekit.reporting.table import FORMS
 
 if TYPE_CHECKING:
-    from erasekit.bench.manifest import Manifest
+    from erasekit.bench.records import Manifest, Record, Summary
     from erasekit.bench.store import RecordStore
-    from erasekit.records import Record, Summary
 
 SHORT = 8
 """Digits of a sweep's key in listings."""
@@ -80,7 +79,7 @@ def show(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
-    from erasekit.bench.summary_json import summary_json
+    from erasekit.bench.summary import summary_json
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:

@@ -32,15 +32,15 @@ from erasekit.concepts import slug
 from erasekit.errors import OutputError
 
 if TYPE_CHECKING:
+    from erasekit.bench.plan import Sweep
+    from erasekit.bench.records import Record
     from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
     from erasekit.bench.suite import Suite
-    from erasekit.bench.sweep import Sweep
     from erasekit.concepts import Erasure
     from erasekit.edits import Edit
     from erasekit.metrics.base import Scorer
     from erasekit.models.loading import LoadedModel
     from erasekit.observe.paired import Observation
-    from erasekit.records import Record
 
 RUNS = Path("runs")
 RESULTS, PAGE, STORE = "results.json", "table.md", "store"
@@ -123,8 +123,7 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.cases import parse_case
-    from erasekit.bench.sweep import words_kept
+    from erasekit.bench.plan import parse_case, words_kept
     from erasekit.observe.impact import check_sets, related_names
     from erasekit.observe.impact import impact as compare
     from erasekit.observe.paired import common_suite, measured, settings_of
@@ -146,7 +145,7 @@ def impact(
         with b.runner(place.store) as runner:
             records = measured(runner, sweep)
         resolved = settings_of(records)[method]
-        kept = words_kept(method, resolved, erasures[0], b.model, b.model.registry)
+        kept = words_kept(method, resolved, erasures[0], b.model)
         result = compare(records, wanted, erasures, names, keeps=bool(kept))
         how = b.how(wanted, records)
     place.finish(result, how, as_json)
@@ -189,7 +188,7 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.cases import parse_case
+    from erasekit.bench.plan import parse_case
     from erasekit.observe.paired import common_suite
     from erasekit.observe.preserve import (
         held_out_names,
@@ -326,8 +325,8 @@ class Bench:
             ModelError: the scorer can't be had.
             UnknownNameError: an unknown suite or scorer.
         """
+        from erasekit.bench.plan import completed
         from erasekit.bench.suite_file import load_suite
-        from erasekit.bench.sweep import completed
         from erasekit.metrics.judges import load_scorer
 
         registry = model.registry
@@ -339,14 +338,14 @@ class Bench:
         )
         name = scorer or scaled.scorer or model.descriptor.scorer
         judge = load_scorer(name, registry, device=model.family.device)
-        scaled = completed(scaled, model, registry)
+        scaled = completed(scaled, model)
         return Bench(model, scaled.fitting(model.family.check_prompt), judge)
 
     def sweep(
         self, suite: Suite, method: str, cases: tuple[Erasure, ...], settings: dict[str, str]
     ) -> Sweep:
         """What is to run: one method on `cases`, with the suite's number of seeds."""
-        from erasekit.bench.sweep import Sweep
+        from erasekit.bench.plan import Sweep
 
         return Sweep(suite, (method,), cases, tuple(range(suite.seeds)), settings)
 
@@ -357,13 +356,11 @@ class Bench:
         from erasekit.bench.store import RecordStore
 
         with progress("Observing") as bar:
-            yield BenchmarkRunner(
-                self.model, self.scorer, self.model.registry, RecordStore(store), _observer(bar)
-            )
+            yield BenchmarkRunner(self.model, self.scorer, RecordStore(store), _observer(bar))
 
     def how(self, suite: Suite, records: Sequence[Record]) -> dict[str, Any]:
         """How the numbers were made, but for what only the command knows."""
-        from erasekit.bench.identity import generation_identity
+        from erasekit.bench.plan import generation_identity
         from erasekit.observe.paired import settings_of
         from erasekit.training.run_folder import command, versions
 
@@ -450,8 +447,8 @@ def counting(bar: ProgressBar) -> Callable[[int], None]:
 
 
 def _observer(bar: ProgressBar) -> Observer:
+    from erasekit.bench.records import Cell
     from erasekit.bench.runner import Observer
-    from erasekit.records import Cell
 
     class Bar(Observer):
         """Shows on the bar what the current cell is at."""

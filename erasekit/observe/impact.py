@@ -10,9 +10,11 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from erasekit.bench.records import Record
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.observe.paired import (
     DELTA,
     ONE_SEED,
@@ -27,7 +29,6 @@ from erasekit.observe.paired import (
     strength_of,
     verdict_of,
 )
-from erasekit.records import Estimate, Paired, Record, Role
 from erasekit.reporting.figures import COLOURS, MARKERS, new_figure
 from erasekit.reporting.table import Column, Table
 
@@ -60,7 +61,7 @@ class ImpactedConcept:
 
     concept: str
     family: str
-    role: Role
+    split: Split
     deltas: tuple[Estimate, ...]
 
     @property
@@ -296,7 +297,7 @@ def impact(
         ImpactedConcept(
             c.concept,
             c.family,
-            c.role,
+            c.split,
             tuple(contrast((table[i : i + 1], 1.0)) for table in tables.values()),
         )
         for i, c in enumerate(shown)
@@ -376,6 +377,6 @@ def _fair_concepts(records: Sequence[Record], keeps: bool) -> list[Paired]:
     return [
         paired
         for paired in records[0].concepts
-        if (paired.role == "held-out" and not (keeps and paired.concept in exposed))
-        or (paired.role == "pool" and not keeps)
+        if (paired.split == "held-out" and not (keeps and paired.concept in exposed))
+        or (paired.split == "pool" and not keeps)
     ]

@@ -12,16 +12,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from erasekit.bench.runner import BASE, BenchmarkRunner
+from erasekit.bench.plan import Sweep
+from erasekit.bench.records import BASE, Record
+from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
-from erasekit.bench.sweep import Sweep
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
+from erasekit.metrics.scores import Estimate, nan_to_null
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.metrics.success_rates import ErasingSuccessRate
-from erasekit.records import Estimate, Record, nan_to_null
 from erasekit.reporting.figures import COLOURS, MARKERS, save
 from erasekit.reporting.table import Column, Number, Table
 
@@ -130,7 +131,7 @@ def kept_words(record: Record) -> tuple[str, ...]:
 
 def delta_table(records: Iterable[Record], concepts: Sequence[str]) -> NDArray[np.float64]:
     """Deltas of one erasure, [concepts, noises, seeds], in the order given; NaN where missing."""
-    delta = Delta(role=None)
+    delta = Delta(split=None)
     for record in records:
         found = {paired.concept: paired for paired in record.concepts}
         for name in concepts:

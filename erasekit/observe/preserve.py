@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
+from erasekit.bench.plan import Sweep, share_settings
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
-from erasekit.bench.sweep import Sweep, share_settings
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import NAN, Estimate
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.paired import (
     DELTA,
@@ -32,10 +34,9 @@ from erasekit.observe.paired import (
     strength_of,
     verdict_of,
 )
-from erasekit.records import NAN, Estimate, Record
 from erasekit.reporting.figures import COLOURS, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
-from erasekit.training.plan import plan_erasure
+from erasekit.training.plan import plan_erasure, uses_concept_space
 
 REFERENCE = "none"
 """The method that keeps nothing."""
@@ -260,10 +261,10 @@ def run_preserve(
         ConceptError: a kept word is erased too.
     """
     (method,), (erasure,) = sweep.methods, sweep.cases
-    shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
+    shares = share_settings((REFERENCE, method), sweep.settings, runner.model.registry)
     cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
-    if "concept_space" not in plan.settings:
+    plan = plan_erasure(runner.model, method, cases[0], shares[method])
+    if not uses_concept_space(plan.registry.method(method), plan.registry, plan.settings):
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 import erasekit
+from erasekit.bench.images import SheetScorer
 from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
-from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.records import content_key
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import NEUTRAL
@@ -27,12 +28,12 @@ from erasekit.errors import ConceptError
 from erasekit.files import atomic_write_json
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.scores import NAN, Estimate, Paired
 from erasekit.metrics.statistics import crossed_interval, spearman
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.paired import DELTA, Verdict, frame, point, signed
 from erasekit.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
 from erasekit.plugin.registry import Registry
-from erasekit.records import NAN, Estimate, Paired, content_key
 from erasekit.reporting.figures import COLOURS, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
 

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from erasekit.bench.summary_json import summary_json
-from erasekit.records import Comparison, ConceptRow, Matched, Row, Summary
+from erasekit.bench.records import Comparison, ConceptRow, Matched, Row, Summary
+from erasekit.bench.summary import summary_json
+from erasekit.metrics.scores import NOTHING
 from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import (
     Better,
@@ -24,7 +25,6 @@ from erasekit.reporting.table import (
     thousands,
     with_interval,
 )
-from erasekit.scores import NOTHING
 
 BASE = "base"
 """What the un-erased model is called among the methods."""
@@ -184,7 +184,7 @@ def concepts_table(summary: Summary) -> Table:
             Column("concept", value=of("concept")),
             *map(column, there),
             Column("erased", value=of("erased")),
-            Column("split", value=of("role")),
+            Column("split", value=of("split")),
             Column("family", value=of("family"), media=_SCREEN),
         ],
         sorted(found.values(), key=lambda own: -most(own)),
@@ -283,11 +283,11 @@ def parts_table(summary: Summary) -> Table | None:
         )
 
     def lines(rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        known = [(row, role) for role in _ROLES for row in rows]
+        known = [(row, split) for split in _ROLES for row in rows]
         return [
-            (row, role)
-            for row, role in known
-            if any(role in row.measures.get(name, {}) for name in names)
+            (row, split)
+            for row, split in known
+            if any(split in row.measures.get(name, {}) for name in names)
         ]
 
     def images(line: tuple[Row, Any]) -> int:
@@ -501,34 +501,34 @@ def _method_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _measure_columns(rows: Iterable[Row], media: str) -> list[Column]:
-    """A column per further measure and role that a row has, and per metric of the suite's own.
+    """A column per further measure and split that a row has, and per metric of the suite's own.
 
     What counts single parts, "NAME/PART", is left to the files and to `parts_table`.
     """
     rows = tuple(rows)
     keys = dict.fromkeys(
-        (n, role) for row in rows for n, own in row.measures.items() for role in own
+        (n, split) for row in rows for n, own in row.measures.items() for split in own
     )
     metrics = {name: one.higher_is_better for row in rows for name, one in row.metrics.items()}
 
     def place(key: tuple[str, str]) -> int:
         return next(i for i, start in enumerate(_ORDER) if key[0].startswith(start))
 
-    def measure(name: str, role: Any) -> Column:
+    def measure(name: str, split: Any) -> Column:
         rate = name.startswith(NER)
         plain = f"NER {name.removeprefix(NER)}" if rate else _TITLES.get(name, name)
         better: Better = ""
-        if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and role == "erased"):
+        if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and split == "erased"):
             better = "higher"
         elif rate or name in (FID, LPIPS, DISTANCE):
             better = "lower"
         write = _SHARE if rate else Number(3 if name == LPIPS else 2)
         return Column(
-            f"{name}_{role}",
-            f"{plain}\n{role}",
+            f"{name}_{split}",
+            f"{plain}\n{split}",
             write,
             better,
-            value=lambda row: row.measures.get(name, {}).get(role, NOTHING),
+            value=lambda row: row.measures.get(name, {}).get(split, NOTHING),
             media=media,
         )
 

@@ -31,7 +31,7 @@ def run_card(
 
     Args:
         info: provenance, as `edit.json` has it.
-        measures: what `QuickResult.as_dict()` gives, or None where nothing was measured.
+        measures: what `Measured.as_dict()` gives, or None where nothing was measured.
         adversaries: the concepts that were kept most.
         history: of the run.
     """

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from erasekit.bench.records import ConceptRow
 from erasekit.files import atomic_path
-from erasekit.records import ConceptRow, Estimate
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.bench_table import BASE
 from erasekit.reporting.run_table import Record
 

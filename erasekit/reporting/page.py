@@ -17,7 +17,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from erasekit.records import ConceptRow, Row, Summary
+from erasekit.bench.records import ConceptRow, Row, Summary
 from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
 from erasekit.reporting.figures import Style, harm_figure, history_figures, inline_svg, styles
 from erasekit.reporting.glossary import GLOSSARY
@@ -84,7 +84,7 @@ class Card:
     """One concept of a gallery: a strip of pictures per noise."""
 
     concept: str
-    role: str
+    split: str
     strips: Sequence[Sequence[Picture]]
 
 
@@ -224,7 +224,7 @@ def _gallery(
         "first": cards[:FIRST_CARDS],
         "more": cards[FIRST_CARDS:],
         "columns": len([m for m in methods if any(m in c.images for c in gallery.concepts)]),
-        "roles": list(dict.fromkeys(card.role for card in cards)),
+        "splits": list(dict.fromkeys(card.split for card in cards)),
         "left_out": len(gallery.concepts) - len(cards),
     }
 
@@ -238,7 +238,7 @@ def _card(
     end: int,
 ) -> Card | None:
     drawn = [method for method in methods if method in concept.images]
-    count = NOISES_ERASED if concept.role == "erased" else NOISES_KEPT
+    count = NOISES_ERASED if concept.split == "erased" else NOISES_KEPT
     noises = range(min(count, len(concept.noises)))
     pictures = [concept.images[method][noise] for noise in noises for method in drawn]
     found = budget.embed(pictures, IMAGE_EDGE, end)
@@ -255,7 +255,7 @@ def _card(
             remark = "" if math.isnan(delta) else Number(2, sign=True)(delta)
             strip.append(Picture(next(images), alt, method, remark))
         strips.append(strip)
-    return Card(concept.concept, concept.role, strips)
+    return Card(concept.concept, concept.split, strips)
 
 
 def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict[str, Any]:

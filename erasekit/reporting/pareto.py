@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from erasekit.records import Estimate, Row, Summary
+from erasekit.bench.records import Row, Summary
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.bench_table import BASE
 from erasekit.reporting.figures import (
     INK,

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from erasekit.bench.records import Measured, MeasuredConcept
 from erasekit.files import atomic_path
-from erasekit.records import QuickConcept, QuickResult
 
 INK, PAPER, FRAME = (32, 32, 32), (255, 255, 255), (222, 222, 222)
 GAP = 6
@@ -149,7 +149,7 @@ def comparison_grid(
     return Image.fromarray(sheet(labelled, headers=list(methods), title=title))
 
 
-def before_after_grid(result: QuickResult, columns: int = 4) -> Image.Image:
+def before_after_grid(result: Measured, columns: int = 4) -> Image.Image:
     """A row per concept, before and after side by side at the same noise; erased ones first.
 
     Args:
@@ -163,13 +163,13 @@ def before_after_grid(result: QuickResult, columns: int = 4) -> Image.Image:
     return Image.fromarray(sheet(rows, headers=headers[:width], title=title))
 
 
-def _pairs(concept: QuickConcept, columns: int) -> list[np.ndarray]:
+def _pairs(concept: MeasuredConcept, columns: int) -> list[np.ndarray]:
     sides = zip(concept.images_before[:columns], concept.images_after[:columns], strict=True)
     return [image for pair in sides for image in pair]
 
 
-def _label(concept: QuickConcept) -> str:
-    if concept.paired.role == "erased":
+def _label(concept: MeasuredConcept) -> str:
+    if concept.paired.split == "erased":
         return (
             f"{concept.paired.concept} (erased) "
             f"{concept.alignment_before:.1f} to {concept.alignment_after:.1f}"

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from erasekit.bench.pictures import images_of
+from erasekit.bench.records import ConceptRow, Record, Summary
 from erasekit.bench.store import MARKER, RecordStore, open_store
 from erasekit.bench.summary import summarise_stored
 from erasekit.edits import INFO, read_history
 from erasekit.errors import ConfigError, EditError
+from erasekit.metrics.scores import Split, mean
 from erasekit.plugin.registry import Registry
-from erasekit.records import ConceptRow, Record, Role, Summary, mean
 from erasekit.training.run_folder import MEASURES
 
 SHEETS = {
@@ -33,19 +33,22 @@ PROVENANCE = (
 )
 """What a report says of an edit."""
 
+HARMED = 6
+"""Kept concepts shown per erased set beside the erased ones."""
+
 
 @dataclass(frozen=True)
 class ConceptImages:
     """One concept drawn by several methods from the same noises.
 
     Attributes:
-        concept, role, family: the concept.
+        concept, split, family: the concept.
         noises: seeds of the starting noises.
         images: by method, uint8 [noises, H, W, 3]; a method whose images are gone is left out.
     """
 
     concept: str
-    role: Role
+    split: Split
     family: str
     noises: tuple[int, ...]
     images: Mapping[str, NDArray[np.uint8]]
@@ -92,7 +95,7 @@ class RunResult:
         name: of its folder.
         info: provenance, as `edit.json` has it.
         history: as `history.jsonl` has it.
-        measures: as `QuickResult.as_dict` gives it, or None where nothing was measured.
+        measures: as `Measured.as_dict` gives it, or None where nothing was measured.
         sheets: pictures with what they show, uint8 [H, W, 3].
     """
 
@@ -208,20 +211,20 @@ def _gallery(
     for record in records:
         if record.cell.erased == erased and record.status == "done":
             firsts.setdefault(record.cell.method, record)
-    drawn = {method: images_of(store, record) for method, record in firsts.items()}
+    drawn = {method: store.images(record) for method, record in firsts.items()}
     harm = _harm(row for row in summary.per_concept if row.erased == erased)
-    roles = {row.concept: row.role for row in summary.per_concept if row.erased == erased}
+    splits = {row.concept: row.split for row in summary.per_concept if row.erased == erased}
     concepts = {c.concept: c for record in firsts.values() for c in record.concepts}
 
     def order(name: str) -> tuple[bool, float]:
-        return concepts[name].role != "erased", -harm.get(name, -math.inf)
+        return concepts[name].split != "erased", -harm.get(name, -math.inf)
 
     return Gallery(
         erased,
         [
             ConceptImages(
                 name,
-                roles.get(name, concepts[name].role),
+                splits.get(name, concepts[name].split),
                 concepts[name].family,
                 concepts[name].before.noises,
                 {method: images[name] for method, images in drawn.items() if name in images},
@@ -230,6 +233,28 @@ def _gallery(
             if any(name in images for images in drawn.values())
         ],
     )
+
+
+def comparison_rows(
+    store: RecordStore, records: Sequence[Record], summary: Summary, erased: str
+) -> tuple[list[str], list[tuple[str, NDArray[np.uint8]]]]:
+    """Methods, and per concept a label with one image of each method, all from the same noise.
+
+    The erased concepts come first, two noises each, then the `HARMED` kept ones that were harmed
+    most. Each method shows its first erasure seed; an image that is not there is white.
+    """
+    concepts = _gallery(store, records, summary, erased).concepts
+    methods = list(dict.fromkeys(method for c in concepts for method in c.images))
+    kept = [c for c in concepts if c.split in ("held-out", "pool")][:HARMED]
+    rows = []
+    for concept in [*(c for c in concepts if c.split == "erased"), *kept]:
+        blank = np.full_like(next(iter(concept.images.values()))[0], 255)
+        noises = min(2, len(concept.noises)) if concept.split == "erased" else 1
+        label = concept.concept + (" (erased)" if concept.split == "erased" else "")
+        for noise in range(noises):
+            own = [concept.images[m][noise] if m in concept.images else blank for m in methods]
+            rows.append((label, np.stack(own)))
+    return methods, rows
 
 
 def _harm(rows: Iterable[ConceptRow]) -> dict[str, float]:

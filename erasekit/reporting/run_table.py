@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate, number
 from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import Column, Number, Table
-from erasekit.scores import number
 
 Record = Mapping[str, Any]
 """One line of `history.jsonl`; see docs/interface.md."""
@@ -24,7 +23,7 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
     """What an erasure did to the erased concepts, and what it cost the others.
 
     Args:
-        measures: what `QuickResult.as_dict` gives, as `measures.json` has it.
+        measures: what `Measured.as_dict` gives, as `measures.json` has it.
     """
 
     def known(*keys: str) -> Any:

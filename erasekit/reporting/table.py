@@ -24,7 +24,7 @@ from rich.text import Text
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
-from erasekit.records import Estimate, nan_to_null
+from erasekit.metrics.scores import Estimate, nan_to_null
 from erasekit.reporting.glossary import GLOSSARY
 
 if TYPE_CHECKING:

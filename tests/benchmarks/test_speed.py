@@ -17,7 +17,7 @@ from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
 from benchmarks.speed.runs import Bench, Run
 from benchmarks.speed.timing import ratios
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate
 
 STEPS, WORDS, SOLVER = 4, 3, 8
 OTHERS = {

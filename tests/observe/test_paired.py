@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
+from erasekit.metrics.scores import ConceptScores, Estimate, Paired
 from erasekit.observe.paired import (
     common_suite,
     contrast,
@@ -19,7 +21,6 @@ from erasekit.observe.paired import (
     signed,
     verdict_of,
 )
-from erasekit.records import Cell, ConceptScores, Estimate, Paired, Record
 
 NAN = math.nan
 
@@ -85,7 +86,7 @@ def test_all_erasures_are_evaluated_on_the_same_concepts(suite) -> None:
     common = common_suite(small, erasures, ["apple"])
     assert common.spread == ("bus", "car", "castle", "banana", "apple")
     kept = [
-        [c.concept for page in common.evaluate(e) for c in page if c.role != "erased"]
+        [c.concept for page in common.evaluate(e) for c in page if c.split != "erased"]
         for e in erasures
     ]
     assert kept[0] == kept[1] == list(common.spread)

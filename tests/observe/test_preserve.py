@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from erasekit.bench.records import Cell, Record
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import ConceptScores, Paired
 from erasekit.observe.paired import common_suite, kept_words
 from erasekit.observe.preserve import (
     held_out_names,
@@ -20,7 +22,6 @@ from erasekit.observe.preserve import (
     run_preserve,
     similarities_to,
 )
-from erasekit.records import Cell, ConceptScores, Paired, Record
 
 ERASURE = Erasure.of("garbage truck")
 SETS = (("car",), ("banana",), ("a photo",))
@@ -54,7 +55,7 @@ def make_records(
                     )
                     ranks = (rank,) * noises
                     after = replace(before, scores=tuple(30 - harm[label] - own), ranks=ranks)
-                    concepts.append(Paired(what.concept, what.role, what.family, before, after))
+                    concepts.append(Paired(what.concept, what.split, what.family, before, after))
             identity = {"erasure": {"settings": {}, "erasure": {"keep": list(kept)}}}
             cell = Cell("random" if kept else "none", ERASURE.label, seed, identity)
             records.append(Record(cell, "done", tuple(concepts)))

@@ -14,6 +14,7 @@ from scipy import stats
 
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, UnknownNameError
+from erasekit.metrics.scores import Estimate
 from erasekit.observe.spectrum import (
     MarkedWord,
     SpectrumWords,
@@ -31,7 +32,6 @@ from erasekit.observe.spectrum import (
     spectrum_verdict,
     spectrum_words,
 )
-from erasekit.records import Estimate
 from erasekit.training.erase import erase
 
 NAN = math.nan

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from erasekit.metrics.scores import Estimate
 from erasekit.observe.impact import ROWS, Impact, ImpactContrast, ImpactedConcept, ImpactResult
 from erasekit.observe.paired import Strength, observation_page, plot_observation, result_json
 from erasekit.observe.preserve import Keeping, KeepingContrast, PreserveResult
 from erasekit.observe.spectrum import MarkedWord, SampledWord, SpectrumResult
-from erasekit.records import Estimate
 
 NAN = math.nan
 STRENGTH = Strength(Estimate(61.2, 8), Estimate(12.3, 8), Estimate(0.875, 8))

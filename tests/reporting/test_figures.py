@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from erasekit.records import Estimate, Summary
+from erasekit.bench.records import Summary
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.figures import (
     BUILT_IN,
     COLOURS,

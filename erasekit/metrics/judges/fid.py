@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from erasekit.errors import ConfigError, MissingExtraError, MissingWeightsError
 from erasekit.metrics.base import Images, SetMeasure
 from erasekit.metrics.judges.judge_weights import load_weights
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate
 
 BATCH = 16
 WIDTH = 2048

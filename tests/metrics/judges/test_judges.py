@@ -8,9 +8,9 @@ import torch
 
 from erasekit.metrics.base import Classifier, ImageMeasure, Scorer, SetMeasure
 from erasekit.metrics.judges import load_judges, load_scorer
+from erasekit.metrics.scores import Score
 from erasekit.plugin.descriptors import ScorerDescriptor
 from erasekit.plugin.hookspecs import hookimpl
-from erasekit.records import Score
 
 META = torch.device("meta")
 HOME = "tests.metrics.judges.test_judges"
