@@ -23,7 +23,6 @@ from erasekit.cli.context import (
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note, stderr, stdout
 from erasekit.concepts import slug
-from erasekit.config import parse_assignments
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -198,6 +197,7 @@ def bench(
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import load_metrics, summarise_stored, summary_json
+    from erasekit.config import parse_assignments
     from erasekit.metrics.judges import load_judges
 
     registry = registry_of(context)

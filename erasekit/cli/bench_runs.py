@@ -14,13 +14,13 @@ from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout, table
 from erasekit.errors import ConfigError, UnknownNameError
 from erasekit.plugin.registry import Registry
-from erasekit.reporting.bench_table import TABLES, bench_table, export_table
-from erasekit.reporting.table import FORMS
 
 if TYPE_CHECKING:
     from erasekit.bench.records import Manifest, Record, Summary
     from erasekit.bench.store import RecordStore
 
+FORMS = ("csv", "parquet", "json", "html", "markdown", "latex")
+"""What `erasekit.reporting.table` writes; that module is not read for a help."""
 SHORT = 8
 """Digits of a sweep's key in listings."""
 
@@ -80,6 +80,7 @@ def show(
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
     from erasekit.bench.summary import summary_json
+    from erasekit.reporting.bench_table import bench_table
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:
@@ -99,7 +100,9 @@ def show(
 def export(
     context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
-    form: Annotated[str, typer.Option("--to", help=f"One of {', '.join(FORMS)}.")],
+    form: Annotated[
+        str, typer.Option("--to", help="One of csv, parquet, json, html, markdown, latex.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     what: Annotated[
         str,
@@ -114,6 +117,8 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a table of a sweep as CSV, Parquet, JSON, HTML, Markdown or LaTeX."""
+    from erasekit.reporting.bench_table import TABLES, export_table
+
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:
             raise UnknownNameError(kind, name, known)

@@ -21,6 +21,7 @@ from erasekit.cli.console import (
     stdout,
 )
 from erasekit.cli.options import (
+    METHOD_PANEL,
     MODEL_PANEL,
     OUTPUT_PANEL,
     Computed,
@@ -42,7 +43,6 @@ from erasekit.cli.options import (
     torch_dtype,
 )
 from erasekit.concepts import Concept, Erasure
-from erasekit.config import parse_assignments, read_recipe, shipped_recipes
 from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from erasekit.training.run_folder import RunFolder, RunRequest
 
 DEFAULT_METHOD = "gumbel"
-METHOD_PANEL = "How it is erased"
 
 
 def register(app: typer.Typer) -> None:
@@ -135,6 +134,8 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
+    from erasekit.config import parse_assignments, read_recipe, shipped_recipes
+
     registry = registry_of(context)
     if resume is not None:
         _resume(registry, resume, device, measure=measure, as_json=as_json)
@@ -179,21 +180,18 @@ def _resume(
     registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
 ) -> None:
     """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
-    from erasekit.training.run_folder import MEASURES, read_request, resumed_run
+    from erasekit.training.run_folder import MEASURES, finished_edit, resumed_run
 
-    if not speaks():
-        request, checkpoint = read_request(path)
-        with quiet_libraries():
-            _train(_planned(registry, request, device), None, checkpoint)
-        return
-    with resumed_run(path) as (folder, request, checkpoint), quiet_libraries():
+    run = resumed_run(path, writes=speaks())
+    with run as (folder, request, checkpoint), quiet_libraries():
         if checkpoint is None and (not measure or (folder.path / MEASURES).is_file()):
             raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
         plan = _planned(registry, request, device)
+        if not speaks():
+            _train(plan, None, checkpoint)
+            return
         if checkpoint is None:
-            from erasekit.edits import load_edit
-
-            edit = load_edit(folder.path, registry)
+            edit = finished_edit(folder.path, registry)
         else:
             edit = _train(plan, folder, checkpoint)
         _finish(edit, plan, folder, measure=measure, as_json=as_json)

@@ -24,19 +24,11 @@ from erasekit.cli.options import (
     registry_of,
 )
 from erasekit.files import writing
-from erasekit.reporting.run_table import (
-    AdversaryUse,
-    adversaries_table,
-    adversary_uses,
-    history_table,
-    ranks,
-    ranks_table,
-    sampled,
-)
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
+    from erasekit.reporting.run_table import AdversaryUse
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
@@ -80,6 +72,7 @@ def trace(
     """
     from erasekit.edits import load_edit
     from erasekit.reporting.figures import plot_history
+    from erasekit.reporting.run_table import adversary_uses, ranks, sampled
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
@@ -144,6 +137,8 @@ def _draw_strip(
 def _print(
     edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
 ) -> None:
+    from erasekit.reporting.run_table import adversaries_table, history_table, ranks, ranks_table
+
     console = stdout()
     if all(record["loss"] is None for record in edit.history):
         print_note("This run has no losses: its method solves for the weights.")

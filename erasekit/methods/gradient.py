@@ -304,7 +304,7 @@ class GradientErasure(SampledErasure):
         self._harm: HarmOfWords | None = None
 
     def training_step(self, step: int) -> StepOutput:
-        batch = self._erased_batch(step)
+        batch = self.erased_batch(step)
         self.strategy.ascend(batch)
         keep = self.strategy.keep(batch)
         target = self.target(batch)
@@ -365,7 +365,8 @@ class GradientErasure(SampledErasure):
         super().load_state_dict(state)
         self.strategy.load_state_dict(state)
 
-    def _erased_batch(self, step: int) -> ErasedBatch:
+    def erased_batch(self, step: int) -> ErasedBatch:
+        """The rows of the erase term at a step, with the frozen predictions; the same each time."""
         generator = self.context.generator(step, "erase")
         concepts = self.rows(step, generator)
         drawn = self.erased_source.draw(concepts, self.latents_generator(step, generator))

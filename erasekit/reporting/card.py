@@ -44,8 +44,10 @@ def run_card(
         f"An edit by erasekit {versions['erasekit']} with the method {code(info['method'])}. "
         "It holds the changed tensors only; the licence of the base model applies.",
         "## Use",
-        "```python\nfrom erasekit import load_edit\n\n"
-        "with load_edit(FOLDER).applied(pipeline):\n    image = pipeline(PROMPT).images[0]\n```",
+        f"```python\nimport erasekit\n\nmodel = erasekit.load_model({base['id']!r})\n"
+        'edit = erasekit.load_edit(".")  # this folder\n'
+        f"with edit.applied(model):\n"
+        f"    images = erasekit.generate(model, [{info['concepts'][0]!r}], seeds=[0])\n```",
         *_measured(measures),
         *(
             [

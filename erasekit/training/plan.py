@@ -106,24 +106,6 @@ def uses_concept_space(
     return method_class(descriptor).uses_concept_space(settings)
 
 
-def default_layers(
-    descriptor: MethodDescriptor, model: ModelDescriptor | None
-) -> list[Mapping[str, Any]]:
-    """Defaults that override those of the classes.
-
-    The method's class's, its registration's for all models, the model's for all methods, the
-    method's for this model, the model's for this method. The model's general ones leave alone
-    what the first two set.
-    """
-    everywhere = descriptor.defaults.get("*", {})
-    first = {**method_class(descriptor).training_defaults, **everywhere}
-    if model is None:
-        return [first]
-    general = {k: v for k, v in model.defaults.get("*", {}).items() if k not in first}
-    own = model.defaults.get(descriptor.name, {})
-    return [first, general, descriptor.defaults.get(model.name, {}), own]
-
-
 def resolve_settings(
     descriptor: MethodDescriptor,
     registry: Registry,
@@ -133,18 +115,26 @@ def resolve_settings(
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
 
-    Later wins: class defaults, the method's, the model's (`default_layers`), the recipe, the
-    overrides. The model's general defaults ("*") apply where a method has the key and sets no
-    default of its own; a shipped recipe, which is given by its name, where it has the key.
+    Later wins: defaults of the classes, the method's class's, its registration's for all models,
+    the model's for all methods, the method's for this model, the model's for this method, the
+    recipe, the overrides. The model's for all methods apply where a method has the key and neither
+    its class nor its registration sets it; a shipped recipe, which is given by its name, where
+    the method has the key.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
     """
     groups = settings_groups(descriptor, registry)
     known = {name for group in groups for name in group.model_fields}
-    layers = default_layers(descriptor, model)
+    first = {**method_class(descriptor).training_defaults, **descriptor.defaults.get("*", {})}
+    layers: list[Mapping[str, Any]] = [first]
     if model is not None:
-        layers[1] = {k: v for k, v in layers[1].items() if k in known}
+        general = model.defaults.get("*", {}).items()
+        layers += [
+            {k: v for k, v in general if k in known and k not in first},
+            descriptor.defaults.get(model.name, {}),
+            model.defaults.get(descriptor.name, {}),
+        ]
     if isinstance(recipe, str):
         shipped = shipped_recipe(recipe, model.name if model else "")
         recipe = {key: value for key, value in shipped.items() if key in known}

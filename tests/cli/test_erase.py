@@ -288,3 +288,26 @@ def test_only_the_first_of_several_processes_speaks(
         stdout().print("a result")
         captured = capsys.readouterr()
         assert bool(captured.out) == bool(captured.err) == heard
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seconds", 3),
+        ("seconds", {"total": "long"}),
+        ("unet_passes", []),
+        ("config", None),
+        ("concepts", "church"),
+    ],
+)
+def test_what_is_said_of_a_run_in_a_wrong_type_is_damaged(
+    erase, run, tmp_path: Path, key: str, value: Any
+) -> None:
+    folder = tmp_path / "run"
+    assert erase("-o", folder).code == 0
+    info = json.loads((folder / "edit.json").read_text())
+    (folder / "edit.json").write_text(json.dumps({**info, key: value}))
+    result = run("erase", "--resume", folder)
+    assert result.code == 2
+    assert "edit.json" in result.sentence
+    assert "damaged" in result.sentence

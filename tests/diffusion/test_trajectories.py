@@ -21,7 +21,7 @@ from erasekit.diffusion.trajectories import (
     trajectory_seed,
 )
 from erasekit.errors import ConfigError, OutputError
-from erasekit.models.unet_runner import MAPS_OF_A_PASS
+from erasekit.models.unet_passes import MAPS_OF_A_PASS
 
 PROMPTS = ["church", "garbage truck", "a red bus"]
 STEPS, SCALE, SEED = 5, 3.0, 11

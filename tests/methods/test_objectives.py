@@ -146,7 +146,7 @@ def test_words_are_kept_on_their_own_latents(name: str, keep_rows: int) -> None:
 def test_random_is_uniform_over_r() -> None:
     task = prepared("random", batch_size=50, keep_trajectories=1)
     counts = torch.zeros(len(task.strategy.space))
-    batch = task.method._erased_batch(0)
+    batch = task.method.erased_batch(0)
     for step in range(60):
         object.__setattr__(batch, "step", step)
         counts += torch.bincount(task.strategy.choose(batch), minlength=len(counts))
@@ -186,7 +186,7 @@ def test_argmax_keeps_the_words_harmed_most(how: str) -> None:
     task = prepared("argmax", **settings, candidates_by=how, batch_size=4)
     strategy = task.strategy
     for step in range(40):
-        batch = task.method._erased_batch(step)
+        batch = task.method.erased_batch(step)
         strategy.ascend(batch)
     harm = brute_force_harm(task)
     hardest = set(harm.topk(3).indices.tolist())
@@ -203,7 +203,7 @@ def test_argmax_scores_on_z_t_of_every_erased_concept(batch_size: int) -> None:
     strategy = task.strategy
     for step in (1, 3):
         task.passes.clear()
-        strategy.ascend(task.method._erased_batch(step))
+        strategy.ascend(task.method.erased_batch(step))
         trained, frozen = task.passes
         words = len(trained.latents) // 3
         assert words == min(16, len(strategy.space))
@@ -295,9 +295,9 @@ def test_argmax_scores_every_word_once_before_any_twice(how: str) -> None:
 
 def test_argmax_keeps_the_nearest_words_while_nothing_is_known() -> None:
     task = prepared("argmax", "church", hardest=3, move=0.0)
-    task.strategy.ascend(task.method._erased_batch(0))
+    task.strategy.ascend(task.method.erased_batch(0))
     assert not task.strategy.scored.any()
-    assert set(task.strategy.choose(task.method._erased_batch(0)).tolist()) <= {0, 1, 2}
+    assert set(task.strategy.choose(task.method.erased_batch(0)).tolist()) <= {0, 1, 2}
 
 
 def test_a_mixture_is_the_mean_of_the_hardest_by_their_harm() -> None:
