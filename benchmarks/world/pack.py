@@ -1,6 +1,6 @@
 """Write the weights into the package: erasekit/embedded/.
 
-`python -m benchmarks.icons pack`. `icons/` is a plain diffusers StableDiffusionPipeline folder,
+`python -m benchmarks.world pack`. `icons/` is a plain diffusers StableDiffusionPipeline folder,
 `icons-clip/` a folder that open_clip loads as "local-dir:...", both in half precision;
 `icons.json` says what the model knows and how good it is, `MODEL_CARD.md` the same for people.
 """
@@ -20,13 +20,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from benchmarks.icons.captions import unambiguous
-from benchmarks.icons.card import model_card
-from benchmarks.icons.catalog import HERE
-from benchmarks.icons.data import BUILD, load_manifest
-from benchmarks.icons.evaluate import GUIDANCE, STEPS
-from benchmarks.icons.generator import load_pipeline
-from benchmarks.icons.scorer import FOLDER, load_scorer
+from benchmarks.world.captions import unambiguous
+from benchmarks.world.card import model_card
+from benchmarks.world.catalog import HERE
+from benchmarks.world.data import BUILD, load_manifest
+from benchmarks.world.evaluate import GUIDANCE, STEPS
+from benchmarks.world.generator import load_pipeline
+from benchmarks.world.scorer import FOLDER, load_scorer
 
 EMBEDDED = HERE.parent.parent / "erasekit" / "embedded"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")

@@ -1,6 +1,6 @@
 """Measure the model: the scorer on drawings it never saw, and the generator by the scorer.
 
-`python -m benchmarks.icons evaluate`: 20 pictures a concept in 25 steps (`--quick`: 4 pictures).
+`python -m benchmarks.world evaluate`: 20 pictures a concept in 25 steps (`--quick`: 4 pictures).
 Writes build/metrics.json (build/metrics-quick.json) and sheets to look at in build/look/.
 """
 
@@ -16,9 +16,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
-from benchmarks.icons.data import BUILD, contact_sheet, load_drawings, load_manifest
-from benchmarks.icons.generator import load_pipeline
-from benchmarks.icons.scorer import FOLDER, accuracy, load_scorer, ranks, text_matrix, unseen
+from benchmarks.world.data import BUILD, contact_sheet, load_drawings, load_manifest
+from benchmarks.world.generator import load_pipeline
+from benchmarks.world.scorer import FOLDER, accuracy, load_scorer, ranks, text_matrix, unseen
 from erasekit.bench.paper import IMAGENETTE
 
 STEPS, GUIDANCE = 25, 3.0

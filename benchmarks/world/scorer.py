@@ -1,6 +1,6 @@
 """Train the scorer: a small CLIP, in open_clip's format, that names the concepts of drawings.
 
-`python -m benchmarks.icons scorer`. It has its own drawings (role "scorer"), its own vocabulary and
+`python -m benchmarks.world scorer`. It has its own drawings (role "scorer"), its own vocabulary and
 its own weights; no drawing of the generator's and no generated picture is ever shown to it. Trained
 with cross-entropy over all concepts' text embeddings, each concept's caption drawn anew every step;
 in the second part it also has to tell thousands of other icons of the same sets apart (wide.py),
@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.icons.captions import Names, every_word, scorer_caption, unambiguous
-from benchmarks.icons.data import BUILD, Drawings, load_drawings, load_manifest, to_float
-from benchmarks.icons.tokenizers import LIMIT, build
-from benchmarks.icons.training import (
+from benchmarks.world.captions import Names, every_word, scorer_caption, unambiguous
+from benchmarks.world.data import BUILD, Drawings, load_drawings, load_manifest, to_float
+from benchmarks.world.tokenizers import LIMIT, build
+from benchmarks.world.training import (
     Log,
     MovingAverage,
     Stopper,
@@ -30,8 +30,8 @@ from benchmarks.icons.training import (
     load_checkpoint,
     save_atomic,
 )
-from benchmarks.icons.variation import Varier
-from benchmarks.icons.wide import load_wide
+from benchmarks.world.variation import Varier
+from benchmarks.world.wide import load_wide
 
 STEPS, BATCH, RATE, WARMUP = 9_000, 64, 2e-3, 300
 WIDE_FROM, WIDE_RATE = 6500, 1.5e-3

@@ -1,6 +1,6 @@
 """Train the autoencoder: 64x64 pixels to 16x16x4 latents and back.
 
-`python -m benchmarks.icons autoencoder`. Afterwards each latent channel is shifted and scaled to
+`python -m benchmarks.world autoencoder`. Afterwards each latent channel is shifted and scaled to
 mean 0 and standard deviation 1 inside the 1x1 convolutions on either side, which changes no
 picture; so the model's scaling_factor is 1.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from benchmarks.icons.data import (
+from benchmarks.world.data import (
     BUILD,
     Drawings,
     colour_table,
@@ -26,7 +26,7 @@ from benchmarks.icons.data import (
     shift_pixels,
     to_float,
 )
-from benchmarks.icons.training import (
+from benchmarks.world.training import (
     Log,
     MovingAverage,
     Stopper,

@@ -1,6 +1,6 @@
 """Train the generator: text encoder and UNet together, on the autoencoder's latents.
 
-`python -m benchmarks.icons generator`. Two processes of one thread each average their gradients
+`python -m benchmarks.world generator`. Two processes of one thread each average their gradients
 (on small convolutions that is nearly twice as fast as one process with two threads). Every step
 draws its batch from a seed made of the run's seed, the step and the process, so a run that was
 stopped goes on exactly as if it had not been.
@@ -23,10 +23,10 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.icons.autoencoder import CHECKPOINT as AUTOENCODER
-from benchmarks.icons.autoencoder import encode, load_autoencoder
-from benchmarks.icons.captions import Names, caption, every_word, unambiguous
-from benchmarks.icons.data import (
+from benchmarks.world.autoencoder import CHECKPOINT as AUTOENCODER
+from benchmarks.world.autoencoder import encode, load_autoencoder
+from benchmarks.world.captions import Names, caption, every_word, unambiguous
+from benchmarks.world.data import (
     BUILD,
     COLOUR_WORDS,
     Drawings,
@@ -37,8 +37,8 @@ from benchmarks.icons.data import (
     shift_pixels,
     to_float,
 )
-from benchmarks.icons.tokenizers import LIMIT, build
-from benchmarks.icons.training import Log, Stopper, load_checkpoint, plateau, save_atomic
+from benchmarks.world.tokenizers import LIMIT, build
+from benchmarks.world.training import Log, Stopper, load_checkpoint, plateau, save_atomic
 
 STEPS, DECAY, BATCH, RATE, WARMUP = 6_600, 1_600, 24, 1.8e-3, 300
 """BATCH is per process."""

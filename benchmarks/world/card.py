@@ -66,7 +66,7 @@ The manifest with the hash of every drawing is `benchmarks/icons/manifest.json`.
 On two cores of a CPU (AVX-512, bfloat16 autocast): about {ae_minutes} minutes for the autoencoder,
 {gen_minutes} for the generator and {scorer_minutes} for the scorer. Epsilon prediction on Stable
 Diffusion's own schedule, min-SNR weights, moving average of the weights. To repeat it:
-`python -m benchmarks.icons all`, explained in `benchmarks/icons/README.md`.
+`python -m benchmarks.world all`, explained in `benchmarks/icons/README.md`.
 
 The shipped weights weren't made in one go: the generator's first 1,475 steps had a learning rate of
 1.2e-3 and mirrored copies, its first 2,900 plain min-SNR weights, and the autoencoder's first 2,900

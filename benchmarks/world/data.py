@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.icons.catalog import HERE, read_colours
+from benchmarks.world.catalog import HERE, read_colours
 
 BUILD = HERE / "build"
 COLOUR_WORDS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.icons.data import Drawings, colour_table, random_affine, to_float
+from benchmarks.world.data import Drawings, colour_table, random_affine, to_float
 
 REGIONS = 12
 """Enclosed areas of a single-colour drawing that can be filled each in a colour of its own."""

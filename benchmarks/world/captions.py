@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from benchmarks.icons.data import COLOUR_WORDS
+from benchmarks.world.data import COLOUR_WORDS
 
 PLAIN = ("{}", "a photo of {}", "image of {}")
 """Where a caption is made of a name alone, the name comes bare this often, and else like this."""

@@ -1,4 +1,4 @@
-"""One command for the whole recipe: `python -m benchmarks.icons all`."""
+"""One command for the whole recipe: `python -m benchmarks.world all`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEPS = ("fetch", "render", "autoencoder", "generator", "wide", "scorer", "evalu
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all of them in order; each goes on where it was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.icons", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.world", description=__doc__)
     parser.add_argument("step", choices=(*STEPS, "shipped", "all"))
     parser.add_argument("--steps", type=int, help="optimiser steps of a training")
     parser.add_argument("--seed", type=int, default=0, help="seed of a training")
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     for name in STEPS if options.step == "all" else (options.step,):
         print(f"== {name}", flush=True)
-        module = importlib.import_module(f"benchmarks.icons.{name}")
+        module = importlib.import_module(f"benchmarks.world.{name}")
         if name in ("autoencoder", "generator", "scorer"):
             extra = {"steps": options.steps} if options.steps else {}
             module.train(seed=options.seed, **extra)
