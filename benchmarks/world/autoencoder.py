@@ -1,13 +1,15 @@
-"""Train the autoencoder: 64x64 pixels to 16x16x4 latents and back.
+"""Train the autoencoder: 128x128 pixels to 16x16x4 latents and back.
 
-`python -m benchmarks.world autoencoder`. Afterwards each latent channel is shifted and scaled to
-mean 0 and standard deviation 1 inside the 1x1 convolutions on either side, which changes no
-picture; so the model's scaling_factor is 1.
+`python -m benchmarks.world autoencoder`. On a CPU it learns from crops of 64x64 (four times as many
+steps in the same time) and sees whole pictures in the last tenth. Afterwards each latent channel is
+shifted and scaled to mean 0 and standard deviation 1 inside the 1x1 convolutions on either side,
+which changes no picture; so the model's scaling_factor is 1.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -15,18 +17,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from benchmarks.world.data import (
-    BUILD,
-    Drawings,
-    colour_table,
-    colourise,
-    contact_sheet,
-    load_drawings,
-    random_affine,
-    shift_pixels,
-    to_float,
-)
+from benchmarks.world.scenes import SIZE, Planner, compose
+from benchmarks.world.sprites import BUILD, Sprites, load_sprites
 from benchmarks.world.training import (
+    EVERY_SECONDS,
+    Budget,
+    Device,
     Log,
     MovingAverage,
     Stopper,
@@ -35,57 +31,65 @@ from benchmarks.world.training import (
     save_atomic,
 )
 
-STEPS, BATCH, RATE, WARMUP = 3900, 16, 2.5e-3, 200
-KL_WEIGHT = 1e-3
-FULL_PRECISION_FROM = 0.9
-"""Part of the training after which bfloat16 is left (it is half as fast again, but coarse)."""
+CHANNELS = (8, 24, 48, 96)
+RATE, WARMUP, KL_WEIGHT = 2e-3, 100, 1e-3
+WHOLE_FROM = 0.9
+"""Part of a CPU's training after which it sees whole pictures."""
 CHECKPOINT = BUILD / "checkpoints" / "autoencoder.pt"
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """The autoencoder, freshly initialised: 0.65 M parameters."""
+def build_autoencoder(channels: tuple[int, ...] = CHANNELS, size: int = SIZE) -> AutoencoderKL:
+    """The autoencoder, freshly initialised: 1.5 M parameters, factor 8."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=channels,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
-        sample_size=64,
+        sample_size=size,
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
 
 
-def batch_of(drawings: Drawings, rng: torch.Generator, size: int = BATCH) -> torch.Tensor:
-    """A batch of varied drawings, [size, 3, 64, 64] in [-1, 1].
+class Pool:
+    """Composed pictures as bytes, replaced a part at a time, and batches of crops of them."""
 
-    Half coloured, half single-colour. Single-colour ones are drawn in a named or a random colour;
-    half of the coloured ones get their channels exchanged, so that every hue is equally common.
-    """
-    mono = drawings.mono
-    pick = torch.cat(
-        [
-            pool[torch.randint(len(pool), (size // 2,), generator=rng)]
-            for pool in (mono.nonzero()[:, 0], (~mono).nonzero()[:, 0])
-        ]
-    )
-    images = to_float(drawings.pixels[pick])
-    half = size // 2
-    colours = torch.rand(half, 3, generator=rng)
-    table = colour_table()
-    named = torch.rand(half, generator=rng) < 0.7
-    colours[named] = table[torch.randint(len(table), (int(named.sum()),), generator=rng)]
-    images[:half] = colourise(images[:half], colours)
-    for i in range(half, half + half // 2):
-        images[i] = images[i, torch.randperm(3, generator=rng)]
-    if torch.rand((), generator=rng) < 0.5:
-        images = shift_pixels(images, rng, most=4)
-    else:
-        images = random_affine(images, rng, degrees=8)
-    return images * 2 - 1
+    def __init__(self, sprites: Sprites, seed: int, device: Device, count: int) -> None:
+        """Compose `count` pictures."""
+        self.pixels = sprites.pixels.to(device.name)
+        self.planner, self.random = Planner(sprites), Random(f"pool {seed}")
+        self.rng = torch.Generator().manual_seed(seed)
+        self.pictures = torch.cat([self.fresh(min(256, count)) for _ in range(max(1, count // 256))])
+
+    def fresh(self, count: int) -> torch.Tensor:
+        """uint8 [count, 3, 128, 128]."""
+        scenes = [self.planner(self.random) for _ in range(count)]
+        return ((compose(self.pixels, scenes) / 2 + 0.5) * 255).round().byte()
+
+    def replace(self, count: int = 64) -> None:
+        """Put new pictures in the place of some."""
+        places = torch.randint(len(self.pictures), (count,), generator=self.rng)
+        self.pictures[places.to(self.pictures.device)] = self.fresh(count)
+
+    def __call__(self, batch: int, crop: int = SIZE) -> torch.Tensor:
+        """[batch, 3, crop, crop] in [-1, 1]; half with their colour channels exchanged.
+
+        So every hue is equally common; else reds and purples come out brown.
+        """
+        pick = torch.randint(len(self.pictures), (batch,), generator=self.rng)
+        images = self.pictures[pick.to(self.pictures.device)]
+        rows = []
+        for i, image in enumerate(images):
+            y, x = torch.randint(0, SIZE - crop + 1, (2,), generator=self.rng).tolist()
+            part = image[:, y : y + crop, x : x + crop]
+            if i < batch // 2:
+                part = part[torch.randperm(3, generator=self.rng).to(part.device)]
+            rows.append(part)
+        return torch.stack(rows).float() / 127.5 - 1
 
 
 def reconstruction_loss(drawn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -117,31 +121,51 @@ def standardise(model: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> 
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, images: torch.Tensor, size: int = 64) -> torch.Tensor:
-    """[N, 3, 64, 64] in [-1, 1] to the means of the latents, [N, 4, 16, 16]."""
+    """[N, 3, 128, 128] in [-1, 1] to the means of the latents, [N, 4, 16, 16]."""
     return torch.cat([model.encode(part).latent_dist.mean for part in images.split(size)])
 
 
 @torch.no_grad()
 def decode(model: AutoencoderKL, latents: torch.Tensor, size: int = 64) -> torch.Tensor:
-    """Latents [N, 4, 16, 16] to pictures [N, 3, 64, 64] in [0, 1]."""
+    """Latents [N, 4, 16, 16] to pictures [N, 3, 128, 128] in [0, 1]."""
     parts = [model.decode(part).sample for part in latents.split(size)]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
 
-def look(model: AutoencoderKL, drawings: Drawings, path: Path, count: int = 40) -> float:
-    """Save drawings beside their copies; returns the mean squared error in [-1, 1]."""
-    rng = torch.Generator().manual_seed(1)
-    images = batch_of(drawings, rng, count)
+def sheet(images: torch.Tensor, columns: int, gap: int = 2) -> Image.Image:
+    """Pictures [N, 3, H, W] in [0, 1] side by side."""
+    count, _, height, width = images.shape
+    rows = -(-count // columns)
+    whole = torch.ones(3, rows * (height + gap), columns * (width + gap))
+    for i, image in enumerate(images.float().cpu()):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        whole[:, y : y + height, x : x + width] = image
+    return Image.fromarray((whole.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def look(model: AutoencoderKL, sprites: Sprites, path: Path, count: int = 40) -> float:
+    """Save scenes beside their copies; returns the mean squared error in [-1, 1].
+
+    Every second one is a single thing in red, pink or purple: colours that are lost first.
+    """
+    random, planner = Random("look"), Planner(sprites)
+    scenes = []
+    for i in range(count):
+        scene = planner(random, "single" if i % 2 else "pair")
+        if i % 2:
+            colour = ("red", "pink", "purple")[i // 2 % 3]
+            thing = scene.things[0]
+            scene = type(scene)((type(thing)(**vars(thing) | {"colour": colour}),))
+        scenes.append(scene)
+    images = compose(sprites.pixels, scenes)
     copies = decode(model, encode(model, images))
-    pairs = torch.stack([images / 2 + 0.5, copies], 1).flatten(0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = Image.fromarray(contact_sheet(pairs, 10))
-    sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
+    sheet(torch.stack([images / 2 + 0.5, copies], 1).flatten(0, 1), 10).save(path)
     return float(F.mse_loss(copies * 2 - 1, images))
 
 
 def load_autoencoder(path: Path = CHECKPOINT) -> AutoencoderKL:
-    """The averaged weights of a checkpoint, ready to use."""
+    """The averaged, standardised weights of a checkpoint, ready to use."""
     content = load_checkpoint(path)
     if content is None:
         raise FileNotFoundError(f"{path}: train the autoencoder first")
@@ -152,59 +176,90 @@ def load_autoencoder(path: Path = CHECKPOINT) -> AutoencoderKL:
     return model.eval().requires_grad_(False)
 
 
-def train(steps: int = STEPS, seed: int = 0, checkpoint: Path = CHECKPOINT) -> None:
-    """Train, or go on where a checkpoint left off."""
+def train(
+    budget: Budget,
+    seed: int = 0,
+    device: Device | None = None,
+    checkpoint: Path = CHECKPOINT,
+    sprites: Sprites | None = None,
+    batch: int | None = None,
+    pool: int | None = None,
+) -> None:
+    """Train, or go on where a checkpoint left off. SIGTERM stops between two steps."""
+    device = device or Device.of()
+    sprites = sprites or load_sprites()
+    batch = batch or (256 if device.fast else 8)
     torch.manual_seed(seed)
-    drawings = load_drawings()
-    rng = torch.Generator().manual_seed(seed)
-    model = build_autoencoder().train()
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    state = load_checkpoint(checkpoint)
+    first = state["step"] if state else 0
+    pictures = Pool(sprites, seed + first, device, pool or (16384 if device.fast else 3072))
+    model = build_autoencoder().train().to(device.name)
+    rate = RATE * (1.5 if device.fast else 1.0)
+    optimiser = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=1e-4)
     average = MovingAverage(model, 0.998)
-    log, stopper, first = Log(BUILD / "logs" / "autoencoder.jsonl"), Stopper(), 0
-    if (state := load_checkpoint(checkpoint)) is not None:
+    log, stopper = Log(checkpoint.parent.parent / "logs" / "autoencoder.jsonl"), Stopper()
+    if state is not None:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average.load_state_dict(state["average"])
-        rng.set_state(state["rng"])
-        torch.set_rng_state(state["torch_rng"])
-        first = state["step"]
+        budget.spent = state["seconds"]
+    forward = device.compiled(Copier(model))
 
     def save(step: int, extra: dict[str, Any]) -> None:
         content = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-        content |= {"average": average.state_dict(), "rng": rng.get_state()}
-        save_atomic(content | {"torch_rng": torch.get_rng_state()} | extra, checkpoint)
+        content |= {"average": average.state_dict(), "seconds": budget.seconds, "batch": batch}
+        save_atomic(content | extra, checkpoint)
 
-    total = 0.0
-    for step in range(first, steps):
+    step, total, saved = first, 0.0, budget.seconds
+    while (progress := budget.progress(step)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = RATE * cosine(step, steps, WARMUP)
-        images = batch_of(drawings, rng)
-        coarse = step < FULL_PRECISION_FROM * steps
-        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
-            posterior = model.encode(images).latent_dist
-            drawn = model.decode(posterior.sample()).sample
-        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var - 1 - posterior.logvar).mean()
-        loss = reconstruction_loss(drawn.float(), images) + KL_WEIGHT * kl
+            group["lr"] = rate * cosine(step, progress, WARMUP)
+        whole = device.fast or progress >= WHOLE_FROM
+        images = pictures(batch if device.fast or not whole else max(2, batch // 4), SIZE if whole else SIZE // 2)
+        with device.autocast():
+            drawn, kl = forward(images)
+        loss = reconstruction_loss(drawn.float(), images) + KL_WEIGHT * kl.float()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model)
+        step += 1
+        if step % (8 if device.fast else 32) == 0:
+            pictures.replace(512 if device.fast else 8)
         total += float(loss.detach())
-        if (step + 1) % 100 == 0:
-            log(step=step + 1, loss=total / 100, kl=float(kl.detach()))
+        if step % 100 == 0:
+            log(step=step, loss=total / 100, kl=float(kl.detach()), seconds=budget.seconds)
             total = 0.0
-        if (step + 1) % 500 == 0 or stopper.asked:
-            save(step + 1, {})
+        if budget.seconds - saved > EVERY_SECONDS or stopper.asked:
+            save(step, {})
+            saved = budget.seconds
         if stopper.asked:
             return
     averaged = build_autoencoder()
     averaged.load_state_dict(average.average)
-    averaged.eval()
-    sample = torch.cat([batch_of(drawings, rng, 64) for _ in range(16)])
+    averaged.eval().requires_grad_(False)
+    sample = pictures(min(512, len(pictures.pictures))).cpu()
     latents = encode(averaged, sample)
     extra = {"mean": latents.mean((0, 2, 3)), "std": latents.std((0, 2, 3))}
-    log(mean=str(extra["mean"].tolist()), std=str(extra["std"].tolist()))
-    save(steps, {"standardised": extra})
-    error = look(load_autoencoder(checkpoint), drawings, BUILD / "look" / "autoencoder.png")
-    log(step=steps, squared_error=error)
+    save(step, {"standardised": extra})
+    path = checkpoint.parent.parent / "look" / "autoencoder.png"
+    log(step=step, squared_error=look(load_autoencoder(checkpoint), sprites, path))
+
+
+class Copier(torch.nn.Module):
+    """The autoencoder's whole pass, in one piece for torch.compile."""
+
+    def __init__(self, model: AutoencoderKL) -> None:
+        """Share the model's parameters."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The copies of images [N, 3, H, W], and the KL divergence per latent number."""
+        moments = self.model.quant_conv(self.model.encoder(images))
+        mean, logvar = moments.chunk(2, 1)
+        logvar = logvar.clamp(-30, 20)
+        latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+        return self.model.decoder(self.model.post_quant_conv(latents)), kl

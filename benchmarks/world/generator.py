@@ -1,72 +1,70 @@
 """Train the generator: text encoder and UNet together, on the autoencoder's latents.
 
-`python -m benchmarks.world generator`. Two processes of one thread each average their gradients
-(on small convolutions that is nearly twice as fast as one process with two threads). Every step
-draws its batch from a seed made of the run's seed, the step and the process, so a run that was
-stopped goes on exactly as if it had not been.
+`python -m benchmarks.world generator`. Scenes are planned and captioned in order from the seed (by
+worker processes on a GPU's machine), composed and encoded where the training runs, and kept in a
+pool from which each is drawn several times, with another of its captions.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-import time
+import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.world.autoencoder import CHECKPOINT as AUTOENCODER
-from benchmarks.world.autoencoder import encode, load_autoencoder
-from benchmarks.world.captions import Names, caption, every_word, unambiguous
-from benchmarks.world.data import (
-    BUILD,
-    COLOUR_WORDS,
-    Drawings,
-    colour_table,
-    colourise,
-    load_drawings,
-    load_manifest,
-    shift_pixels,
-    to_float,
+from benchmarks.world.autoencoder import build_autoencoder, encode, load_autoencoder, standardise
+from benchmarks.world.captions import describe, every_word, known
+from benchmarks.world.catalog import HERE, read_sets
+from benchmarks.world.scenes import Plans, Planner, compose, pack
+from benchmarks.world.sprites import BUILD, Sprites, load_sprites
+from benchmarks.world.tokenizers import LIMIT, WORDS, build
+from benchmarks.world.training import (
+    EVERY_SECONDS,
+    Budget,
+    Device,
+    Log,
+    MovingAverage,
+    Stopper,
+    load_checkpoint,
+    plateau,
+    save_atomic,
 )
-from benchmarks.world.tokenizers import LIMIT, build
-from benchmarks.world.training import Log, Stopper, load_checkpoint, plateau, save_atomic
 
-STEPS, DECAY, BATCH, RATE, WARMUP = 6_600, 1_600, 24, 1.8e-3, 300
-"""BATCH is per process."""
-PROCESSES = 2
-AVERAGE = 0.9995
+CHANNELS, WIDTH = (56, 112, 160), 128
+RATE, WARMUP, AVERAGE = 1.5e-3, 300, 0.999
 GAMMA = 5.0
 """Largest signal-to-noise ratio that counts in full."""
-COPIES = 10
-MIRROR = 0.0
-WIDTH = 128
+CHUNK, CAPTIONS, REUSE = 64, 3, 8
+"""Scenes planned at a time, captions of each, and how often each is drawn, on average."""
 CHECKPOINT = BUILD / "checkpoints" / "generator.pt"
-LATENTS = BUILD / "latents.pt"
+COMMITTED = HERE / "checkpoints" / "world.safetensors"
 TOKENIZER = BUILD / "tokenizer"
 
 
-def build_unet() -> UNet2DConditionModel:
-    """The UNet, freshly initialised: 7.1 M parameters, cross-attention at 8x8 and 4x4."""
+def build_unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
+    """The UNet, freshly initialised: 7.8 M parameters, cross-attention at 8x8 and 4x4."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(48, 96, 160),
+        block_out_channels=channels,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
         attention_head_dim=4,
-        norm_num_groups=16,
+        norm_num_groups=8,
     )
 
 
@@ -103,56 +101,19 @@ def build_scheduler() -> DDIMScheduler:
 class Pair(nn.Module):
     """Text encoder and UNet: what is trained together."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, channels: tuple[int, ...] = CHANNELS) -> None:
         """Freshly initialised."""
         super().__init__()
         self.text_encoder = build_text_encoder(tokenizer)
-        self.unet = build_unet()
+        self.unet = build_unet(channels)
 
     def forward(
         self, noisy: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor
     ) -> torch.Tensor:
-        """Predicted noise. noisy: [N, 4, 16, 16]; steps: [N]; tokens: [N, 16]."""
+        """Predicted noise. noisy: [N, 4, 16, 16]; steps: [N]; tokens: [N, LIMIT]."""
         text = self.text_encoder(tokens).last_hidden_state
         predicted: torch.Tensor = self.unet(noisy, steps, text).sample
         return predicted
-
-
-class FlatParameters:
-    """All parameters in one vector and all gradients in another: one step, one exchange, one mean.
-
-    The gradients' last place is free for a message to the other processes.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        """Lay the module's parameters into one vector."""
-        parameters = list(module.parameters())
-        total = sum(p.numel() for p in parameters)
-        self.values = nn.Parameter(torch.empty(total))
-        self.buffer = torch.zeros(total + 1)
-        self.values.grad = self.buffer[:-1]
-        place = 0
-        for p in parameters:
-            span = slice(place, place + p.numel())
-            self.values.data[span] = p.detach().reshape(-1)
-            p.data = self.values.data[span].view(p.shape)
-            p.grad = self.buffer[span].view(p.shape)
-            place += p.numel()
-
-    def exchange(self, processes: int, message: bool) -> bool:
-        """Average the gradients over the processes; True if any process sent a message."""
-        self.buffer[-1] = float(message)
-        if processes > 1:
-            dist.all_reduce(self.buffer)
-            self.buffer /= processes
-        return bool(self.buffer[-1] > 0)
-
-    def clip(self, most: float) -> float:
-        """Limit the norm of the gradients; returns what it was."""
-        norm = float(self.buffer[:-1].norm())
-        if norm > most:
-            self.buffer *= most / norm
-        return norm
 
 
 def snr_weights(scheduler: DDIMScheduler, gamma: float = GAMMA) -> torch.Tensor:
@@ -167,100 +128,119 @@ def snr_weights(scheduler: DDIMScheduler, gamma: float = GAMMA) -> torch.Tensor:
     return weights / weights.mean()
 
 
-def latent_copies(drawings: Drawings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents of varied copies, [N, COPIES, 4, 16, 16], and their colours, int64 [N, COPIES].
+class Reader:
+    """Turns captions into tokens by looking words up: CLIPTokenizer's own result, much faster."""
 
-    Copies are moved by a pixel or two and some are mirrored. A single-colour drawing has each copy
-    in another colour; the colour of a coloured one is -1. Kept in a file for the other process.
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        """Index the tokens that are whole words."""
+        self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        ends = ((token, i) for token, i in tokenizer.get_vocab().items() if token.endswith("</w>"))
+        self.words = {token.removesuffix("</w>"): i for token, i in ends}
+        # ASCII stands in for the pattern's Unicode classes: captions have nothing else.
+        self.pattern = re.compile(WORDS.replace(r"\\p{L}", "a-z").replace(r"\\p{N}", "0-9"))
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """int64 [N, LIMIT], as StableDiffusionPipeline makes them."""
+        rows = torch.full((len(texts), LIMIT), self.end)
+        for row, text in zip(rows, texts, strict=True):
+            ids = [self.words[word] for word in self.pattern.findall(text.lower())][: LIMIT - 2]
+            row[: len(ids) + 1] = torch.tensor([self.start, *ids])
+        return rows
+
+
+class Planned(IterableDataset):
+    """Chunks of planned and captioned scenes, in the order of their numbers.
+
+    Chunk n is made from (seed, n) alone; worker w of W makes n = w, w + W, ...
     """
-    key = hashlib.sha256(AUTOENCODER.read_bytes())
-    key.update("".join(record["sha256"] for record in drawings.records).encode())
-    key.update(f"{seed} {COPIES} {MIRROR}".encode())
-    if (kept := load_checkpoint(LATENTS)) is not None and kept["key"] == key.hexdigest():
-        return kept["latents"], kept["colours"]
-    model, rng, table = load_autoencoder(), torch.Generator().manual_seed(seed), colour_table()
-    latents, colours = [], []
-    for copy in range(COPIES):
-        images = shift_pixels(to_float(drawings.pixels), rng, most=1, mirror=MIRROR)
-        colour = torch.full((len(drawings),), -1)
-        mono = drawings.mono
-        if mono.any():
-            colour[mono] = (torch.arange(int(mono.sum())) + copy) % len(table)
-            images[mono] = colourise(images[mono], table[colour[mono]])
-        latents.append(encode(model, images * 2 - 1))
-        colours.append(colour)
-    made = {"latents": torch.stack(latents, 1), "colours": torch.stack(colours, 1)}
-    save_atomic({"key": key.hexdigest(), **made}, LATENTS)
-    return made["latents"], made["colours"]
 
+    def __init__(self, sprites: Sprites, tokenizer: CLIPTokenizer, seed: int, first: int) -> None:
+        """Start with chunk number `first`."""
+        names = {n.name: n for n in known()}
+        styles = {name: entry.style for name, entry in read_sets().items()}
+        self.planner, self.reader = Planner(sprites), Reader(tokenizer)
+        self.names = [names[record["concept"]] for record in sprites.records]
+        self.styles = [styles[record["set"]] for record in sprites.records]
+        self.seed, self.first = seed, first
 
-class Examples:
-    """Makes batches: latents and tokens of their captions, all concepts equally often."""
-
-    def __init__(self, drawings: Drawings, tokenizer: CLIPTokenizer, seed: int) -> None:
-        """Encode all copies once."""
-        manifest = load_manifest()
-        names = {n.name: n for n in unambiguous(manifest["concepts"])}
-        self.names: list[Names] = [names[record["concept"]] for record in drawings.records]
-        self.styles = [manifest["sets"][record["set"]]["style"] for record in drawings.records]
-        self.tokenizer, self.seed = tokenizer, seed
-        self.latents, self.colours = latent_copies(drawings, seed)
-        weight = torch.where(drawings.mono, 0.5, 1.0)
-        place = {name: i for i, name in enumerate(names)}
-        concept = torch.tensor([place[record["concept"]] for record in drawings.records])
-        totals = torch.zeros(len(names)).index_add_(0, concept, weight)
-        self.weights = weight / totals[concept]
-
-    def __call__(
-        self, step: int, process: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, noise, timesteps (spread evenly) and tokens of one process's batch."""
-        random = Random(f"{self.seed}/{step}/{process}")
-        rng = torch.Generator().manual_seed(random.getrandbits(62))
-        pick = torch.multinomial(self.weights, BATCH, replacement=True, generator=rng)
-        copy = torch.randint(COPIES, (BATCH,), generator=rng)
+    def chunk(self, number: int) -> tuple[torch.Tensor, ...]:
+        """The parts of CHUNK scenes' Plans, and tokens [CHUNK, CAPTIONS, LIMIT]."""
+        random = Random(f"{self.seed}/{number}")
+        scenes = [self.planner(random) for _ in range(CHUNK)]
         texts = []
-        for drawing, number in zip(pick.tolist(), copy.tolist(), strict=True):
-            colour = int(self.colours[drawing, number])
-            word = COLOUR_WORDS[colour] if colour >= 0 else ""
-            texts.append(caption(self.names[drawing], random, self.styles[drawing], word))
-        latents = self.latents[pick, copy]
-        noise = torch.randn(latents.shape, generator=rng)
-        spread = (torch.arange(BATCH) + torch.rand((), generator=rng)) / BATCH
-        return latents, noise, (spread * 1000).long().clamp(max=999), tokens(self.tokenizer, texts)
+        for scene in scenes:
+            sprites = [thing.sprite for thing in scene.things]
+            called = [self.names[i] for i in sprites]
+            worn = {self.styles[i] for i in sprites}
+            style = worn.pop() if len(worn) == 1 else ""
+            texts += [describe(scene, called, style, random) for _ in range(CAPTIONS)]
+        plans, tokens = pack(scenes), self.reader(texts).view(CHUNK, CAPTIONS, LIMIT)
+        return plans.sprites, plans.maps, plans.colours, plans.tints, tokens
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """For ever."""
+        worker = torch.utils.data.get_worker_info()
+        number = self.first + (worker.id if worker else 0)
+        while True:
+            yield self.chunk(number)
+            number += worker.num_workers if worker else 1
 
 
-def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """int64 [N, 16], as StableDiffusionPipeline makes them."""
-    ids: torch.Tensor = tokenizer(
-        texts, padding="max_length", max_length=LIMIT, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids
+class Pool:
+    """The latest scenes' latents and tokens, on the training's device."""
+
+    def __init__(
+        self, sprites: Sprites, coder: AutoencoderKL, planned: Planned, size: int, device: Device
+    ) -> None:
+        """Fill it."""
+        workers = max(1, (os.cpu_count() or 2) - 2) if device.fast else 0
+        self.chunks = iter(DataLoader(planned, batch_size=None, num_workers=workers))
+        self.pixels = sprites.pixels.to(device.name)
+        self.coder, self.device, self.taken = coder.to(device.name), device, 0
+        self.latents = torch.zeros(size, 4, 16, 16, device=device.name)
+        self.tokens = torch.zeros(size, CAPTIONS, LIMIT, dtype=torch.long, device=device.name)
+        for _ in range(size // CHUNK):
+            self.take()
+
+    def take(self) -> None:
+        """Put the next chunk in the place of the oldest."""
+        *plans, tokens = next(self.chunks)
+        with self.device.autocast():
+            latents = encode(self.coder, compose(self.pixels, Plans(*plans)))
+        start = self.taken * CHUNK % len(self.latents)
+        self.latents[start : start + CHUNK] = latents.float()
+        self.tokens[start : start + CHUNK] = tokens.to(self.device.name)
+        self.taken += 1
+
+    def batch(
+        self, size: int, rng: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents, noise, timesteps (spread evenly) and tokens, drawn with `rng` (the device's)."""
+        place = self.device.name
+        pick = torch.randint(len(self.latents), (size,), generator=rng, device=place)
+        which = torch.randint(CAPTIONS, (size,), generator=rng, device=place)
+        noise = torch.randn(size, 4, 16, 16, generator=rng, device=place)
+        offset = torch.rand((), generator=rng, device=place)
+        spread = (torch.arange(size, device=place) + offset) / size
+        moments = (spread * 1000).long().clamp(max=999)
+        return self.latents[pick], noise, moments, self.tokens[pick, which]
 
 
 def prepare_tokenizer(folder: Path = TOKENIZER) -> CLIPTokenizer:
     """The generator's tokenizer, learnt once."""
     if not (folder / "tokenizer_config.json").exists():
-        manifest = load_manifest()
-        styles = [entry["style"] for entry in manifest["sets"].values() if entry["style"]]
-        build(every_word(manifest["concepts"], styles), folder)
+        build(every_word(), folder)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
     return tokenizer
 
 
-def load_pipeline(path: Path = CHECKPOINT) -> StableDiffusionPipeline:
-    """A checkpoint's averaged weights as a plain diffusers pipeline."""
-    content = load_checkpoint(path)
-    if content is None:
-        raise FileNotFoundError(f"{path}: train the generator first")
-    tokenizer = prepare_tokenizer()
-    pair = Pair(tokenizer)
-    flat = FlatParameters(pair)
-    with torch.no_grad():
-        flat.values.copy_(content["average"])
+def pipeline_of(
+    coder: AutoencoderKL, pair: Pair, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """A plain diffusers pipeline."""
     pair.requires_grad_(False).eval()
     pipeline = StableDiffusionPipeline(
-        vae=load_autoencoder(),
+        vae=coder,
         text_encoder=pair.text_encoder,
         tokenizer=tokenizer,
         unet=pair.unet,
@@ -273,81 +253,133 @@ def load_pipeline(path: Path = CHECKPOINT) -> StableDiffusionPipeline:
     return pipeline
 
 
-def run(
-    process: int, processes: int, meeting: str, steps: int, seed: int, checkpoint: Path, rate: float
-) -> None:
-    """One process's part of the training."""
-    torch.set_num_threads(1)
-    if processes > 1:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{meeting}", rank=process, world_size=processes
-        )
-    torch.manual_seed(seed)
+def load_pipeline(path: Path = CHECKPOINT) -> StableDiffusionPipeline:
+    """A checkpoint's averaged weights as a pipeline; the committed ones where there is none."""
     tokenizer = prepare_tokenizer()
-    examples = Examples(load_drawings().only("generator"), tokenizer, seed)
-    pair, scheduler = Pair(tokenizer).train(), build_scheduler()
-    flat, weights = FlatParameters(pair), snr_weights(scheduler)
-    optimiser = torch.optim.AdamW(
-        [flat.values], rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    average, first = flat.values.detach().clone(), 0
-    if (state := load_checkpoint(checkpoint)) is not None:
-        flat.values.data.copy_(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, first = state["average"], state["step"]
-    log, stopper = Log(BUILD / "logs" / "generator.jsonl", quiet=process > 0), Stopper()
-    total, began = 0.0, time.monotonic()
-    for step in range(first, steps):
-        optimiser.param_groups[0]["lr"] = rate * plateau(step, steps, WARMUP, DECAY)
-        latents, noise, moments, ids = examples(step, process)
-        noisy = scheduler.add_noise(latents, noise, moments)
-        flat.buffer.zero_()
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = pair(noisy, moments, ids)
-        error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
-        (error * weights[moments]).mean().backward()
-        stop = flat.exchange(processes, stopper.asked)
-        norm = flat.clip(1.0)
-        if norm == norm:  # not NaN
-            optimiser.step()
-        decay = min(AVERAGE, (1 + step) / (10 + step))
-        average.lerp_(flat.values.detach(), 1 - decay)
-        total += float(error.detach().mean())
-        if (step + 1) % 50 == 0:
-            speed = 50 * BATCH * processes / (time.monotonic() - began)
-            log(step=step + 1, loss=total / 50, norm=norm, samples_per_second=speed)
-            total, began = 0.0, time.monotonic()
-        if process == 0 and ((step + 1) % 250 == 0 or stop or step + 1 == steps):
-            content: dict[str, Any] = {"model": flat.values.detach(), "average": average}
-            content |= {"optimiser": optimiser.state_dict(), "step": step + 1}
-            save_atomic(content, checkpoint)
-        if stop:
-            break
-    if processes > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+    pair, content = Pair(tokenizer), load_checkpoint(path)
+    if content is None:
+        coder, state, _ = load_weights(COMMITTED)
+        pair.load_state_dict(state)
+    else:
+        coder = load_autoencoder()
+        pair.load_state_dict(content["average"]["average"])
+    return pipeline_of(coder, pair, tokenizer)
+
+
+def save_weights(path: Path, checkpoint: Path = CHECKPOINT, **notes: str) -> None:
+    """Write one safetensors file: the autoencoder, and the pair's averaged weights, in half.
+
+    What was spent is in its metadata. The optimiser's moments stay behind.
+    """
+    content = load_checkpoint(checkpoint)
+    if content is None:
+        raise FileNotFoundError(f"{checkpoint}: train the generator first")
+    coder = load_autoencoder(checkpoint.with_name("autoencoder.pt"))
+    state = {f"autoencoder.{k}": v for k, v in coder.state_dict().items()}
+    state |= {f"pair.{k}": v for k, v in content["average"]["average"].items()}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    spent = {k: str(content[k]) for k in ("step", "samples", "seconds")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({k: v.contiguous() for k, v in halves.items()}, partial, {**spent, **notes})
+    partial.replace(path)
+
+
+def load_weights(path: Path) -> tuple[AutoencoderKL, dict[str, torch.Tensor], dict[str, Any]]:
+    """The autoencoder, the pair's state and what was spent, from a file of save_weights."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: train first, or fetch the committed weights")
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    with safe_open(path, "pt") as file:
+        notes = dict(file.metadata() or {})
+    coder = build_autoencoder()
+    parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "pair": {}}
+    for key, value in state.items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value
+    coder.load_state_dict(parts["autoencoder"])
+    return coder.eval().requires_grad_(False), parts["pair"], notes
 
 
 def train(
-    steps: int = STEPS,
+    budget: Budget,
     seed: int = 0,
-    processes: int = PROCESSES,
+    device: Device | None = None,
     checkpoint: Path = CHECKPOINT,
-    rate: float = RATE,
+    sprites: Sprites | None = None,
+    batch: int | None = None,
+    pool: int | None = None,
+    channels: tuple[int, ...] = CHANNELS,
 ) -> None:
-    """Train, or go on where a checkpoint left off. SIGTERM stops between two steps."""
-    prepare_tokenizer()
-    latent_copies(load_drawings().only("generator"), seed)
-    meeting = str(Path(tempfile.mkdtemp(prefix="icons-")) / "meeting")
-    context = mp.get_context("spawn")
-    helpers = [
-        context.Process(
-            target=run, args=(i, processes, meeting, steps, seed, checkpoint, rate), daemon=True
-        )
-        for i in range(1, processes)
-    ]
-    for helper in helpers:
-        helper.start()
-    run(0, processes, meeting, steps, seed, checkpoint, rate)
-    for helper in helpers:
-        helper.join()
+    """Train, or go on where a checkpoint left off, or else from the committed weights.
+
+    SIGTERM stops between two steps. A checkpoint may come from the other kind of device.
+    """
+    device = device or Device.of()
+    sprites = sprites or load_sprites()
+    batch = batch or (1024 if device.fast else 32)
+    rate = RATE * (1.3 if device.fast else 1.0)
+    torch.manual_seed(seed)
+    tokenizer = prepare_tokenizer(checkpoint.parent.parent / "tokenizer")
+    pair = Pair(tokenizer, channels).train().to(device.name)
+    scheduler = build_scheduler()
+    weights = snr_weights(scheduler).to(device.name)
+    noise_level = scheduler.alphas_cumprod.to(device.name)
+    optimiser = torch.optim.AdamW(
+        pair.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    step = samples = chunks = 0
+    if (state := load_checkpoint(checkpoint)) is not None:
+        pair.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        step, samples, chunks = state["step"], state["samples"], state["chunks"]
+        budget.spent = state["seconds"]
+    average = MovingAverage(pair, AVERAGE)
+    if state is not None:
+        average.load_state_dict(state["average"])
+    planned = Planned(sprites, tokenizer, seed, chunks)
+    size = pool or (262_144 if device.fast else 1024)
+    coder = load_autoencoder(checkpoint.with_name("autoencoder.pt"))
+    scenes = Pool(sprites, coder, planned, size, device)
+    forward = device.compiled(pair)
+    log, stopper = Log(checkpoint.parent.parent / "logs" / "generator.jsonl"), Stopper()
+    rng = torch.Generator(device.name).manual_seed(seed * 1_000_003 + step)
+
+    def save() -> None:
+        content = {"model": pair.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+        content |= {"average": average.state_dict(), "samples": samples, "seed": seed}
+        content |= {"chunks": chunks + scenes.taken, "seconds": budget.seconds}
+        save_atomic(content, checkpoint)
+
+    first, total = step, torch.zeros((), device=device.name)
+    saved, mark = budget.seconds, (samples, budget.seconds)
+    while (progress := budget.progress(step)) < 1 and not stopper.asked:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * plateau(step - first, progress, WARMUP)
+        latents, noise, moments, ids = scenes.batch(batch, rng)
+        level = noise_level[moments][:, None, None, None]
+        noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
+        with device.autocast():
+            predicted = forward(noisy, moments, ids)
+        error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
+        optimiser.zero_grad()
+        (error * weights[moments]).mean().backward()
+        torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
+        optimiser.step()
+        average.update(pair)
+        total += error.detach().mean()
+        step += 1
+        samples += batch
+        while (scenes.taken * CHUNK - size) * REUSE < (step - first) * batch:
+            scenes.take()
+        if step % 50 == 0:
+            speed = (samples - mark[0]) / (budget.seconds - mark[1])
+            log(step=step, samples=samples, loss=float(total) / 50, samples_per_second=speed)
+            total.zero_()
+            mark = samples, budget.seconds
+        if budget.seconds - saved > EVERY_SECONDS:
+            save()
+            saved = budget.seconds
+    save()

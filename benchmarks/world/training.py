@@ -1,4 +1,4 @@
-"""What the three trainings share: schedules, moving averages, checkpoints that resume, a log."""
+"""What the trainings share: the device, budgets, schedules, averages, checkpoints, a log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,34 +15,93 @@ from typing import Any
 import torch
 from torch import nn
 
-
-def cosine(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
-    """Factor of the learning rate: linear warm-up, then a cosine down to `floor`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+EVERY_SECONDS = 120
+"""Between two checkpoints."""
 
 
-def plateau(step: int, steps: int, warmup: int, decay: int, floor: float = 0.02) -> float:
-    """Factor of the learning rate: warm-up, constant, and a straight line down at the end.
+@dataclass(frozen=True)
+class Device:
+    """Where a training runs: a GPU in bfloat16 with torch.compile, or the CPU in single precision."""
 
-    Unlike the cosine, nothing before the last `decay` steps depends on `steps`, so a run can be
-    made longer or shorter while it goes.
+    name: str
+
+    @classmethod
+    def of(cls, name: str = "auto") -> Device:
+        """"cuda", "cpu", or "auto": a GPU where there is one."""
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+        return cls(name)
+
+    @property
+    def fast(self) -> bool:
+        """Whether this is a GPU."""
+        return self.name == "cuda"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Bfloat16 on a GPU."""
+        return torch.autocast("cuda", torch.bfloat16) if self.fast else nullcontext()
+
+    def compiled(self, module: nn.Module) -> Any:
+        """The module, compiled on a GPU. Its parameters are the module's own."""
+        return torch.compile(module) if self.fast else module
+
+
+@dataclass
+class Budget:
+    """How long a training may go on: a number of steps, or minutes over all its runs.
+
+    With steps a run repeats exactly from its seed. With minutes the learning rate depends on the
+    clock.
     """
-    if step < warmup:
-        return (step + 1) / warmup
-    left = max(0, steps - step) / max(1, decay)
-    return floor + (1 - floor) * min(1.0, left)
+
+    steps: int | None = None
+    minutes: float | None = None
+    spent: float = 0.0
+    """Seconds spent by earlier runs, from the checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Start the clock."""
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give a training either steps or minutes")
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, earlier runs included."""
+        return self.spent + time.monotonic() - self.began
+
+    def progress(self, step: int) -> float:
+        """The part of the budget that is spent, at most 1."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.minutes is not None
+        return min(1.0, self.seconds / (60 * self.minutes))
+
+
+def cosine(step: int, progress: float, warmup: int, floor: float = 0.02) -> float:
+    """Factor of the learning rate: linear warm-up, then a cosine down to `floor`."""
+    wave = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return min(1.0, (step + 1) / warmup) * wave
+
+
+def plateau(
+    step: int, progress: float, warmup: int, decay: float = 0.25, floor: float = 0.03
+) -> float:
+    """Factor of the learning rate: warm-up, constant, a straight line down in the last `decay`."""
+    left = (1 - progress) / decay
+    return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * min(1.0, left))
 
 
 class MovingAverage:
-    """An exponential moving average of a module's parameters and buffers."""
+    """An exponential moving average of a module's floating-point parameters and buffers."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Start from the module as it is."""
-        self.decay = decay
-        self.steps = 0
+        self.decay, self.steps = decay, 0
         self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
 
     @torch.no_grad()
@@ -48,19 +109,21 @@ class MovingAverage:
         """Take one step; early on the average is shorter, so that the start is forgotten."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.average[key].lerp_(value, 1 - decay)
-            else:
-                self.average[key].copy_(value)
+        state = module.state_dict()
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        for key in state.keys() - set(floats):
+            self.average[key].copy_(state[key])
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"decay": self.decay, "steps": self.steps, "average": self.average}
+        return {"steps": self.steps, "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint; the decay stays the one given now."""
-        self.steps, self.average = state["steps"], state["average"]
+        self.steps = state["steps"]
+        for key, value in self.average.items():
+            value.copy_(state["average"][key])
 
 
 def save_atomic(content: dict[str, Any], path: Path) -> None:
@@ -82,15 +145,13 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 class Log:
     """Prints lines and appends them, as JSON, to a file."""
 
-    def __init__(self, path: Path, quiet: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         """Open (or go on with) the log at `path`."""
-        self.path, self.quiet, self.start = path, quiet, time.monotonic()
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, **values: float | int | str) -> None:
         """Write one line."""
-        if self.quiet:
-            return
         rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
         line = {"clock": time.strftime("%H:%M:%S"), **rounded}
         print(" ".join(f"{k}={v}" for k, v in line.items()), flush=True)
