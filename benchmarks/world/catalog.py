@@ -224,6 +224,8 @@ def resolve(
             found = [i for i in matches(concept, icon_set, data[name]) if (name, i) not in moved]
             if icon_set.role == "generator" and not icon_set.local:
                 found = found[:1]
-            drawings += [Drawing(concept.name, name, i, icon_set.role, icon_set.mono) for i in found]
+            drawings += [
+                Drawing(concept.name, name, i, icon_set.role, icon_set.mono) for i in found
+            ]
         drawings += [Drawing(concept.name, n, icon, role, sets[n].mono) for n, icon, role in shared]
     return drawings

@@ -7,26 +7,23 @@ pool from which each is drawn several times, with another of its captions.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.world.autoencoder import build_autoencoder, encode, load_autoencoder, standardise
+from benchmarks.world.autoencoder import encode, load_autoencoder
 from benchmarks.world.captions import describe, every_word, known
-from benchmarks.world.catalog import HERE, read_sets
-from benchmarks.world.scenes import Plans, Planner, compose, pack
+from benchmarks.world.catalog import read_sets
+from benchmarks.world.scenes import Planner, Plans, compose, pack
 from benchmarks.world.sprites import BUILD, Sprites, load_sprites
 from benchmarks.world.tokenizers import LIMIT, WORDS, build
 from benchmarks.world.training import (
@@ -48,7 +45,6 @@ GAMMA = 5.0
 CHUNK, CAPTIONS, REUSE = 64, 3, 8
 """Scenes planned at a time, captions of each, and how often each is drawn, on average."""
 CHECKPOINT = BUILD / "checkpoints" / "generator.pt"
-COMMITTED = HERE / "checkpoints" / "world.safetensors"
 TOKENIZER = BUILD / "tokenizer"
 
 
@@ -137,7 +133,7 @@ class Reader:
         ends = ((token, i) for token, i in tokenizer.get_vocab().items() if token.endswith("</w>"))
         self.words = {token.removesuffix("</w>"): i for token, i in ends}
         # ASCII stands in for the pattern's Unicode classes: captions have nothing else.
-        self.pattern = re.compile(WORDS.replace(r"\\p{L}", "a-z").replace(r"\\p{N}", "0-9"))
+        self.pattern = re.compile(WORDS.replace(r"\p{L}", "a-z").replace(r"\p{N}", "0-9"))
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """int64 [N, LIMIT], as StableDiffusionPipeline makes them."""
@@ -193,24 +189,32 @@ class Pool:
         self, sprites: Sprites, coder: AutoencoderKL, planned: Planned, size: int, device: Device
     ) -> None:
         """Fill it."""
+        if size % CHUNK:
+            raise ValueError(f"a pool holds whole chunks of {CHUNK} scenes, not {size}")
         workers = max(1, (os.cpu_count() or 2) - 2) if device.fast else 0
         self.chunks = iter(DataLoader(planned, batch_size=None, num_workers=workers))
         self.pixels = sprites.pixels.to(device.name)
         self.coder, self.device, self.taken = coder.to(device.name), device, 0
         self.latents = torch.zeros(size, 4, 16, 16, device=device.name)
         self.tokens = torch.zeros(size, CAPTIONS, LIMIT, dtype=torch.long, device=device.name)
-        for _ in range(size // CHUNK):
+        self.together = min(8, size // CHUNK) if device.fast else 1
+        for _ in range(size // CHUNK // self.together):
             self.take()
 
     def take(self) -> None:
-        """Put the next chunk in the place of the oldest."""
-        *plans, tokens = next(self.chunks)
+        """Put the next chunks in the place of the oldest: one, or as many as fill a GPU."""
+        parts = [
+            torch.cat(p)
+            for p in zip(*(next(self.chunks) for _ in range(self.together)), strict=True)
+        ]
+        *plans, tokens = parts
         with self.device.autocast():
-            latents = encode(self.coder, compose(self.pixels, Plans(*plans)))
-        start = self.taken * CHUNK % len(self.latents)
-        self.latents[start : start + CHUNK] = latents.float()
-        self.tokens[start : start + CHUNK] = tokens.to(self.device.name)
-        self.taken += 1
+            latents = encode(self.coder, compose(self.pixels, Plans(*plans)), CHUNK * self.together)
+        start = self.taken * CHUNK
+        places = torch.arange(start, start + len(latents)) % len(self.latents)
+        self.latents[places.to(self.device.name)] = latents.float()
+        self.tokens[places.to(self.device.name)] = tokens.to(self.device.name)
+        self.taken += self.together
 
     def batch(
         self, size: int, rng: torch.Generator
@@ -254,53 +258,14 @@ def pipeline_of(
 
 
 def load_pipeline(path: Path = CHECKPOINT) -> StableDiffusionPipeline:
-    """A checkpoint's averaged weights as a pipeline; the committed ones where there is none."""
-    tokenizer = prepare_tokenizer()
-    pair, content = Pair(tokenizer), load_checkpoint(path)
+    """A checkpoint's averaged weights as a pipeline."""
+    content = load_checkpoint(path)
     if content is None:
-        coder, state, _ = load_weights(COMMITTED)
-        pair.load_state_dict(state)
-    else:
-        coder = load_autoencoder()
-        pair.load_state_dict(content["average"]["average"])
-    return pipeline_of(coder, pair, tokenizer)
-
-
-def save_weights(path: Path, checkpoint: Path = CHECKPOINT, **notes: str) -> None:
-    """Write one safetensors file: the autoencoder, and the pair's averaged weights, in half.
-
-    What was spent is in its metadata. The optimiser's moments stay behind.
-    """
-    content = load_checkpoint(checkpoint)
-    if content is None:
-        raise FileNotFoundError(f"{checkpoint}: train the generator first")
-    coder = load_autoencoder(checkpoint.with_name("autoencoder.pt"))
-    state = {f"autoencoder.{k}": v for k, v in coder.state_dict().items()}
-    state |= {f"pair.{k}": v for k, v in content["average"]["average"].items()}
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    spent = {k: str(content[k]) for k in ("step", "samples", "seconds")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in halves.items()}, partial, {**spent, **notes})
-    partial.replace(path)
-
-
-def load_weights(path: Path) -> tuple[AutoencoderKL, dict[str, torch.Tensor], dict[str, Any]]:
-    """The autoencoder, the pair's state and what was spent, from a file of save_weights."""
-    from safetensors import safe_open
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: train first, or fetch the committed weights")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-    with safe_open(path, "pt") as file:
-        notes = dict(file.metadata() or {})
-    coder = build_autoencoder()
-    parts: dict[str, dict[str, torch.Tensor]] = {"autoencoder": {}, "pair": {}}
-    for key, value in state.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    coder.load_state_dict(parts["autoencoder"])
-    return coder.eval().requires_grad_(False), parts["pair"], notes
+        raise FileNotFoundError(f"{path}: train the generator, or restore weights, first")
+    tokenizer = prepare_tokenizer(path.parent.parent / "tokenizer")
+    pair = Pair(tokenizer)
+    pair.load_state_dict(content["average"]["average"])
+    return pipeline_of(load_autoencoder(path.with_name("autoencoder.pt")), pair, tokenizer)
 
 
 def train(
@@ -313,9 +278,10 @@ def train(
     pool: int | None = None,
     channels: tuple[int, ...] = CHANNELS,
 ) -> None:
-    """Train, or go on where a checkpoint left off, or else from the committed weights.
+    """Train, or go on where a checkpoint left off. SIGTERM stops between two steps.
 
-    SIGTERM stops between two steps. A checkpoint may come from the other kind of device.
+    A checkpoint may come from the other kind of device. One that weights.restore wrote has no
+    moments, so the optimiser starts afresh, with a warm-up.
     """
     device = device or Device.of()
     sprites = sprites or load_sprites()
@@ -333,7 +299,8 @@ def train(
     step = samples = chunks = 0
     if (state := load_checkpoint(checkpoint)) is not None:
         pair.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
         step, samples, chunks = state["step"], state["samples"], state["chunks"]
         budget.spent = state["seconds"]
     average = MovingAverage(pair, AVERAGE)

@@ -105,9 +105,7 @@ class Planner:
 
         def thing(sprite: int, x: float, size: float, colour: str) -> Thing:
             mirror = self.records[sprite].get("mirror", True) and random.random() < 0.1
-            return Thing(
-                sprite, x, 0.5 + jitter(-0.03, 0.03), size, jitter(-3, 3), mirror, colour
-            )
+            return Thing(sprite, x, 0.5 + jitter(-0.03, 0.03), size, jitter(-3, 3), mirror, colour)
 
         if kind == "pair":
             return Scene(

@@ -31,8 +31,11 @@ from benchmarks.world.catalog import (
 )
 
 BUILD = HERE / "build"
+SPRITES, JUDGED = BUILD / "sprites.npz", BUILD / "judged.npz"
 SIZES = {"generator": 112, "scorer": 80, "scorer-eval": 80}
 OVERSAMPLING = 3
+QUALITY = 92
+"""Of the WebP pictures in which sprites are stored."""
 FAINT = 12
 """Alpha, of 255, that doesn't count as ink."""
 
@@ -142,21 +145,39 @@ def draw_all(drawings: list[Drawing], data: dict[str, SetData]) -> Sprites:
 
 
 def save_sprites(sprites: Sprites, path: Path) -> None:
-    """Write one file: the pixels and, as JSON, the records."""
+    """Write one file: the pictures as WebP, where each ends, and, as JSON, the records."""
+    parts = []
+    for pixels in sprites.pixels:
+        buffer = io.BytesIO()
+        picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy(), "RGBA")
+        picture.save(buffer, "WEBP", quality=QUALITY, alpha_quality=100, exact=True)
+        parts.append(buffer.getvalue())
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(
-        partial, pixels=sprites.pixels.numpy(), records=np.array(json.dumps(sprites.records))
+    np.savez(
+        partial,
+        pictures=np.frombuffer(b"".join(parts), np.uint8),
+        ends=np.cumsum([len(part) for part in parts]),
+        records=np.array(json.dumps(sprites.records)),
     )
     partial.replace(path)
 
 
-def load_sprites(path: Path = BUILD / "sprites.npz") -> Sprites:
+def load_sprites(path: Path = SPRITES) -> Sprites:
     """Read what save_sprites wrote."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: run `python -m benchmarks.world sprites` first")
     with np.load(path) as content:
-        return Sprites(torch.from_numpy(content["pixels"]), json.loads(str(content["records"])))
+        data, ends = content["pictures"].tobytes(), content["ends"].tolist()
+        records = json.loads(str(content["records"]))
+    starts = [0, *ends[:-1]]
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(data[start:end])).convert("RGBA"))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    pixels[:, :3] = torch.minimum(pixels[:, :3], pixels[:, 3:])
+    return Sprites(pixels, records)
 
 
 def over_white(pixels: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ class Device:
 
     @classmethod
     def of(cls, name: str = "auto") -> Device:
-        """"cuda", "cpu", or "auto": a GPU where there is one."""
+        """ "cuda", "cpu", or "auto": a GPU where there is one."""
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cuda":
@@ -111,7 +111,9 @@ class MovingAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         state = module.state_dict()
         floats = [k for k, v in state.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.average[k] for k in floats], [state[k] for k in floats], 1 - decay)
+        torch._foreach_lerp_(
+            [self.average[k] for k in floats], [state[k] for k in floats], 1 - decay
+        )
         for key in state.keys() - set(floats):
             self.average[key].copy_(state[key])
 
