@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="minutes of a training, over all its runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of a training")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--eager", action="store_true", help="a GPU without torch.compile")
     parser.add_argument("--threads", type=int, help="threads on a CPU")
     parser.add_argument("--quick", action="store_true", help="evaluate: an eighth of the concepts")
     parser.add_argument("--data", type=Path, help="gpu: the file of sprites")
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = Device.of(options.device)
+    device = Device.of(options.device, options.eager)
     for name in STEPS if options.step == "all" else (options.step,):
         print(f"== {name}", flush=True)
         module = importlib.import_module(

@@ -67,7 +67,7 @@ class Pool:
         self.planner, self.random = Planner(sprites), Random(f"pool {seed}")
         self.rng = torch.Generator().manual_seed(seed)
         self.pictures = torch.cat(
-            [self.fresh(min(256, count)) for _ in range(max(1, count // 256))]
+            [self.fresh(len(part)) for part in torch.arange(count).split(256)]
         )
 
     def fresh(self, count: int) -> torch.Tensor:
@@ -87,14 +87,14 @@ class Pool:
         """
         pick = torch.randint(len(self.pictures), (batch,), generator=self.rng)
         images = self.pictures[pick.to(self.pictures.device)]
-        rows = []
-        for i, image in enumerate(images):
-            y, x = torch.randint(0, SIZE - crop + 1, (2,), generator=self.rng).tolist()
-            part = image[:, y : y + crop, x : x + crop]
-            if i < batch // 4:
-                part = part[torch.randperm(3, generator=self.rng).to(part.device)]
-            rows.append(part)
-        return torch.stack(rows).float() / 127.5 - 1
+        if crop < SIZE:
+            corners = torch.randint(0, SIZE - crop + 1, (batch, 2), generator=self.rng).tolist()
+            parts = zip(images, corners, strict=True)
+            images = torch.stack([i[:, y : y + crop, x : x + crop] for i, (y, x) in parts])
+        orders = torch.rand(batch, 3, generator=self.rng).argsort(1)
+        orders[batch // 4 :] = torch.arange(3)
+        exchanged = orders.to(images.device)[:, :, None, None].expand_as(images)
+        return images.gather(1, exchanged).float() / 127.5 - 1
 
 
 def reconstruction_loss(drawn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ class IconSet:
     local: bool = False
     """Drawn for this project: SVG files in drawings/ROLE, not an npm package."""
     package: str = ""
-    """The npm package, where it isn't one of Iconify's: a folder of pictures named by code point."""
+    """The npm package, where it isn't one of Iconify's: pictures named by their code points."""
 
     @property
     def spec(self) -> str:
@@ -221,11 +221,10 @@ def resolve(
         shared = [tuple(entry.split(":")) for entry in concept.shared]
         moved = {(name, icon) for name, icon, _ in shared}
         for name, icon_set in sets.items():
+            role, mono = icon_set.role, icon_set.mono
             found = [i for i in matches(concept, icon_set, data[name]) if (name, i) not in moved]
-            if icon_set.role == "generator" and not icon_set.local:
+            if role == "generator" and not icon_set.local:
                 found = found[:1]
-            drawings += [
-                Drawing(concept.name, name, i, icon_set.role, icon_set.mono) for i in found
-            ]
+            drawings += [Drawing(concept.name, name, icon, role, mono) for icon in found]
         drawings += [Drawing(concept.name, n, icon, role, sets[n].mono) for n, icon, role in shared]
     return drawings

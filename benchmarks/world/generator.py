@@ -203,11 +203,8 @@ class Pool:
 
     def take(self) -> None:
         """Put the next chunks in the place of the oldest: one, or as many as fill a GPU."""
-        parts = [
-            torch.cat(p)
-            for p in zip(*(next(self.chunks) for _ in range(self.together)), strict=True)
-        ]
-        *plans, tokens = parts
+        chunks = [next(self.chunks) for _ in range(self.together)]
+        *plans, tokens = (torch.cat(parts) for parts in zip(*chunks, strict=True))
         with self.device.autocast():
             latents = encode(self.coder, compose(self.pixels, Plans(*plans)), CHUNK * self.together)
         start = self.taken * CHUNK
@@ -333,8 +330,8 @@ def train(
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         optimiser.zero_grad()
         (error * weights[moments]).mean().backward()
-        torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
-        optimiser.step()
+        if torch.isfinite(torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)):
+            optimiser.step()
         average.update(pair)
         total += error.detach().mean()
         step += 1

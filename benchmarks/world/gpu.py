@@ -40,12 +40,8 @@ def run(data: Path, out: Path, minutes: float, seed: int, device: Device, tiny: 
         first = Budget(steps=2) if tiny else Budget(minutes=minutes * AUTOENCODER)
         size = {"batch": 4, "pool": 64} if tiny else {}
         autoencoder.train(first, seed, device, places["autoencoder"], sprites, **size)
-        (out.parent / f"{out.stem}.png").write_bytes(
-            (build / "look" / "autoencoder.png").read_bytes()
-        )
         rest = Budget(steps=2) if tiny else Budget(minutes=left())
         generator.train(rest, seed, device, places["generator"], sprites, **size)
         save_weights(out, build)
-    print(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB after {(time.monotonic() - began) / 60:.1f} min"
-    )
+    minutes = (time.monotonic() - began) / 60
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB after {minutes:.1f} min")

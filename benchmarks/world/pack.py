@@ -229,7 +229,7 @@ def pack(target: Path | None = None, build: Path = BUILD) -> Path:
 
 
 def check(folder: Path, build: Path) -> None:
-    """Load both models as a user would, draw and score a picture, and hold it to the trained ones."""
+    """Load both models as a user would; the scorer must judge a picture as the trained one does."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder / "world", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     image = draw(pipeline, ["a photo of a church"], [0], steps=2)

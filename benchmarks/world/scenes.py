@@ -62,7 +62,7 @@ def is_unseen(first: str, second: str, share: float = PAIRS_UNSEEN) -> bool:
 
 
 def shade(colour: str, random: Random) -> tuple[float, float, float]:
-    """A ground of that colour: mostly the colour mixed with white, sometimes with a little black."""
+    """A ground of that colour: mostly mixed with white, sometimes with a little black."""
     mix = random.uniform(-0.15, 0.65) if colour not in ("black", "white") else 0.0
     goal = 1.0 if mix > 0 else 0.0
     red, green, blue = (c + (goal - c) * abs(mix) for c in COLOURS[colour])
@@ -83,7 +83,7 @@ class Planner:
         self.concepts = list(self.by_concept)
 
     def pair(self, random: Random) -> tuple[int, int]:
-        """Two sprites of different concepts, of one set where it draws both; never an unseen pair."""
+        """Two concepts' sprites, of one set where it draws both; never an unseen pair."""
         first = random.choice(self.concepts)
         second = random.choice(self.concepts)
         while first == second or is_unseen(first, second):

@@ -21,20 +21,22 @@ EVERY_SECONDS = 120
 
 @dataclass(frozen=True)
 class Device:
-    """Where a training runs: a GPU in bfloat16 with torch.compile, or the CPU in single precision."""
+    """Where a training runs: a GPU in bfloat16 and compiled, or the CPU in single precision."""
 
     name: str
+    eager: bool = False
+    """Leaves torch.compile out, where it doesn't work."""
 
     @classmethod
-    def of(cls, name: str = "auto") -> Device:
-        """ "cuda", "cpu", or "auto": a GPU where there is one."""
+    def of(cls, name: str = "auto", eager: bool = False) -> Device:
+        """Take "cuda", "cpu", or with "auto" a GPU where there is one."""
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
-        return cls(name)
+        return cls(name, eager)
 
     @property
     def fast(self) -> bool:
@@ -47,7 +49,7 @@ class Device:
 
     def compiled(self, module: nn.Module) -> Any:
         """The module, compiled on a GPU. Its parameters are the module's own."""
-        return torch.compile(module) if self.fast else module
+        return torch.compile(module) if self.fast and not self.eager else module
 
 
 @dataclass
