@@ -32,7 +32,8 @@ from benchmarks.world.training import load_checkpoint
 
 EMBEDDED = HERE.parents[1] / "erasekit" / "embedded"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
-LIMIT_MB = 25.0
+LIMIT_MB = 25.5
+"""Beside icons' 21 MB, in a wheel of 45 MB at most, which packs half precision to 93 %."""
 CARD = """\
 # world
 

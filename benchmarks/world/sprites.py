@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from benchmarks.world.catalog import (
 BUILD = HERE / "build"
 SPRITES, JUDGED = BUILD / "sprites.npz", BUILD / "judged.npz"
 SIZES = {"generator": 112, "scorer": 80, "scorer-eval": 80}
+LEAST = {"generator": 4, "scorer": 2}
+"""Drawings that a concept has at least."""
 OVERSAMPLING = 3
 QUALITY = 92
 """Of the WebP pictures in which sprites are stored."""
@@ -207,31 +210,42 @@ def contact_sheets(sprites: Sprites, folder: Path, size: int = 56) -> None:
         sheet.save(folder / f"{start // per_sheet:02d}.png")
 
 
-def summary(concepts: list[Concept], records: list[dict[str, Any]]) -> str:
-    """Counts, and the concepts with the fewest drawings."""
-    counts: dict[str, dict[str, int]] = {c.name: defaultdict(int) for c in concepts}
-    for record in records:
-        counts[record["concept"]][record["role"]] += 1
-    lines = [f"{len(concepts)} concepts, {len(records)} drawings"]
-    for role in SIZES:
-        per = sorted(counts[c.name][role] for c in concepts)
-        lines.append(f"{role}: {sum(per)}, least {per[0]}, median {per[len(per) // 2]}")
-        few = [f"{c.name} {counts[c.name][role]}" for c in concepts if counts[c.name][role] < 4]
-        lines.append(f"  fewer than 4: {len(few)}: " + ", ".join(few[:40]))
-    return "\n".join(lines)
+def problems(concepts: Sequence[Concept], sprites: Sequence[Sprites]) -> list[str]:
+    """What is wrong with the drawings: too few of a concept, or one that has two names."""
+    counts = Counter((r["concept"], r["role"]) for s in sprites for r in s.records)
+    found = [
+        f"{concept.name} has {counts[concept.name, role]} drawings for the {role}, not {least}"
+        for concept in concepts
+        for role, least in LEAST.items()
+        if counts[concept.name, role] < least
+    ]
+    uses: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    for group in sprites:
+        for pixels, r in zip(group.pixels, group.records, strict=True):
+            named = uses[digest(pixels.numpy().tobytes())]
+            named.setdefault((r["concept"], r["role"]), f"{r['set']}:{r['icon']}")
+    for named in uses.values():
+        if len(named) > 1:
+            names = ", ".join(f"{concept} ({role})" for concept, role in named)
+            found.append(f"{next(iter(named.values()))} is drawn for {names}")
+    return found
 
 
 def render(root: Path = HERE, sheets: bool = True) -> None:
-    """Draw everything into root/build."""
+    """Draw everything into root/build; raises ValueError where the catalogue has a fault."""
     build = root / "build"
     sets, concepts = read_sets(root / "sets.toml"), read_concepts(root / "concepts.toml")
     data = {name: load_set(icon_set, root) for name, icon_set in sets.items()}
     drawings = resolve(concepts, sets, data)
-    records = []
-    for file, roles in (("sprites", ("generator",)), ("judged", ("scorer", "scorer-eval"))):
-        sprites = draw_all([d for d in drawings if d.role in roles], data)
+    groups = {
+        file: draw_all([d for d in drawings if d.role in roles], data)
+        for file, roles in (("sprites", ("generator",)), ("judged", ("scorer", "scorer-eval")))
+    }
+    if wrong := problems(concepts, list(groups.values())):
+        raise ValueError("; ".join(wrong))
+    for file, sprites in groups.items():
         save_sprites(sprites, build / f"{file}.npz")
-        records += sprites.records
         if sheets:
             contact_sheets(sprites, build / "contact" / file)
-    print(summary(concepts, records))
+    for role, count in Counter(d.role for d in drawings).items():
+        print(f"{count} drawings for the {role}, of {len(concepts)} concepts")
