@@ -36,9 +36,8 @@ def save_weights(path: Path = COMMITTED, build: Path = BUILD) -> None:
             continue
         average = content["average"]["average"]
         if part == "autoencoder":
-            if not content["done"]:
-                raise ValueError(f"{file}: the autoencoder's training isn't done")
             average = load_autoencoder(file).state_dict()
+            notes["autoencoder.done"] = str(int(content["done"]))
         state |= {f"{part}.{key}": value for key, value in average.items()}
         notes |= {f"{part}.{key}": str(content[key]) for key in SPENT if key in content}
     if not state:
@@ -68,6 +67,6 @@ def restore(path: Path = COMMITTED, build: Path = BUILD) -> None:
     for part, state in parts.items():
         spent = {key: notes[f"{part}.{key}"] for key in SPENT if f"{part}.{key}" in notes}
         content: dict[str, Any] = {k: float(v) if "." in v else int(v) for k, v in spent.items()}
-        content |= {"model": state, "done": True}
+        content |= {"model": state, "done": notes.get(f"{part}.done") == "1"}
         content["average"] = {"steps": content["step"], "average": state}
         save_atomic(content, targets[part])

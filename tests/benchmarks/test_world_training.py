@@ -155,6 +155,23 @@ def test_standardise_changes_the_latents_and_no_picture() -> None:
     assert torch.allclose(autoencoder.decode(model, after), before, atol=1e-4)
 
 
+def test_the_autoencoder_starts_as_a_copier_of_colours() -> None:
+    torch.manual_seed(0)
+    model = autoencoder.build_autoencoder().eval()
+    plain = torch.rand(6, 3, 4, 4) * 1.6 - 0.8
+    images = nn.functional.interpolate(plain, scale_factor=16)  # blocks of one colour
+    with torch.no_grad():
+        latents = autoencoder.encode(model, images)
+        copies = model.decode(latents).sample
+    means = nn.functional.avg_pool2d(images, 8)
+    for i in range(3):
+        together = torch.stack([latents[:, i].flatten(), means[:, i].flatten()])
+        assert float(together.corrcoef()[0, 1]) > 0.99
+    inner = nn.functional.avg_pool2d(copies, 16)[:, :, 1:-1, 1:-1]
+    assert float((inner - plain[:, :, 1:-1, 1:-1]).abs().mean()) < 0.25
+    assert float(nn.functional.mse_loss(copies, images)) < 0.5 * float(images.var())
+
+
 def test_the_training_pass_copies_as_the_autoencoder_does() -> None:
     model = autoencoder.build_autoencoder((8, 8, 8, 8)).eval()
     images = torch.rand(1, 3, 32, 32) * 2 - 1
