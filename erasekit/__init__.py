@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from erasekit.concepts import Concept as Concept
     from erasekit.concepts import Erasure as Erasure
-    from erasekit.diffusion.loading import load_model as load_model
     from erasekit.diffusion.sampling import generate as generate
     from erasekit.edits import Edit as Edit
     from erasekit.edits import load_edit as load_edit
+    from erasekit.models.loading import load_model as load_model
     from erasekit.training.erase import erase as erase
 
 _HOMES = {
@@ -24,7 +24,7 @@ _HOMES = {
     "Erasure": "erasekit.concepts",
     "Edit": "erasekit.edits",
     "load_edit": "erasekit.edits",
-    "load_model": "erasekit.diffusion.loading",
+    "load_model": "erasekit.models.loading",
     "generate": "erasekit.diffusion.sampling",
     "erase": "erasekit.training.erase",
 }

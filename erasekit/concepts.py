@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -32,7 +33,7 @@ class Concept:
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        text = " ".join(self.text.split())
+        text = plain_text(self.text)
         if not text and self.kind != "neutral":
             raise ConceptError(
                 "A concept can't be empty; name it, as in --concept 'garbage truck'."
@@ -108,9 +109,98 @@ class Erasure:
         return [word for word in words if not any(p.search(normalised(word)) for p in gone)]
 
 
+def plain_text(text: str) -> str:
+    """Text as a person means it: composed (NFC), single spaces, nothing invisible.
+
+    Control characters, line ends among them, count as spaces. What has no width is left out, but
+    for the joiners that scripts and emoji need.
+
+    >>> plain_text("a\u200b  bus")
+    'a bus'
+    """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    kept = []
+    for char in unicodedata.normalize("NFC", text):
+        category = unicodedata.category(char)
+        if category in ("Cc", "Cs"):
+            kept.append(" ")
+        elif category != "Cf" or char in "\u200c\u200d":
+            kept.append(char)
+    return " ".join("".join(kept).split())
+
+
 def normalised(text: str) -> str:
-    """Lower case, single spaces: two texts that a tokenizer of this field reads alike."""
-    return " ".join(text.lower().split())
+    """`plain_text` in lower case: two texts that a tokenizer of this field reads alike."""
+    return plain_text(text).lower()
+
+
+def split_cases(text: str) -> list[str]:
+    """The erased sets of "a,b+c", each as it was written: a comma separates, but for quoted ones.
+
+    >>> split_cases('bus, "Tom & Jerry, the movie"+car')
+    ['bus', '"Tom & Jerry, the movie"+car']
+
+    Raises:
+        ConceptError: a quote is not closed.
+    """
+    return _split(text, ",")
+
+
+def split_concepts(text: str) -> list[str]:
+    """The concepts of one erased set "b+c": a plus between two names separates them.
+
+    A name in double quotes may hold anything, a quote doubled. A plus beside another one, or at
+    the end, is part of its name.
+
+    >>> [split_concepts(text) for text in ("bus+car", "C++", '"a+b" + C++')]
+    [['bus', 'car'], ['C++'], ['a+b', 'C++']]
+
+    Raises:
+        ConceptError: a quote is not closed, or stands beside other text.
+    """
+    return [_unquoted(name, text) for name in _split(text, "+")]
+
+
+def join_concepts(names: Iterable[str]) -> str:
+    """The text that `split_concepts` reads as these names.
+
+    >>> join_concepts(["bus", "a+b", "C++"])
+    'bus+"a+b"+"C++"'
+    """
+
+    def typed(name: str) -> str:
+        return '"' + name.replace('"', '""') + '"' if set(name) & set('+,"') else name
+
+    return "+".join(map(typed, names))
+
+
+def _split(text: str, separator: str) -> list[str]:
+    parts, start, quoted = [], 0, False
+    for place, char in enumerate(text):
+        before, after = text[start:place], text[place + 1 :]
+        if char == '"' and text[start:].lstrip().startswith('"'):
+            quoted = not quoted
+        elif char == separator and not quoted:
+            lone = not (before.endswith("+") or after.startswith("+"))
+            if separator == "," or (before.strip() and after.strip() and lone):
+                parts.append(before)
+                start = place + 1
+    if quoted:
+        raise ConceptError(f"{text!r} has a double quote that is not closed; add the other one.")
+    return [part.strip() for part in (*parts, text[start:])]
+
+
+def _unquoted(name: str, text: str) -> str:
+    if not name.startswith('"'):
+        return name
+    inside = name[1:-1].replace('""', "")
+    if len(name) < 2 or not name.endswith('"') or '"' in inside:
+        raise ConceptError(
+            f"{text!r} has text beside a quoted name; quote the whole name, as in "
+            '"Tom & Jerry, the movie".'
+        )
+    return name[1:-1].replace('""', '"')
 
 
 def slug(text: str) -> str:

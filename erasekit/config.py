@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from erasekit.errors import ConfigError
+
+_LONG_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
+"""A dotted key of more than 64 parts."""
 
 
 class Settings(BaseModel):
@@ -137,20 +141,43 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or not TOML.
     """
+    return read_toml(path, "recipe")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Args:
+        path: the file.
+        what: what it is to the user, for the message.
+
+    Raises:
+        ConfigError: it can't be read, is not TOML, or is nested too deep.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.expanduser().read_text(encoding="utf-8")
+        if _LONG_KEY.search(text):  # takes tomllib minutes
+            raise RecursionError
+        return tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"The recipe {str(path)!r} can't be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The recipe {str(path)!r} is not valid TOML: {error}.") from error
+        raise ConfigError(f"The {what} {str(path)!r} can't be read: {error.strerror}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"The {what} {str(path)!r} is nested too deep; flatten it.") from error
+    except (ValueError, RuntimeError) as error:  # not UTF-8, ~nouser, a number of 5,000 digits
+        raise ConfigError(f"The {what} {str(path)!r} is not valid TOML: {error}.") from error
 
 
 def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:
-    own = {
-        name: _read_text(values[name], info.annotation)
-        for name, info in group.model_fields.items()
-        if name in values
-    }
+    own = {}
+    for name, info in group.model_fields.items():
+        if name in values:
+            kind = info.annotation
+            own[name] = _read_text(values[name], kind)
+            if isinstance(own[name], bool) and bool not in (kind, *get_args(kind)):
+                raise ConfigError(  # pydantic takes true for 1
+                    f"Setting {name}={values[name]!r} of {owner} is not valid: it is of type "
+                    f"{_type_name(kind)}."
+                )
     try:
         return group(**own)
     except ValidationError as error:

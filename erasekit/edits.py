@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.carrying import CarriedEdit, carried_edits, carrying, check_base
-from erasekit.diffusion.families import FamilyAdapter, adapter_for
-from erasekit.diffusion.inference import (
+from erasekit.diffusion.inference_parts import (
     InferencePart,
     InferenceRecord,
     build_part,
     check_installed,
     is_description,
 )
-from erasekit.diffusion.loading import LoadedModel, hash_pipeline
-from erasekit.diffusion.saving import save_pipeline
-from erasekit.diffusion.tensor_files import load_tensors, save_tensors
 from erasekit.errors import EditError
-from erasekit.files import atomic_write_json, read_json_lines
+from erasekit.files import atomic_write_json, read_json, read_json_lines, why_unreadable
+from erasekit.models.families import FamilyAdapter, adapter_for
+from erasekit.models.installed_edits import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.models.loading import LoadedModel, hash_pipeline
+from erasekit.models.saving import save_pipeline
+from erasekit.models.tensor_files import load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 
 __all__ = ["Edit", "load_edit", "load_tensors", "read_history", "save_tensors"]
@@ -41,13 +41,14 @@ _FOR_GOOD = "_erasekit_for_good"
 """Attribute of a UNet that holds on to the inference parts that were put in for good."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Edit:
     """What an erasure changes, with provenance: tensors of a UNet, an inference part, or both.
 
     Edits are of three kinds, which behave alike: a *delta* has changed tensors, an *adapter* adds
     to layers, a *hook* changes how images are drawn. The last two are inference parts
-    (`erasekit.diffusion.inference`), which a plugin registers; `info["inference"]` describes one.
+    (`erasekit.diffusion.inference_parts`), which a plugin registers; `info["inference"]` describes
+    one.
 
     Several edits of one model may be applied at once, one within the other:
 
@@ -63,7 +64,7 @@ class Edit:
             "step.erased index", each [L, D]; empty where the method has none, and in an edit
             that was read from disk.
         inference_tensors: of the inference part, by name.
-        registry: where the inference part is registered; None loads what is installed.
+        registry: where the inference part is registered; None takes the model's.
     """
 
     tensors: dict[str, Tensor]
@@ -71,7 +72,15 @@ class Edit:
     history: list[dict[str, Any]] = field(default_factory=list)
     adversaries: dict[str, Tensor] = field(default_factory=dict)
     inference_tensors: dict[str, Tensor] = field(default_factory=dict)
-    registry: Registry | None = field(default=None, repr=False, compare=False)
+    registry: Registry | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"<Edit of {info['base_model']['id']!r}: {', '.join(info.get('concepts', []))} erased "
+            f"by {info.get('method')}; {' and '.join(self.kinds)}, {len(self.stored)} tensors of "
+            f"{sum(value.numel() for value in self.stored.values())} numbers>"
+        )
 
     @property
     def inference(self) -> InferenceRecord | None:
@@ -194,15 +203,15 @@ class Edit:
 
     def _part(self, pipeline: Any) -> tuple[InferencePart | None, FamilyAdapter | None]:
         """The inference part, checked, and the adapter it is installed with; None without one."""
-        record, registry = self.inference, self.registry
+        record = self.inference
         if record is None:
             return None, None
-        registry = registry or Registry()
-        check_installed(self.info["inference"], registry)
         if isinstance(pipeline, LoadedModel):
-            family = pipeline.family
+            registry, family = self.registry or pipeline.registry, pipeline.family
         else:
+            registry = self.registry or Registry()
             _, family = adapter_for(pipeline, registry)
+        check_installed(self.info["inference"], registry)
         part = build_part(record, registry)
         part.check(family)
         return part, family
@@ -214,18 +223,20 @@ class Edit:
         *,
         force: bool = False,
         max_shard_size: str | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the edited model as a diffusers folder that `from_pretrained` reads.
 
         Weights are written in the pipeline's dtype. Written beside `folder` and moved there when
-        whole; files of the same name and the weights of an earlier export are replaced, others
-        are kept. `erasekit.exports` has more forms.
+        whole; parts of an earlier export are replaced, other files are kept. `erasekit.exports` has
+        more forms.
 
         Args:
             pipeline: the base model, a diffusers pipeline or a `LoadedModel`; left as it was.
             folder: where to.
             force: apply to a model it was not made from.
             max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
+            about: what `erasekit.json` says in place of this edit's `info`.
 
         Raises:
             EditError: another model, or an inference part that weights can't carry (`merged`).
@@ -233,7 +244,8 @@ class Edit:
         """
         delta, _ = self.merged(pipeline, force=force)
         with delta.applied(pipeline, force=force):
-            save_pipeline(_inner(pipeline), Path(folder), max_shard_size)
+            about = about or {"edit": self.info}
+            save_pipeline(_inner(pipeline), Path(folder), about, max_shard_size)
 
     def _check_model(self, pipeline: Any, *, force: bool) -> str:
         """The hash of the model under all edits, where it is known.
@@ -312,18 +324,20 @@ def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
             its inference part is not installed.
     """
     folder = Path(folder).expanduser()
-    if folder.is_file():
-        return _load_delta(folder, registry)
-    if not folder.is_dir():
+    try:
+        if folder.is_file():
+            return _load_delta(folder, registry)
+        there = folder.is_dir()
+    except PermissionError as error:  # a folder above it is closed
+        raise EditError(why_unreadable(folder, error)) from error
+    if not there:
         raise EditError(f"There is no run folder {str(folder)!r}; name one that `erase` wrote.")
     try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        info = read_json(folder / INFO, EditError)
     except FileNotFoundError as error:
         raise EditError(
             f"The folder {str(folder)!r} has no {INFO}: its run has not finished, or it is no run."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise EditError(f"The file {str(folder / INFO)!r} can't be read ({error}).") from error
     _check_info(info, folder / INFO)
     tensors, _ = load_tensors(folder / WEIGHTS)
     return _made(tensors, info, read_history(folder), registry)

@@ -65,6 +65,12 @@ class OutputError(ErasekitError):
     """A place on disk that can't be written: exists, not permitted, full."""
 
 
+class OutputLostError(OutputError):
+    """A folder that a command was writing to, and that somebody removed meanwhile."""
+
+    exit_code = 1
+
+
 class PluginError(ErasekitError):
     """A plugin that breaks the rules, such as claiming a name that is taken."""
 

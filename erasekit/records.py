@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from erasekit.scores import (
     NAN,
+    NOTHING,
     ConceptScores,
     Estimate,
     Paired,
@@ -125,6 +126,7 @@ class Record:
         steps: training steps of the whole erasure; 0 where that was not kept.
         along: the erasure at earlier steps, in their order, where it was scored along the way.
         sets: measures of all captions' images after the erasure together, by name.
+        checksums: SHA-256 of each file of its images and edits, by its path in the store.
     """
 
     cell: Cell
@@ -140,6 +142,7 @@ class Record:
     steps: int = 0
     along: tuple[Waypoint, ...] = ()
     sets: Mapping[str, Estimate] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unet_passes(self) -> int:
@@ -178,6 +181,7 @@ class Record:
                 for w in data.get("along", ())
             ),
             sets={name: estimate_of(found) for name, found in data.get("sets", {}).items()},
+            checksums=data.get("checksums", {}),
         )
 
 
@@ -187,9 +191,11 @@ class QuickConcept:
 
     Attributes:
         paired: its scores before and after.
-        esr1: share of its images after the erasure whose class is not the scorer's top one.
+        esr1: share of its images after the erasure whose class is not the scorer's top one; NaN
+            with a note where the model did not draw it before either.
         delta: mean loss of alignment with its paired 95 % interval.
         images_before, images_after: uint8 [N, H, W, 3], from the same N noises.
+        esr1_before: the same share of the un-erased model's images.
     """
 
     paired: Paired
@@ -197,6 +203,7 @@ class QuickConcept:
     delta: Estimate
     images_before: NDArray[np.uint8]
     images_after: NDArray[np.uint8]
+    esr1_before: Estimate = NOTHING
 
     @property
     def alignment_before(self) -> float:
@@ -251,6 +258,8 @@ class QuickResult:
                         "alignment_before": c.alignment_before,
                         "alignment_after": c.alignment_after,
                         "esr1": c.esr1.value,
+                        "esr1_ci95": [c.esr1.low, c.esr1.high],
+                        "esr1_before": c.esr1_before.value,
                         "n": c.esr1.n,
                     }
                     for c in self.erased

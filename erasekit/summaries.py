@@ -24,7 +24,8 @@ class Row:
         method: its name; "base" is the un-erased model.
         erased: the erased concepts, joined by "+".
         alignment_before, alignment_after: of the erased concepts, 100 * cosine.
-        esr1: share of erased images whose class is not the top one.
+        esr1: share of erased images whose class is not the top one, with a Wilson interval; NaN
+            with a note where the base model does not draw what is erased.
         psr1: share of held-out images whose class is the top one.
         delta, delta_pool: mean loss of alignment over held-out and over pool concepts.
         worst: the held-out concept that lost most, and how much.
@@ -37,6 +38,7 @@ class Row:
         best: its delta is the smallest of its erased set.
         tied: its delta can't be told from the best one's.
         esr5, psr5: as esr1 and psr1, of the top five.
+        esr1_before, psr1_before, esr5_before, psr5_before: the same of the base model's images.
         measures: means of further measures after the erasure, by name and role.
         metrics: what the suite's own metrics gave, by name.
     """
@@ -62,6 +64,10 @@ class Row:
     psr5: Estimate = NOTHING
     measures: Mapping[str, Mapping[Role, Estimate]] = field(default_factory=dict)
     metrics: Mapping[str, MetricValue] = field(default_factory=dict)
+    esr1_before: Estimate = NOTHING
+    psr1_before: Estimate = NOTHING
+    esr5_before: Estimate = NOTHING
+    psr5_before: Estimate = NOTHING
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,6 @@ def registry():
 @pytest.fixture
 def tiny_model(tiny_folder: Path, registry):
     """The tiny model, loaded."""
-    from erasekit.diffusion.loading import load_model
+    from erasekit.models.loading import load_model
 
     return load_model(str(tiny_folder), registry)

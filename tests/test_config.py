@@ -221,3 +221,43 @@ def test_another_number_of_values_is_one_sentence(text: str, count: int) -> None
         one_each(text, count, "anchor")
     assert f"anchor={text!r}" in str(caught.value)
     assert str(count) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("key", ["steps", "lr", "space", "cap"])
+def test_true_is_no_number(key: str, value: bool) -> None:
+    with pytest.raises(ConfigError, match=f"Setting {key}={value}"):
+        resolve(GROUPS, [{key: value}], OWNER)
+    assert resolve(GROUPS, [{"hard": value}], OWNER)[1] == Search(hard=value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"a = " + b"[" * 50_000, "nested too deep"),
+        (b".".join([b"a"] * 50_000) + b" = 1", "nested too deep"),
+        (b".".join([b'"a b"'] * 50_000) + b" = 1", "nested too deep"),
+        (b"[" + b" . ".join([b"a"] * 50_000) + b"]", "nested too deep"),
+        (b"a = " + b"9" * 5_000, "not valid TOML"),
+        (b"a = '\xff'", "not valid TOML"),
+        (b"a = 1\na = 2", "not valid TOML"),
+    ],
+)
+def test_a_recipe_that_can_t_be_read_is_one_sentence(
+    tmp_path: Path, text: bytes, says: str
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=says):
+        read_recipe(path)
+
+
+def test_a_recipe_of_nobody_s_home_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="nobody-here"):
+        read_recipe(Path("~nobody-here/recipe.toml"))
+
+
+def test_a_recipe_may_have_dots_in_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'words = "{". ".join(["church"] * 5)}"\nscope = "re:a.b.c"\n')
+    assert read_recipe(path)["scope"] == "re:a.b.c"

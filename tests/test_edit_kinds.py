@@ -13,7 +13,7 @@ from pydantic import Field
 
 from erasekit.config import Settings
 from erasekit.diffusion.guidance import GuidanceTerm, guidance_installed
-from erasekit.diffusion.inference import InferencePart, InferenceRecord, Merged
+from erasekit.diffusion.inference_parts import InferencePart, InferenceRecord, Merged
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import INFO, Edit, load_edit
 from erasekit.errors import ConfigError, EditError
@@ -329,7 +329,7 @@ def test_an_adapter_is_merged(model, registry, tmp_path: Path) -> None:
     export(edit, model, "diffusers", tmp_path, ExportOptions())
     with edit.applied(model):
         expected = by_diffusers(model).astype(int)
-    from erasekit.diffusion.loading import load_model
+    from erasekit.models.loading import load_model
 
     written = load_model(str(tmp_path), registry)
     assert np.abs(by_diffusers(written).astype(int) - expected).max() <= 1
@@ -344,7 +344,7 @@ def test_what_merging_loses_must_be_allowed(model, registry, tmp_path: Path) -> 
 
 
 def test_the_spectrum_is_of_changed_weights(model, registry) -> None:
-    from erasekit.bench.observe.sensitivity import draw_probes, word_sensitivities
+    from erasekit.observe.sensitivity import draw_probes, word_sensitivities
 
     probes = draw_probes(model, 2)
     with pytest.raises(EditError, match="inference part 'pull'; use erasekit bench"):

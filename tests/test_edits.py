@@ -17,10 +17,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from erasekit.diffusion.loading import wrap_pipeline
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit, read_history, save_tensors
 from erasekit.errors import EditError, OutputError
+from erasekit.models.loading import wrap_pipeline
 from erasekit.testing import assert_same_tensors, weights
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from erasekit.errors import OutputError
+from erasekit.errors import EditError, OutputError
 from erasekit.files import (
+    atomic_folder,
     atomic_path,
     atomic_write_json,
     atomic_write_text,
     check_output_folder,
     new_run_folder,
+    read_json,
+    sole_writer,
     writing,
 )
 
@@ -128,3 +135,166 @@ def test_an_output_folder_can_not_be_a_file_or_lie_below_one(tmp_path: Path) -> 
     for folder in (file, file / "below" / "it"):
         with pytest.raises(OutputError, match=r"is a file; name a folder|can't be written"):
             check_output_folder(folder, overwrite=True)
+
+
+def test_a_symlink_stays_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    target, link = tmp_path / "deep" / "page.html", tmp_path / "link.html"
+    target.write_text("old", encoding="utf-8")
+    link.symlink_to(target)
+    atomic_write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8") == "new"
+    (tmp_path / "dangling").symlink_to(tmp_path / "later.txt")
+    atomic_write_text(tmp_path / "dangling", "made")
+    assert (tmp_path / "later.txt").read_text(encoding="utf-8") == "made"
+    (tmp_path / "folder").symlink_to(tmp_path / "deep")
+    with atomic_folder(tmp_path / "folder") as new:
+        (new / "a").write_text("")
+    assert (tmp_path / "folder").is_symlink()
+    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["a", "page.html"]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OutputError, match="can't be written"):
+        atomic_write_text(tmp_path / "loop", "")
+
+
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket"))
+    (tmp_path / "to-null").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    places = {"fifo": "FIFO", "socket": "device or socket", "to-null": "device or socket"}
+    for name, kind in {**places, "folder": "folder"}.items():
+        before = (tmp_path / name).stat().st_mode
+        with pytest.raises(OutputError, match=f"is a {kind}; name a file"):
+            atomic_write_text(tmp_path / name, "text")
+        assert (tmp_path / name).stat().st_mode == before
+    for name in places:
+        with pytest.raises(OutputError, match="name a folder"), atomic_folder(tmp_path / name):
+            raise AssertionError("unreachable")
+    listening.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fifo", "folder", "socket", "to-null"]
+
+
+def test_a_folder_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    with atomic_folder(place) as new:
+        (new / "unet").mkdir()
+        (new / "unet" / "a").write_text("1")
+        assert not place.exists()
+    (place / "mine").mkdir()
+    (place / "mine" / "note").write_text("kept")
+    (place / "old").write_text("of the old one")
+    with pytest.raises(FileNotFoundError), atomic_folder(place, stale=["old"]) as new:
+        (new / "unet" / "a").write_text("2")
+    assert (place / "unet" / "a").read_text() == "1"
+    assert (place / "old").exists()
+    with atomic_folder(place, stale=["old"]) as new:
+        (new / "unet").mkdir()
+        (new / "unet" / "b").write_text("2")
+    found = sorted(p.relative_to(place).as_posix() for p in place.rglob("*"))
+    assert found == ["mine", "mine/note", "unet", "unet/b"]
+    assert (place / "mine" / "note").read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_working_folder_is_filled_and_stays_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "stale").mkdir()
+    with atomic_folder(Path(), stale=["stale"]) as new:
+        (new / "a").mkdir()
+    assert [p.name for p in Path().iterdir()] == ["a"]
+    assert [p.name for p in Path(os.getcwd()).iterdir()] == ["a"]  # noqa: PTH109
+
+
+def test_written_folders_have_the_usual_permissions(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "model") as new:
+            (new / "unet").mkdir(mode=0o700)
+            (new / "unet" / "weights").touch(mode=0o600)
+    finally:
+        os.umask(old)
+    modes = [p.stat().st_mode & 0o777 for p in [tmp_path / "model", *tmp_path.rglob("model/*")]]
+    assert modes == [0o750, 0o750]
+    assert (tmp_path / "model/unet/weights").stat().st_mode & 0o777 == 0o640
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from erasekit import files
+path = Path(sys.argv[1])
+with files.atomic_path(path / "file") as a, files.atomic_folder(path / "folder") as b:
+    a.write_text("half"); (b / "half").write_text("half")
+    if sys.argv[2] == "swap":
+        os.rename(path / "folder", path / f"{files._ASIDE}folder")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("when", ["writing", "swap"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_writer_left_goes_with_the_next_write(
+    tmp_path: Path, when: str, number: signal.Signals
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").write_text("old")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), when]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        atomic_write_text(tmp_path / "beside", "")  # the writer is at work: what it has stays
+        hidden = {p.name for p in tmp_path.iterdir() if p.name.startswith(".erasekit-")}
+        assert len(hidden) == 2
+        writer.send_signal(number)
+    atomic_write_text(tmp_path / "beside", "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["beside", "folder"]
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["old"]
+
+
+def test_one_process_alone_writes_a_folder(tmp_path: Path) -> None:
+    with (
+        sole_writer(tmp_path / "run"),
+        pytest.raises(OutputError, match="Another process is writing"),
+        sole_writer(tmp_path / "run"),
+    ):
+        raise AssertionError("unreachable")
+    with sole_writer(tmp_path / "run"):
+        pass
+
+
+def test_a_full_folder_is_overwritten_where_erasekit_made_it(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    marks = ["edit.json", "request.json"]
+    with pytest.raises(OutputError, match=r"no edit.json or request.json, so erasekit did not"):
+        check_output_folder(tmp_path, overwrite=True, marks=marks)
+    (tmp_path / "request.json").write_text("{}")
+    check_output_folder(tmp_path, overwrite=True, marks=marks)
+    check_output_folder(tmp_path / "new", overwrite=True, marks=marks)
+
+
+def test_places_where_nothing_can_be_made_are_one_sentence() -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc here")
+    with pytest.raises(OutputError, match=r"can't be written|No permission"):
+        atomic_write_text(Path("/proc/x"), "")
+    with pytest.raises(OutputError, match=r"can't be written|No permission"):
+        atomic_write_text(Path("/proc/x/y"), "")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(closed_folder: Path) -> None:
+    file = closed_folder / "edit.json"
+    if os.getuid() != 0:
+        os.setresuid(0, 0, 0) if os.getresuid()[2] == 0 else pytest.skip("needs root")
+    os.setresuid(0, 0, 0)
+    file.write_text("{}")
+    file.chmod(0)
+    os.setresuid(NOBODY, NOBODY, 0)
+    with pytest.raises(EditError, match=r"No permission to read .*edit.json"):
+        read_json(file, EditError)

@@ -13,10 +13,10 @@ from diffusers import StableDiffusionPipeline
 import erasekit
 from erasekit import Erasure, erase, load_edit
 from erasekit.concepts import Concept
-from erasekit.diffusion.loading import wrap_pipeline
 from erasekit.diffusion.sampling import generate
-from erasekit.diffusion.stillness import components, held_still
 from erasekit.errors import ConfigError
+from erasekit.models.loading import wrap_pipeline
+from erasekit.models.module_state import components, held_still
 
 SMALL = {"steps": 3, "batch_size": 2, "trajectory_steps": 3, "trajectories": 2}
 
@@ -122,3 +122,20 @@ def test_the_public_names_are_those_of_the_readme() -> None:
     assert {"erase", "load_edit", "load_model", "generate", "Erasure", "Concept"} <= set(
         erasekit.__all__
     )
+
+
+def test_a_model_is_loaded_by_its_name_alone_and_told_in_a_line(tiny_model) -> None:
+    import erasekit
+
+    model = erasekit.load_model("icons")
+    assert model.registry.method("gumbel").name == "gumbel"
+    assert model.family.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert repr(model) == (
+        f"<LoadedModel 'icons': sd1, UNet of 3.27 million parameters, torch.float32 on "
+        f"{model.family.device}, hash {model.hash[:16]}>"
+    )
+    with pytest.raises(ConfigError, match="Unknown device 'gpu'; use auto, cpu"):
+        erasekit.load_model("icons", device="gpu")
+    info = {"base_model": {"id": "icons", "hash": "0"}, "concepts": ["bus"], "method": "gumbel"}
+    edit = erasekit.Edit({"a": torch.zeros(3, 2)}, info)
+    assert repr(edit) == "<Edit of 'icons': bus erased by gumbel; delta, 1 tensors of 6 numbers>"

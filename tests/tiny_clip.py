@@ -56,6 +56,6 @@ def tiny_scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_scorer(tiny_scorer_folder: Path):
     """The tiny scorer, loaded."""
-    from erasekit.metrics.open_clip import open_clip_folder
+    from erasekit.metrics.judges.open_clip import open_clip_folder
 
     return open_clip_folder(str(tiny_scorer_folder), "tiny-clip")

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
-from erasekit.diffusion.defaults import PUBLISHED
-from erasekit.diffusion.running import rows_at_once
 from erasekit.errors import ConfigError
 from erasekit.methods.gradient import GradientConfig
-from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, plan_memory
+from erasekit.models.defaults import PUBLISHED
+from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, fit_memory
 
 GPUS = (12, 16, 24)
 """GiB of the GPUs in the table."""
@@ -115,7 +114,7 @@ def _lean_row(family: str, dtype: str) -> str:
 def _cell(needs: MemoryNeeds, settings: Mapping[str, Any], size: int) -> str:
     """What `--max-memory` would choose, and what the run then takes."""
     try:
-        plan = plan_memory(needs, settings, FREE * size, eight_bit=True)
+        plan = fit_memory(needs, settings, FREE * size, eight_bit=True)
     except ConfigError:
         return "no"
     chosen = [
@@ -137,8 +136,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
         row=shape.row,
         passing_row=shape.passing_row,
         rows=2 * PUBLISHED["*"]["batch_size"],
-        rows_at_once=rows_at_once(shape.latents, shape.latents),
-        pool=4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
+        kept=4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
         stored_half=size == 2,
         gpu=True,
     )
@@ -168,9 +166,9 @@ def rows_of(
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from erasekit.diffusion.families import adapter_for
     from erasekit.diffusion.scope import ParameterScope
-    from erasekit.diffusion.stillness import freeze
+    from erasekit.models.families import adapter_for
+    from erasekit.models.module_state import freeze
     from erasekit.plugin.registry import Registry
     from erasekit.training.memory import measure_row
 

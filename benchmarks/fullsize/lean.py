@@ -48,13 +48,14 @@ def step(options: StepOptions) -> dict[str, Any]:
 
     from benchmarks.speed.bare import BarePasses
     from erasekit.concepts import Concept, Erasure
-    from erasekit.diffusion.loading import wrap_pipeline
     from erasekit.diffusion.scope import ParameterScope
-    from erasekit.diffusion.stillness import freeze
-    from erasekit.training.callbacks import Callback
+    from erasekit.models.loading import wrap_pipeline
+    from erasekit.models.module_state import freeze
     from erasekit.training.erase import erase
     from erasekit.training.memory import estimate, memory_needs
-    from erasekit.training.provenance import peak_memory_mb
+    from erasekit.training.plan import plan_erasure
+    from erasekit.training.run_folder import peak_memory_mb
+    from erasekit.training.trainer import Callback
 
     class ProcessorClock(Callback):
         """Seconds of processor time, which what else runs on the machine does not lengthen."""
@@ -117,12 +118,11 @@ def step(options: StepOptions) -> dict[str, Any]:
     with bare.written():
         edit = erase(model, "gumbel", erasure, settings=settings, callbacks=[clock, Latest(bare)])
     seconds, after = edit.info["seconds"], edit.info["peak_memory_mb"]
+    plan = plan_erasure(model, "gumbel", erasure, settings)
     needs = memory_needs(
         model.family,
         ParameterScope(edit.info["config"]["scope"]).select(model.unet),
-        edit.info["config"],
-        erased=1,
-        kept=len(WORDS),
+        plan.build().expected_memory(plan.context()),
     )
     unet = sum(p.numel() for p in model.unet.parameters())
     trained = sum(value.numel() for value in edit.tensors.values())
@@ -145,7 +145,7 @@ def step(options: StepOptions) -> dict[str, Any]:
         "processor_seconds": {**clock.seconds(), **bare_seconds(bare, model.unet)},
         "peak_gib": {"model_built": gib(before * 2**20), "run": gib(after * 2**20)},
         "row_bytes": {"plain": needs.row, "checkpointed": needs.passing_row},
-        "lower_bound_gib": in_gib(lean_bound(unet, trained, idle, needs.pool, needs.stored_half)),
+        "lower_bound_gib": in_gib(lean_bound(unet, trained, idle, needs.kept, needs.stored_half)),
         "estimate_gib": gib(estimate(needs, edit.info["config"])),
         "threads": torch.get_num_threads(),
         "versions": edit.info["versions"],

@@ -76,7 +76,7 @@ def _parts(
     import torch
     import transformers
 
-    from erasekit.diffusion.single_file import bundled_config
+    from erasekit.models.single_file import bundled_config
 
     folder = bundled_config(family)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

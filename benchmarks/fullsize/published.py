@@ -20,10 +20,10 @@ def loops() -> dict[str, Any]:
     """Build the model, take both kinds of loop, and say what they took; in a process of its own."""
     import torch
 
-    from erasekit.diffusion.loading import wrap_pipeline
-    from erasekit.diffusion.stillness import freeze
+    from erasekit.models.loading import wrap_pipeline
+    from erasekit.models.module_state import freeze
     from erasekit.training.memory import measure_row
-    from erasekit.training.provenance import peak_memory_mb, versions
+    from erasekit.training.run_folder import peak_memory_mb, versions
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:

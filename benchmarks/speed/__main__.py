@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.speed import adversary, growth, levers, many, quality, solvers, start, timing
 from erasekit.files import atomic_write_json
-from erasekit.training.provenance import versions
+from erasekit.training.run_folder import versions
 
 RESULTS = Path(__file__).parents[1] / "results" / "speed"
 

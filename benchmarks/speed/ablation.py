@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.runs import Bench, Run
-from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
 from erasekit.methods.gradient import ErasedBatch, GradientErasure
 from erasekit.methods.preservation.gumbel import GumbelPreservation
-from erasekit.training.callbacks import Callback
+from erasekit.models.families import FamilyAdapter
+from erasekit.training.trainer import Callback
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tuning.__main__ import finished, first_gone, jobs_of, key_of, run
-from erasekit.diffusion.loading import load_model
 from erasekit.metrics.statistics import crossed_interval
+from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 
 GRID = Path(__file__).with_suffix(".toml")

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.families import FamilyAdapter
+from erasekit.models.families import FamilyAdapter
 
 
 class BarePasses:

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.speed.runs import Bench
 from erasekit.files import atomic_write_json
-from erasekit.training.provenance import peak_memory_mb, versions
+from erasekit.training.run_folder import peak_memory_mb, versions
 
 AXES: dict[str, tuple[int, ...]] = {
     "erased concepts": (1, 5, 10, 50),

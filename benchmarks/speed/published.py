@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.passes import PassCount
+from erasekit.models.unet_passes import PassCount
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from erasekit.edits import load_tensors, save_tensors
 from erasekit.files import atomic_write_json
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.records import Estimate, content_key
-from erasekit.training.settings import resolve_settings
+from erasekit.training.plan import resolve_settings
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "published": {"learning_rate": LEARNING_RATE},

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
-from erasekit.bench.paper import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
+from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
-from erasekit.diffusion.loading import LoadedModel, load_model
-from erasekit.diffusion.passes import PassCount
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.labels import LabelSet
-from erasekit.metrics.loading import load_scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.models.loading import LoadedModel, load_model
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""
@@ -109,7 +109,7 @@ class Bench:
         erasure = Erasure((self.model.concept(concept),))
         features = self.model.family.word_features([concept])
         size = self.model.descriptor.defaults["*"]["num_concepts"]
-        return concept_space(self.model, erasure, self.registry).nearest(features, size)
+        return concept_space(self.model, erasure).nearest(features, size)
 
     def published(
         self,

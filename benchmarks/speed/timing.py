@@ -21,8 +21,8 @@ from erasekit.bench.suite_file import load_suite
 from erasekit.bench.sweep import Sweep
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.loading import load_scorer
-from erasekit.training.callbacks import Callback
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.training.trainer import Callback
 
 
 def in_turn(runs: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.tuning.along import GONE, AlongTheRun, Yardstick, watch_method
 from benchmarks.tuning.finished import END, watch_finished
 from benchmarks.tuning.published import NAME, watch_published
-from erasekit.diffusion.loading import LoadedModel, load_model
+from erasekit.models.loading import LoadedModel, load_model
 from erasekit.plugin.registry import Registry
 
 

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.bench.paper import paper_world
 from erasekit.bench.quick import quick_concepts
 from erasekit.bench.suite import Suite
+from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.diffusion.passes import PassCount
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
-from erasekit.metrics.labels import LabelSet
-from erasekit.metrics.loading import load_scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.models.loading import LoadedModel
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 GONE = 0.9
 """The share of images (ESR-1) at which a concept counts as erased."""

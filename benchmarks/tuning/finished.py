@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.tuning.along import AlongTheRun, Yardstick
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.training.erase import erase
 

@@ -13,8 +13,8 @@ from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.along import AlongTheRun, Enough, Yardstick
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import concept_space
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.diffusion.passes import PassCount
+from erasekit.models.loading import LoadedModel
+from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
 
 NAME = "published"
@@ -46,7 +46,7 @@ def watch_published(
 
     family = model.family
     features = family.word_features([concept])
-    space = concept_space(model, erasure, registry).nearest(features, settings["num_concepts"])
+    space = concept_space(model, erasure).nearest(features, settings["num_concepts"])
     with suppress(Enough):
         erase_as_published(
             model.pipeline,

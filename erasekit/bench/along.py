@@ -8,7 +8,7 @@ from torch import Tensor
 
 from erasekit.edits import Edit
 from erasekit.errors import ConfigError
-from erasekit.training.callbacks import Callback
+from erasekit.training.trainer import Callback
 
 
 def steps_along(fractions: Sequence[float], steps: int) -> tuple[int, ...]:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.significance import LEVEL, holm
-from erasekit.metrics.statistics import CrossedEffect
+from erasekit.metrics.statistics import SIGNIFICANT, CrossedEffect, holm
 from erasekit.records import Comparison, Paired, Record, Row
 
 WEAKER = 0.05
@@ -75,7 +74,7 @@ def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Ro
     worse = {
         name
         for found in comparisons
-        if best in (found.method, found.other) and found.p_value < LEVEL
+        if best in (found.method, found.other) and found.p_value < SIGNIFICANT
         for name in (found.method, found.other)
     }
     names = {row.method for row in measured}
@@ -98,7 +97,7 @@ def verdict_of(one: Side, two: Side, effect: CrossedEffect, told: bool, pairs: i
         one, two, effect = two, one, replace(effect, value=-effect.value)
     if told:
         return Verdict(_told(one, two, effect))
-    needed = effect.seeds_needed(1 - LEVEL / pairs)
+    needed = effect.seeds_needed(1 - SIGNIFICANT / pairs)
     return Verdict(_not_told(one, two, effect, needed), needed)
 
 
@@ -134,7 +133,7 @@ class _Pair:
         return cls(one, two, effect)
 
     def comparison(self, erased: str, p_value: float, pairs: int) -> Comparison:
-        verdict = verdict_of(self.one, self.two, self.effect, p_value < LEVEL, pairs)
+        verdict = verdict_of(self.one, self.two, self.effect, p_value < SIGNIFICANT, pairs)
         return Comparison(
             self.one.name,
             self.two.name,

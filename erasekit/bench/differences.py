@@ -11,9 +11,8 @@ from erasekit.bench.comparisons import Side, paired_concepts, paired_difference,
 from erasekit.bench.summary import with_common_roles
 from erasekit.errors import ConfigError
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.metrics.significance import LEVEL, holm
-from erasekit.metrics.statistics import CrossedEffect
+from erasekit.metrics.statistics import SIGNIFICANT, CrossedEffect, holm
+from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.records import ConceptScores, Estimate, Record, nan_to_null
 
 BASE = "base"
@@ -183,7 +182,7 @@ class _Compared:
             Side(f"{method} in {run}", rate.value)
             for method, run, rate in zip(methods, "AB", rates, strict=True)
         )
-        verdict = verdict_of(two, one, self.effect, p_value < LEVEL, count)
+        verdict = verdict_of(two, one, self.effect, p_value < SIGNIFICANT, count)
         return Difference(
             *_title(self.pairs),
             len(self.pairs),
@@ -215,7 +214,7 @@ class _Compared:
                     delta.update(pair, a.cell.seed, a.cell.erased)
         effects = {concept: delta.effect() for concept, delta in deltas.items()}
         adjusted = holm([effect.p_value() for effect in effects.values()])
-        told = [(c, p) for c, p in zip(effects, adjusted, strict=True) if p < LEVEL]
+        told = [(c, p) for c, p in zip(effects, adjusted, strict=True) if p < SIGNIFICANT]
         for concept, p in sorted(told, key=lambda item: -abs(effects[item[0]].value)):
             yield ConceptDifference(concept, effects[concept].estimate(), p)
 
@@ -238,7 +237,7 @@ def _esr1(runs: Sequence[Record]) -> Estimate:
     rate = ErasingSuccessRate()
     for run in runs:
         for concept in run.concepts:
-            rate.update(concept)
+            rate.update(concept, run.cell.seed, run.cell.erased)
     return rate.compute()
 
 

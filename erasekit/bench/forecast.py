@@ -27,8 +27,7 @@ from erasekit.bench.suite import Suite
 from erasekit.bench.sweep import PlannedCase, PlannedCell
 from erasekit.diffusion.sampling import generate
 from erasekit.metrics.base import Images, SetMeasure
-from erasekit.training.erase import resolve_scope
-from erasekit.training.settings import TrainingSettings
+from erasekit.training.plan import resolve_scope
 
 PATIENCE = 10.0
 """Seconds that a solver step of a full batch may take; else one image is drawn."""
@@ -175,7 +174,7 @@ def _looks(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> list[int]:
 
 def _edit_bytes(runner: BenchmarkRunner, planned: PlannedCell) -> int:
     scope = planned.cell.identity["erasure"]["settings"]["scope"]
-    chosen = resolve_scope(TrainingSettings(scope=scope), planned.erasure).select(runner.model.unet)
+    chosen = resolve_scope(scope, planned.erasure).select(runner.model.unet)
     return sum(parameter.numel() * parameter.element_size() for parameter in chosen.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from erasekit.metrics.alignment import mean_estimate
+from erasekit.metrics.statistics import mean_estimate
 from erasekit.records import Estimate, Record, Role, mean
 
 CLIP_SCORE = "clip-score"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.metrics.significance import EXACT, LEVEL, holm, sign_flip_test, smallest_p
+from erasekit.metrics.statistics import EXACT, SIGNIFICANT, holm, sign_flip_test, smallest_p
 from erasekit.records import Estimate
 
 FEW_SEEDS = 5
@@ -34,10 +34,10 @@ def harmed_share(deltas: Mapping[str, NDArray[np.float64]]) -> tuple[Estimate, d
     noises = max(map(len, tested.values()), default=0)
     if not tested:
         return Estimate(math.nan, 0, len(deltas), note="no held-out concept was measured"), {}
-    if smallest_p(noises) * len(tested) >= LEVEL:
+    if smallest_p(noises) * len(tested) >= SIGNIFICANT:
         return Estimate(math.nan, 0, len(deltas), note=_too_few(noises, len(tested))), {}
     adjusted = holm([sign_flip_test(values) for values in tested.values()])
-    share = sum(p < LEVEL for p in adjusted) / len(tested)
+    share = sum(p < SIGNIFICANT for p in adjusted) / len(tested)
     estimate = Estimate(share, len(tested), len(deltas) - len(tested))
     return estimate, dict(zip(tested, adjusted, strict=True))
 
@@ -51,7 +51,7 @@ def _over_seeds(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _too_few(noises: int, concepts: int) -> str:
-    enough = (n for n in range(noises + 1, EXACT + 2) if smallest_p(n) * concepts < LEVEL)
+    enough = (n for n in range(noises + 1, EXACT + 2) if smallest_p(n) * concepts < SIGNIFICANT)
     needed = next(enough, None)
     remedy = f"{needed} would be the fewest" if needed else "there are too many concepts to test"
     plural = "s" if concepts > 1 else ""

@@ -12,9 +12,9 @@ from erasekit.bench.prompts import PAGE, EvaluatedConcept
 from erasekit.bench.source import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel, hash_weights
-from erasekit.metrics.judges import Judges
-from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.loading import LoadedModel, hash_weights
 from erasekit.plugin.registry import Registry
 from erasekit.records import content_key
 

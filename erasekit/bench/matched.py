@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from erasekit.bench.comparisons import Side, compare_sides
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
+from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.records import Comparison, Matched, Paired, Record, mean
 
 TARGETS = (0.90, 0.95)
@@ -108,19 +108,22 @@ def _match(
     method: str, erased: str, target: float, done: Sequence[Record], runs: Sequence[_Run]
 ) -> Matched:
     delta, steps = Delta("held-out"), []
-    early = late = 0
+    early = late = unseen = 0
     for run in runs:
         point = _reached(run.points, target)
         if point is not None:
             steps.append(point.step)
             for concept in point.concepts:
                 delta.update(concept, run.seed, run.erased)
-        elif run.points and run.points[0].esr1 >= target:
+        elif not run.points:
+            unseen += 1
+        elif run.points[0].esr1 >= target:
             early += 1
         else:
             late += 1
     reasons = (
         (len(done) - len(runs), "not scored along the way"),
+        (unseen, "of what the base model does not draw"),
         (early, "there before the first step"),
         (late, "never there"),
     )

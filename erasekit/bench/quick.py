@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from erasekit.bench.paper import paper_world
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.suite import Suite, spread_over_families
+from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure, normalised
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.metrics.labels import LabelSet
-from erasekit.metrics.loading import load_scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.judges.registry import load_scorer
+from erasekit.metrics.success_rates import ErasingSuccessRate
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import ConceptScores, Paired, QuickConcept, QuickResult, mean
 
@@ -153,10 +153,17 @@ def _concept(
     images_after: Images,
 ) -> QuickConcept:
     paired = Paired(what.concept, what.role, what.family, before, after)
-    delta, gone = Delta(role=None), ErasingSuccessRate()
-    delta.update(paired)
-    gone.update(paired)
-    return QuickConcept(paired, gone.compute(), delta.compute(), images_before, images_after)
+    delta, gone, before_it = Delta(role=None), ErasingSuccessRate(), ErasingSuccessRate(1, "before")
+    for metric in (delta, gone, before_it):
+        metric.update(paired)
+    return QuickConcept(
+        paired,
+        gone.compute(),
+        delta.compute(),
+        images_before,
+        images_after,
+        before_it.compute(),
+    )
 
 
 def _remarks(

@@ -10,10 +10,10 @@ from erasekit.bench.differences import Pairs
 from erasekit.bench.quick import quick_measure
 from erasekit.bench.summary import with_common_roles
 from erasekit.concepts import Erasure, normalised
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import EditError
 from erasekit.metrics.base import Scorer
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, QuickResult, Record
 

@@ -1,38 +1,31 @@
-"""Runs the cells of a sweep that are missing, beside other processes that do the same.
-
-An edit with its images, scores and record is one piece of work, claimed as a whole; a base sheet
-is another. A process takes what is free, comes back for what others had, and ends when all is
-there, whoever made it.
-"""
+"""Runs the cells of a sweep that are missing, one process per store."""
 
 from __future__ import annotations
 
 import errno
 import itertools
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from erasekit.bench.along import WeightsAlong
-from erasekit.bench.claims import POLL, Holder
 from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
-from erasekit.bench.prompts import paired_pages
+from erasekit.bench.prompts import EvaluatedConcept, paired_pages
 from erasekit.bench.sets import measure_sets
 from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
-from erasekit.errors import Interrupted, OutputError
+from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.judges import Judges
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
-from erasekit.training.callbacks import Callback
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 BASE = "base"
 """What the un-erased model is called among the methods."""
@@ -54,10 +47,7 @@ class Observer:
         """Images were drawn."""
 
     def on_record(self, record: Record) -> None:
-        """A cell is done, or has failed; here or in another process."""
-
-    def on_waiting(self, holder: Holder | None) -> None:
-        """All that is left is claimed by other processes, such as `holder`."""
+        """A cell is done, or has failed."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,8 @@ class Plan:
         image_passes: UNet passes of these images.
         erasure_passes: UNet passes of the erasures, going by finished ones of the same
             method and settings; None where there is none to go by.
-        replaces: when the failed records were written that will be replaced, by cell.
+        damaged: files that are not what they were when they were written, and will be removed.
+        remarks: which they are and what is computed again for it, as sentences.
     """
 
     cases: tuple[PlannedCase, ...]
@@ -84,7 +75,8 @@ class Plan:
     images: int
     image_passes: int
     erasure_passes: int | None
-    replaces: Mapping[str, int] = field(default_factory=dict)
+    damaged: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[PlannedCell]:
@@ -122,32 +114,60 @@ class BenchmarkRunner:
         """
         cases = plan_cases(sweep, self.model, self.scorer, self.registry)
         sheets = self._sheets(sweep)
+        store = self.store
         missing: list[PlannedCell] = []
         failed: list[PlannedCell] = []
-        replaces: dict[str, int] = {}
+        damaged: dict[Path, str] = {}
         to_draw: dict[str, int] = {}
+
+        def sound(record: Record | None, path: Path, what: str) -> bool:
+            """Whether all is well with a record and what is behind it; if not, `damaged` has it."""
+            broken = store.damaged(record) if record else [path] * path.is_file()
+            damaged.update(dict.fromkeys(broken and [*broken, path], what))
+            return not broken
+
+        for case in cases:
+            base_cell = self._base_cell(case)
+            sound(
+                store.base(base_cell.key),
+                store.base_path(base_cell.key),
+                f"the un-erased model's images for {case.erasure.label}",
+            )
+            for cell in case.cells:
+                key = cell.cell.key
+                record = store.record(key)
+                name = f"{cell.cell.method}, {cell.cell.erased}, seed {cell.cell.seed}"
+                if sound(record, store.record_path(key), name) and record is not None:
+                    if record.status == "done":
+                        continue
+                    if not retry_failed:
+                        failed.append(cell)
+                        continue
+                missing.append(cell)
+        gone = {path.stem for path in damaged if path.parent.name == "sheets"}
+        lost_edits = {path.parent.name for path in damaged if path.parent.parent.name == "edits"}
+
+        def draw(page: tuple[EvaluatedConcept, ...], weights: str) -> None:
+            sheet = sheets.sheet(page, weights)
+            if sheet.key in gone or not store.sheet_path(sheet.key).is_file():
+                to_draw[sheet.key] = sheet.images
+
+        lacking = {cell.cell.key for cell in missing}
         for case in cases:
             for page in case.pages:
-                base = sheets.sheet(page, self.model.hash)
-                if not self.store.sheet_path(base.key).is_file():
-                    to_draw[base.key] = base.images
-            for cell in case.cells:
-                record = self.store.record(cell.cell.key)
-                if record is not None and record.status == "done":
-                    continue
-                if record is not None and not retry_failed:
-                    failed.append(cell)
-                    continue
-                if record is not None:
-                    replaces[cell.cell.key] = self.store.stamp(cell.cell.key) or 0
-                missing.append(cell)
-                for page, key in itertools.product(case.pages, cell.edit_keys):
-                    sheet = sheets.sheet(page, key)
-                    if not self.store.sheet_path(sheet.key).is_file():
-                        to_draw[sheet.key] = sheet.images
+                draw(page, self.model.hash)
+            own = [cell for cell in case.cells if cell.cell.key in lacking]
+            for cell, page in itertools.product(own, case.pages):
+                for key in cell.edit_keys:
+                    draw(page, key)
         erasures = tuple(
-            cell for cell in missing if not all(map(self.store.has_edit, cell.edit_keys))
+            cell
+            for cell in missing
+            if lost_edits & set(cell.edit_keys) or not all(map(store.has_edit, cell.edit_keys))
         )
+        files: dict[str, list[str]] = {}
+        for path, what in damaged.items():
+            files.setdefault(what, []).append(path.relative_to(store.root).as_posix())
         images = sum(to_draw.values())
         settings = sheets.generation
         per_image = settings["num_inference_steps"] * (2 if settings["guidance_scale"] > 1 else 1)
@@ -159,34 +179,63 @@ class BenchmarkRunner:
             images,
             images * per_image,
             self._erasure_passes(erasures),
-            replaces,
+            tuple(damaged),
+            tuple(
+                f"Computed again, since a file is damaged: {what} ({names[0]}"
+                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''})."
+                for what, names in files.items()
+            ),
         )
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:
         """Run what `plan` says, and give all records: per case base first, then its cells.
 
-        A cell that fails is recorded with its error and the sweep goes on. What other processes
-        are at is waited for.
+        A cell that fails is recorded with its error and the sweep goes on.
 
         Raises:
             Interrupted: Ctrl-C; what was finished is kept.
-            OutputError: the store can't be written.
+            OutputError: the store can't be written, or another process writes it.
+            OutputLostError: somebody removed the store, or a part of it.
         """
-        self.store.prepare()
         manifest = self.manifest(sweep, plan)
-        self.store.put_manifest(manifest)
-        sheets = self._sheets(sweep)
         missing = {cell.cell.key for cell in plan.missing}
-        to_do = [[cell for cell in case.cells if cell.cell.key in missing] for case in plan.cases]
-        try:
-            self._share(sheets, plan, to_do)
-        except (KeyboardInterrupt, Interrupted) as stop:
-            done = len(missing) - sum(len(cells) for cells in to_do)
-            raise Interrupted(
-                f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
-                "The same command goes on from there."
-            ) from stop
-        return self.store.records_of(manifest)
+        done = 0
+        with self.store.driven():
+            self.store.remove(plan.damaged)
+            self.store.put_manifest(manifest)
+            sheets = self._sheets(sweep)
+            try:
+                for case in plan.cases:
+                    self.observer.on_base(case.erasure.label)
+                    base = self._base(sheets, case)
+                    for planned in case.cells:
+                        if planned.cell.key in missing:
+                            record = self._run_cell(sheets, case, planned, base)
+                            self.store.put_record(record)
+                            done += 1
+                            self.observer.on_record(record)
+                        else:
+                            self._refresh(planned)
+            except (KeyboardInterrupt, Interrupted) as stop:
+                raise Interrupted(
+                    f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
+                    "The same command goes on from there."
+                ) from stop
+            self.store.check_there()
+            records = self.store.records_of(manifest)
+        expected = len(plan.cases) + len(plan.cells)
+        if len(records) < expected:
+            raise OutputLostError(
+                f"{expected - len(records)} of {expected} records were removed from "
+                f"{str(self.store.root)!r} while the bench ran; the same command makes them again."
+            )
+        return records
+
+    def _refresh(self, planned: PlannedCell) -> None:
+        """What a method may keep on purpose is no number: a record takes on how it is told now."""
+        record = self.store.record(planned.cell.key)
+        if record is not None and record.exposed != planned.exposed:
+            self.store.put_record(replace(record, exposed=planned.exposed))
 
     def manifest(self, sweep: Sweep, plan: Plan) -> Manifest:
         """What the sweep consists of, as the store keeps it."""
@@ -202,6 +251,8 @@ class BenchmarkRunner:
                 for case in plan.cases
             ],
         }
+        if sweep.suite.remarks:
+            about["remarks"] = list(sweep.suite.remarks)
         if self.scorer.left_out:
             about["left_out"] = list(self.scorer.left_out)
         if sweep.suite.metrics:
@@ -219,63 +270,11 @@ class BenchmarkRunner:
         )
         return Manifest(about, cases, datetime.now(UTC).isoformat())
 
-    def _share(self, sheets: SheetScorer, plan: Plan, to_do: list[list[PlannedCell]]) -> None:
-        """Take free cells out of `to_do` until none is left; every case's base comes first.
-
-        Cases may erase the same and keep different words, so they go by their place.
-        """
-        bases: dict[int, list[tuple[ConceptScores, ...]]] = {}
-        while True:
-            before = sum(len(cells) for cells in to_do)
-            for place, case in enumerate(plan.cases):
-                if place not in bases:
-                    self.observer.on_base(case.erasure.label)
-                    bases[place] = self._base(sheets, case)
-                for planned in list(to_do[place]):
-                    if self._settle(sheets, case, planned, bases[place], plan.replaces):
-                        to_do[place].remove(planned)
-            left = [cell for cells in to_do for cell in cells]
-            if not left:
-                return
-            if len(left) == before:
-                self.observer.on_waiting(self.store.claims.noted(left[0].edit_key))
-                time.sleep(POLL)
-
-    def _settle(
-        self,
-        sheets: SheetScorer,
-        case: PlannedCase,
-        planned: PlannedCell,
-        base: list[tuple[ConceptScores, ...]],
-        replaces: Mapping[str, int],
-    ) -> bool:
-        """Run a cell unless another process is at it; gives whether its record is there."""
-        with self.store.claims.tried(planned.edit_key) as mine:
-            if not mine:
-                return False
-            key = planned.cell.key
-            record = self.store.record(key)
-            if record is None or (
-                record.status == "failed" and self.store.stamp(key) == replaces.get(key)
-            ):
-                record = self._run_cell(sheets, case, planned, base)
-                sheets.finish()
-                self.store.put_record(record)
-        self.observer.on_record(record)
-        return True
-
     def _base(self, sheets: SheetScorer, case: PlannedCase) -> list[tuple[ConceptScores, ...]]:
         """Scores of the un-erased model, page by page; kept as the case's base record."""
         wanted = [sheets.sheet(page, self.model.hash) for page in case.pages]
-        sheets.share(wanted, case.labels)
-        scores = []
-        for sheet in wanted:
-            found = sheets.known(sheet, case.labels)
-            if found is None:
-                with self.store.claims.held(sheet.key, self.observer.on_waiting):
-                    found = sheets.scores(sheet, case.labels)
-                    sheets.finish()
-            scores.append(found)
+        scores = [sheets.scores(sheet, case.labels) for sheet in wanted]
+        sheets.finish()
         cell = self._base_cell(case)
         if self.store.base(cell.key) is None:
             record = Record(
@@ -286,7 +285,7 @@ class BenchmarkRunner:
                 sheets=tuple(sheet.key for sheet in wanted),
                 sets=measure_sets(sheets, case, self.model.hash),
             )
-            self.store.put_base(record)
+            self.store.put_base(replace(record, checksums=self.store.checksums(record)))
         return scores
 
     def _base_cell(self, case: PlannedCase) -> Cell:
@@ -303,6 +302,7 @@ class BenchmarkRunner:
         base: list[tuple[ConceptScores, ...]],
     ) -> Record:
         cell, pages = planned.cell, case.pages
+        self.store.note({"method": cell.method, "erased": cell.erased, "seed": cell.seed})
         self.observer.on_cell(cell)
         try:
             edits = self._edits(planned)
@@ -321,7 +321,7 @@ class BenchmarkRunner:
         info = edits[planned.edit_key].info
         passes = info["unet_passes"]
         drawn = {key: tuple(sheets.sheet(page, key).key for page in pages) for key in edits}
-        return Record(
+        record = Record(
             cell,
             "done",
             _paired(case, base, after[planned.edit_key]),
@@ -338,6 +338,7 @@ class BenchmarkRunner:
             ),
             sets=sets,
         )
+        return replace(record, checksums=self.store.checksums(record))
 
     def _edits(self, planned: PlannedCell) -> dict[str, Edit]:
         """The edit and those along its run, by name; made where the store lacks one."""

@@ -6,9 +6,9 @@ file: what it made is written by the caller of `finish`, or before the next shee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,13 @@ from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.source import SCORING, source_hash
 from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.bench.suite import Suite
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.base import Images, Scorer
-from erasekit.metrics.judges import Judges
-from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.loading import LoadedModel
 from erasekit.records import ConceptScores, content_key
 
 
@@ -135,34 +136,14 @@ class SheetScorer:
             return None
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
-    def share(self, wanted: Sequence[Sheet], labels: LabelSet) -> None:
-        """Score those of the base model's sheets that no other process is at.
-
-        A sheet stays claimed until it is on disk, which is when the next one was drawn.
-
-        Raises: as `scores`.
-        """
-        with ExitStack() as claimed:
-            for sheet in wanted:
-                if self.known(sheet, labels) is not None:
-                    continue
-                with ExitStack() as own:
-                    if own.enter_context(self.store.claims.tried(sheet.key)):
-                        self.scores(sheet, labels)
-                        self.finish(but=sheet)
-                        claimed.close()
-                        claimed.enter_context(own.pop_all())
-            self.finish()
-
-    def finish(self, but: Sheet | None = None) -> None:
-        """Save the sheet that was drawn last, unless it is `but`.
+    def finish(self) -> None:
+        """Save the sheet that was drawn last.
 
         Raises:
             OutputError: the store can't be written, or the disk is full.
         """
-        unsaved = self._unsaved
-        if unsaved is not None and (but is None or unsaved.key != but.key):
-            self._unsaved = None
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
             self.store.put_sheet(unsaved.key, unsaved.png.result())
 
     def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
@@ -189,7 +170,8 @@ class SheetScorer:
             applied: AbstractContextManager[Any] = (
                 edit.applied(self.model) if edit else nullcontext()
             )
-            with applied:
+            cut = any(concept.role in ("probe", "caption") for concept in sheet.page)
+            with applied, _cutting(self.model.family, cut):
                 drawn = generate(
                     self.model,
                     [concept.prompt for concept in sheet.page for _ in concept.noises],
@@ -204,6 +186,17 @@ class SheetScorer:
             png = self._encoder.submit(sheet_png, images, sheet.identity)
             self._unsaved = _Unsaved(sheet.key, images, png)
         return images
+
+
+@contextmanager
+def _cutting(family: FamilyAdapter, cut: bool) -> Iterator[None]:
+    """For the block, prompts that are too long are cut, as plain diffusers cuts them."""
+    before = family.truncate
+    family.truncate = before or cut
+    try:
+        yield
+    finally:
+        family.truncate = before
 
 
 def score_page(

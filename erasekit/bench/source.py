@@ -8,13 +8,13 @@ from pathlib import Path
 
 import erasekit
 
-SAMPLING = ("diffusion", "edits.py")
+SAMPLING = ("diffusion", "edits.py", "models")
 """What images depend on."""
 TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
 """What an edit depends on."""
 SCORING = ("bench/sets.py", "bench/sheets.py", "metrics")
 """What scores of images that are there depend on."""
-RESOLVED = frozenset({"diffusion/defaults.py"})
+RESOLVED = frozenset({"models/defaults.py"})
 """Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
 
 

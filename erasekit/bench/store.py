@@ -8,24 +8,27 @@
     sheets/KEY.png              images of one page: a row per prompt, a column per noise
     scores/KEY.json             one scorer's scores of one sheet
     features/KEY.safetensors    what a measure of sets sees in the images of one sheet
-    claims/KEY.lock             locked while a process works on that edit or base sheet
+    driver.json                 which process writes; it holds a lock on the folder
 
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
-it is not. Files are written whole or not at all, so that a crash, or a second process, loses
-nothing that was finished. Whoever writes one holds its claim, so what is half written beside it was
-left by a process that died, and is removed. No torch here, except where edits are and where
-features are written.
+it is not. Files are written whole or not at all, so that a crash loses nothing that was finished;
+what is half written was left by a process that died, and is removed. JSON files have a checksum of
+their own, records those of the images and edits behind them. No torch here, except where edits are
+and where features are written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +36,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from erasekit.bench.claims import Claims
 from erasekit.bench.manifest import Manifest
-from erasekit.errors import EditError, OutputError
+from erasekit.errors import EditError, OutputError, OutputLostError
 from erasekit.files import (
+    atomic_folder,
     atomic_path,
     atomic_write_json,
     check_output_folder,
-    remove_leftovers,
-    writing,
+    sole_writer,
 )
 from erasekit.metrics.base import Images
-from erasekit.records import ConceptScores, Record, concept_scores, nan_to_null
+from erasekit.records import ConceptScores, Record, concept_scores, content_key, nan_to_null
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
@@ -52,6 +54,16 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MARKER = "store.json"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that writes a store: where it runs, since when (ISO 8601, UTC), and at what."""
+
+    host: str
+    pid: int
+    since: str
+    cell: Mapping[str, Any] | None = None
 
 
 class RecordStore:
@@ -63,7 +75,7 @@ class RecordStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.claims = Claims(root / "claims")
+        self._since = ""
         if not (root / MARKER).is_file():
             check_output_folder(root, overwrite=False)
             return
@@ -79,9 +91,100 @@ class RecordStore:
         if not (self.root / MARKER).is_file():
             atomic_write_json(self.root / MARKER, {"schema": SCHEMA, "kind": "erasekit bench"})
 
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """For the block, no other process may write here.
+
+        Raises:
+            OutputError: another one does, or the folder can't be written.
+        """
+        if driver := self.driver():
+            raise OutputError(
+                f"Another bench (process {driver.pid} on {driver.host}) is writing "
+                f"{str(self.root)!r}; wait for it, or name another folder with --output."
+            )
+        with sole_writer(self.root):
+            self.prepare()
+            self._since = datetime.now(UTC).isoformat(timespec="seconds")
+            self.note(None)
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    (self.root / "driver.json").unlink()
+
+    def note(self, cell: Mapping[str, Any] | None) -> None:
+        """Leave a note for `driver` of what is being worked on."""
+        driver = Driver(socket.gethostname(), os.getpid(), self._since, cell)
+        self._write_json(self.root / "driver.json", asdict(driver))
+
+    def driver(self) -> Driver | None:
+        """The process that writes now, or None. A note that a killed one left does not count."""
+        noted = self._noted_driver()
+        if noted is not None:
+            try:
+                with sole_writer(self.root):
+                    return None
+            except OutputError:
+                return noted
+        return None
+
+    def _noted_driver(self) -> Driver | None:
+        try:
+            return Driver(**(_read_json(self.root / "driver.json") or {}))
+        except TypeError:
+            return None
+
+    def check_there(self) -> None:
+        """Notice that somebody removed the store.
+
+        Raises:
+            OutputLostError: it is not there any more.
+        """
+        if not (self.root / MARKER).is_file():
+            raise OutputLostError(
+                f"The store {str(self.root)!r} was removed while it was written; what was in it is "
+                "lost, and the same command starts anew."
+            )
+
+    def checksums(self, record: Record) -> dict[str, str]:
+        """SHA-256 of each file of images and edits behind a record, by its path in the store."""
+        return {
+            path.relative_to(self.root).as_posix(): _sha256(path)
+            for path in self._files_behind(record)
+            if path.is_file()
+        }
+
+    def damaged(self, record: Record) -> list[Path]:
+        """Files behind a record that are not what they were when it was written."""
+        found = ((self.root / name, checksum) for name, checksum in record.checksums.items())
+        return [path for path, checksum in found if path.is_file() and _sha256(path) != checksum]
+
+    def _files_behind(self, record: Record) -> Iterator[Path]:
+        for sheets in (record.sheets, *(stage.sheets for stage in record.along)):
+            yield from map(self.sheet_path, sheets)
+        for edit in filter(None, (record.edit, *(stage.edit for stage in record.along))):
+            yield from sorted((self.root / "edits" / edit).glob("*"))
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove damaged files; of an edit, all of it."""
+        for path in paths:
+            if path.parent.parent == self.root / "edits":
+                shutil.rmtree(path.parent, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def record_path(self, key: str) -> Path:
+        """Where the record of a cell is."""
+        return self.root / "cells" / f"{key}.json"
+
+    def base_path(self, key: str) -> Path:
+        """Where the base record of an erased set is."""
+        return self.root / "base" / f"{key}.json"
+
     def record(self, key: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""
-        return _read_record(self.root / "cells" / f"{key}.json")
+        return _read_record(self.record_path(key))
 
     def records(self) -> Iterator[Record]:
         """The records of all erasures, in no order that means anything."""
@@ -92,22 +195,15 @@ class RecordStore:
 
     def put_record(self, record: Record) -> None:
         """Write the record of a cell."""
-        _write_json(self.root / "cells" / f"{record.cell.key}.json", record.to_json())
-
-    def stamp(self, key: str) -> int | None:
-        """When the record of a cell was written (ns), or None; another record has another."""
-        try:
-            return (self.root / "cells" / f"{key}.json").stat().st_mtime_ns
-        except OSError:
-            return None
+        self._write_json(self.record_path(record.cell.key), record.to_json())
 
     def base(self, key: str) -> Record | None:
         """The base record of an erased set, or None."""
-        return _read_record(self.root / "base" / f"{key}.json")
+        return _read_record(self.base_path(key))
 
     def put_base(self, record: Record) -> None:
         """Write the base record of an erased set."""
-        atomic_write_json(self.root / "base" / f"{record.cell.key}.json", record.to_json())
+        self._write_json(self.base_path(record.cell.key), record.to_json())
 
     def manifests(self) -> list[Manifest]:
         """The sweeps that were run on this store, the latest last."""
@@ -122,7 +218,7 @@ class RecordStore:
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Write what a sweep consists of."""
-        atomic_write_json(self.root / "sweeps" / f"{manifest.key}.json", manifest.to_json())
+        self._write_json(self.root / "sweeps" / f"{manifest.key}.json", manifest.to_json())
 
     def records_of(self, manifest: Manifest) -> list[Record]:
         """The records of a sweep that are there: per erased set base first, then its cells."""
@@ -145,7 +241,12 @@ class RecordStore:
     ) -> None:
         """Write the scores of a sheet with what they depend on."""
         data = [asdict(row) for row in rows]
-        _write_json(self.root / "scores" / f"{key}.json", nan_to_null({"rows": data, **identity}))
+        path = self.root / "scores" / f"{key}.json"
+        self._write_json(path, nan_to_null({"rows": data, **identity}))
+
+    def _write_json(self, path: Path, value: dict[str, Any]) -> None:
+        self.check_there()
+        atomic_write_json(path, {**value, "checksum": content_key(value)})
 
     def features_path(self, key: str) -> Path:
         """Where the features of a sheet's images, or of a reference's, are."""
@@ -170,10 +271,10 @@ class RecordStore:
         """
         from torch import from_numpy
 
-        from erasekit.diffusion.tensor_files import save_tensors
+        from erasekit.models.tensor_files import save_tensors
 
         path = self.features_path(key)
-        remove_leftovers(path)
+        self.check_there()
         save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
 
     def sheet_path(self, key: str) -> Path:
@@ -199,7 +300,7 @@ class RecordStore:
     def put_sheet(self, key: str, png: bytes) -> None:
         """Write a sheet, as `sheet_png` encoded it."""
         path = self.sheet_path(key)
-        remove_leftovers(path)
+        self.check_there()
         with atomic_path(path) as temporary:
             temporary.write_bytes(png)
 
@@ -224,17 +325,9 @@ class RecordStore:
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
         folder = self.root / "edits" / key
-        for left in folder.parent.glob(f".{key}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = folder.with_name(f".{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-        with writing(folder):
-            try:
-                edit.save(temporary)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                temporary.replace(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        self.check_there()
+        with atomic_folder(folder) as temporary:
+            edit.save(temporary)
 
 
 def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
@@ -253,11 +346,6 @@ def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _write_json(path: Path, value: Any) -> None:
-    remove_leftovers(path)
-    atomic_write_json(path, value)
-
-
 def _read_record(path: Path) -> Record | None:
     data = _read_json(path)
     try:
@@ -267,8 +355,15 @@ def _read_record(path: Path) -> Record | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """What was written, or None where it is not there or not what was written."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        checksum = data.pop("checksum", None)  # none in stores of erasekit 0.1
+        return data if checksum in (None, content_key(data)) else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return data if isinstance(data, dict) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

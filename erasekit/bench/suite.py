@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
-from erasekit.concepts import Concept, Erasure, Kind, normalised
+from erasekit.concepts import Concept, Erasure, Kind, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
 from erasekit.records import Role
 
+MOST_SEEDS, MOST_IMAGES = 1_000, 10_000
+"""Erasure seeds of a sweep, and starting noises of a concept: more are a slip of the hand."""
 _OPTIONS = {
-    "images_per_concept": "--images-per-concept",
-    "images_per_erased": "--images-per-concept",
-    "seeds": "--seeds",
-    "num_inference_steps": "--sampling-steps",
+    "images_per_concept": ("--images-per-concept", MOST_IMAGES),
+    "images_per_erased": ("--images-per-concept", MOST_IMAGES),
+    "seeds": ("--seeds", MOST_SEEDS),
+    "num_inference_steps": ("--sampling-steps", 1_000),
 }
 
 
@@ -31,7 +33,7 @@ class Suite:
         summary: one line for listings.
         concepts: the world: what the model is known to draw. Their names and aliases are the label
             set of ESR and PSR; their families and splits decide what is evaluated.
-        cases: erased sets, each a text with concepts joined by "+".
+        cases: erased sets, each a text for `split_concepts`, as in "bus+car".
         kept: names of what a case is evaluated on, for cases that have a set of their own. It is
             all held out: no method may keep it on purpose.
         labels: names of each class of ESR and PSR; empty takes those of `concepts`.
@@ -58,6 +60,9 @@ class Suite:
             FID.
         captions_from: whose captions the user is to name; "" where the suite has its own, or none.
         most_captions: how many of the user's captions are drawn.
+        long_prompts: what becomes of a probe or caption with more tokens than the text encoder
+            takes: "cut" as diffusers does, or "skip".
+        remarks: sentences for the readers of its numbers.
         methods: what runs where the user names none.
         seeds: how many erasure seeds where the user says none.
         along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
@@ -92,6 +97,8 @@ class Suite:
     captions: tuple[tuple[str, int], ...] = ()
     captions_from: str = ""
     most_captions: int = 30_000
+    long_prompts: Literal["cut", "skip"] = "cut"
+    remarks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
     seeds: int = 2
     along: tuple[float, ...] = ()
@@ -158,7 +165,7 @@ class Suite:
         """
         erased = {normalised(concept.text) for concept in erasure.erased}
         for case, names in self.kept.items():
-            if {normalised(part) for part in case.split("+")} == erased:
+            if set(map(normalised, split_concepts(case))) == erased:
                 return names
         stays = self.stays(erasure) if self.kept else set()
         return tuple(concept.name for concept in self.concepts if concept.name in stays)
@@ -170,7 +177,10 @@ class Suite:
         return [(concept.name, *concept.aliases) for concept in self.concepts]
 
     def fitting(self, check: Callable[[str], None]) -> Suite:
-        """A copy without what `check` refuses with a `ConceptError`: concepts, probes, captions."""
+        """A copy without the concepts that `check` refuses with a `ConceptError`.
+
+        And without such probes and captions, where long ones are not cut.
+        """
 
         def fits(prompt: str) -> bool:
             try:
@@ -180,6 +190,8 @@ class Suite:
             return True
 
         concepts = tuple(c for c in self.concepts if fits(self.prompt.format(c.name)))
+        if self.long_prompts == "cut":
+            return replace(self, concepts=concepts)
         probes = tuple(probe for probe in self.probes if fits(probe[0]))
         captions = tuple(caption for caption in self.captions if fits(caption[0]))
         return replace(self, concepts=concepts, probes=probes, captions=captions)
@@ -203,11 +215,11 @@ class Suite:
         """A copy with other numbers, such as `images_per_concept=8`.
 
         Raises:
-            ConfigError: a number that is not positive.
+            ConfigError: a number that is not positive, or beyond reason.
         """
-        for key, option in _OPTIONS.items():
-            if changes.get(key) is not None and changes[key] < 1:
-                raise ConfigError(f"{option} is {changes[key]}; give 1 or more.")
+        for key, (option, most) in _OPTIONS.items():
+            if changes.get(key) is not None and not 1 <= changes[key] <= most:
+                raise ConfigError(f"{option} is {changes[key]}; give 1 to {most:,}.")
         given = {k: v for k, v in changes.items() if v is not None}
         if any(given[k] < getattr(self, k) for k in _OPTIONS if k in given and getattr(self, k)):
             given["protocol"] = "short"

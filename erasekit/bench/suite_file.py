@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from erasekit.bench.suite import Suite, at_scale, build_suite, world_of
-from erasekit.concepts import Concept, Erasure, Kind, normalised
+from erasekit.bench.suite import MOST_IMAGES, MOST_SEEDS, Suite, at_scale, build_suite, world_of
+from erasekit.concepts import Concept, Erasure, Kind, join_concepts, normalised
 from erasekit.errors import ConceptError, ConfigError, UnknownNameError, nearest_name
-from erasekit.metrics.loading import find_judge
+from erasekit.metrics.judges.registry import find_judge
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -56,11 +56,11 @@ class FullTable(_Table):
 
     spread: list[Name] = Field(default_factory=list)
     near: int = Field(0, ge=0)
-    images_per_concept: int = Field(4, ge=1)
-    images_per_erased: int = Field(8, ge=1)
-    num_inference_steps: int | None = Field(None, ge=1)
+    images_per_concept: int = Field(4, ge=1, le=MOST_IMAGES)
+    images_per_erased: int = Field(8, ge=1, le=MOST_IMAGES)
+    num_inference_steps: int | None = Field(None, ge=1, le=1_000)
     methods: list[Name] = Field(default_factory=list, min_length=1)
-    seeds: int = Field(2, ge=1)
+    seeds: int = Field(2, ge=1, le=MOST_SEEDS)
     along: list[Fraction] = Field(default_factory=list)
 
 
@@ -76,9 +76,9 @@ class SuiteTable(_Table):
     near: int = Field(0, ge=0)
     prompt: Template = "{}"
     label: Template = "{}"
-    images_per_concept: int = Field(4, ge=1)
-    images_per_erased: int = Field(8, ge=1)
-    num_inference_steps: int | None = Field(None, ge=1)
+    images_per_concept: int = Field(4, ge=1, le=MOST_IMAGES)
+    images_per_erased: int = Field(8, ge=1, le=MOST_IMAGES)
+    num_inference_steps: int | None = Field(None, ge=1, le=1_000)
     guidance_scale: float | None = Field(None, ge=0)
     scorer: str = ""
     classifier: str = ""
@@ -88,8 +88,9 @@ class SuiteTable(_Table):
     methods: list[Name] = Field(
         default=["none", "neutral", "l2", "pgd", "random", "gumbel"], min_length=1
     )
-    seeds: int = Field(2, ge=1)
+    seeds: int = Field(2, ge=1, le=MOST_SEEDS)
     along: list[Fraction] = Field(default_factory=list)
+    long_prompts: Literal["cut", "skip"] = "cut"
     full: FullTable = Field(default_factory=FullTable)
 
 
@@ -156,8 +157,8 @@ def read_suite(path: Path, model: ModelDescriptor, registry: Registry) -> Suite:
         **_fields(table.model_dump(exclude={"cases", "concepts", "full"})),
         full=_fields(table.full.model_dump(exclude_unset=True)),
         concepts=world,
-        cases=tuple("+".join(case.erase) for case in table.cases),
-        kept={"+".join(case.erase): tuple(case.keep) for case in table.cases if case.keep},
+        cases=tuple(join_concepts(case.erase) for case in table.cases),
+        kept={join_concepts(case.erase): tuple(case.keep) for case in table.cases if case.keep},
     )
 
 
@@ -186,15 +187,9 @@ def _check_concepts(path: Path, table: SuiteTable, world: tuple[ModelConcept, ..
 
 
 def _check_cases(path: Path, table: SuiteTable) -> None:
-    """Names that can't be typed, cases that keep what they erase, and cases twice."""
+    """Cases that keep what they erase, and cases twice."""
     found: dict[frozenset[str], int] = {}
     for place, case in enumerate(table.cases):
-        for name in case.erase:
-            if set(name) & set("+,"):
-                raise ConfigError(
-                    f"The suite {str(path)!r} erases {name!r}; a concept's name has no plus or "
-                    "comma, and what is erased together stands in a list."
-                )
         try:
             Erasure(tuple(Concept(name) for name in case.erase), keep=tuple(case.keep))
         except ConceptError as error:

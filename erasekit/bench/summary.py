@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from erasekit.bench.comparisons import compare_methods, mark_best
 from erasekit.bench.further import further_measures
@@ -14,8 +15,7 @@ from erasekit.bench.metrics import Metrics, metric_values
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.metrics.psr import PreservingSuccessRate
+from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
 from erasekit.records import (
     Comparison,
     ConceptRow,
@@ -97,43 +97,17 @@ def with_common_roles(records: Sequence[Record]) -> list[Record]:
     return [_with_roles(record, exposed[record.cell.erased]) for record in records]
 
 
-@dataclass(frozen=True)
-class _Measures:
-    """The metrics of one row, each fed with every record."""
-
-    before: Alignment
-    after: Alignment
-    esr1: ErasingSuccessRate
-    esr5: ErasingSuccessRate
-    psr1: PreservingSuccessRate
-    psr5: PreservingSuccessRate
-    held_out: Delta
-    pool: Delta
-
-    @classmethod
-    def of(cls, runs: Iterable[Record]) -> _Measures:
-        found = cls(
-            Alignment("before"),
-            Alignment("after"),
-            ErasingSuccessRate(1),
-            ErasingSuccessRate(5),
-            PreservingSuccessRate(1),
-            PreservingSuccessRate(5),
-            Delta("held-out"),
-            Delta("pool"),
-        )
-        for run in runs:
-            for concept in run.concepts:
-                for metric in found.of_images:
-                    metric.update(concept, run.cell.seed)
-                for delta in (found.held_out, found.pool):
-                    delta.update(concept, run.cell.seed, run.cell.erased)
-        return found
-
-    @property
-    def of_images(self) -> tuple[Metric, ...]:
-        """Those that average over images."""
-        return self.before, self.after, self.esr1, self.esr5, self.psr1, self.psr5
+def _rates() -> dict[str, Metric]:
+    """The metrics of a row that average over images, by the row's field."""
+    found: dict[str, Metric] = {
+        "alignment_before": Alignment("before"),
+        "alignment_after": Alignment("after"),
+    }
+    for k in (1, 5):
+        found[f"esr{k}"], found[f"psr{k}"] = ErasingSuccessRate(k), PreservingSuccessRate(k)
+        found[f"esr{k}_before"] = ErasingSuccessRate(k, "before")
+        found[f"psr{k}_before"] = PreservingSuccessRate(k, "before")
+    return found
 
 
 def _matched(
@@ -190,7 +164,15 @@ def _row(
     method: str, erased: str, runs: list[Record], concepts: list[_Concepts], metrics: Metrics
 ) -> Row:
     done = [run for run in runs if run.status == "done"]
-    measures = _Measures.of(done)
+    rates = _rates()
+    held, pool = Delta("held-out"), Delta("pool")
+    for run in done:
+        for concept in run.concepts:
+            for metric in rates.values():
+                metric.update(concept, run.cell.seed)
+            for delta in (held, pool):
+                delta.update(concept, run.cell.seed, run.cell.erased)
+    means: dict[str, Any] = {name: metric.compute() for name, metric in rates.items()}
     base = method == "base"
     rows = [row for own in concepts for row in own.rows]
     held_out = [c for c in rows if c.role == "held-out" and not math.isnan(c.delta.value)]
@@ -198,12 +180,9 @@ def _row(
     return Row(
         method=method,
         erased=erased,
-        alignment_before=measures.before.compute(),
-        alignment_after=measures.after.compute(),
-        esr1=measures.esr1.compute(),
-        psr1=measures.psr1.compute(),
-        delta=measures.held_out.compute(),
-        delta_pool=measures.pool.compute(),
+        **means,
+        delta=held.compute(),
+        delta_pool=pool.compute(),
         worst=None if worst is None or base else (worst.concept, worst.delta.value),
         seeds=0 if base else len({run.cell.seed for run in done}),
         failed=len(runs) - len(done),
@@ -211,8 +190,6 @@ def _row(
         seconds=mean([run.seconds for run in done]),
         unet_passes=mean([float(run.unet_passes) for run in done]),
         harmed=None if base else _pooled_harm([own.harmed for own in concepts]),
-        esr5=measures.esr5.compute(),
-        psr5=measures.psr5.compute(),
         measures=further_measures(done),
         metrics=metric_values(metrics, done),
     )
@@ -260,12 +237,18 @@ def _pooled_harm(shares: Sequence[Estimate]) -> Estimate:
 
 def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
     """Sentences on what the numbers can't say."""
+    rates: dict[str, None] = {}
     for found in matched:
         if found.delta.note:
             yield (
                 f"Matched erasure: {found.method}, {found.erased}, ESR-1 {100 * found.esr1:.0f} %: "
                 f"{found.delta.note}."
             )
+    for row in rows:
+        for k, rate in ((1, row.esr1), (5, row.esr5)):
+            if rate.note:
+                rates[f"ESR-{k}, {row.erased}: {rate.note}."] = None
+    yield from rates
     measured = [e for row in rows for by in row.measures.values() for e in by.values()]
     measured += [found.estimate for row in rows for found in row.metrics.values()]
     for note in dict.fromkeys(e.note for e in measured if e.note):

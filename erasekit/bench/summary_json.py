@@ -79,6 +79,16 @@ def _row_json(row: Row) -> dict[str, Any]:
         "esr5": row.esr5.value,
         "psr1": row.psr1.value,
         "psr5": row.psr5.value,
+        **{
+            f"{rate}_{what}": value
+            for rate in ("esr1", "esr5", "psr1", "psr5")
+            for own in (getattr(row, rate),)
+            for what, value in (
+                ("ci95", [own.low, own.high]),
+                ("before", getattr(row, f"{rate}_before").value),
+            )
+        },
+        "esr1_note": row.esr1.note or None,
         "alignment_before": row.alignment_before.value,
         "alignment_after": row.alignment_after.value,
         "delta_mean": row.delta.value,

@@ -11,16 +11,15 @@ from erasekit.bench.identity import erasure_identity, evaluation_identity
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised
-from erasekit.config import flatten
 from erasekit.diffusion.concept_space import words_for
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.sampling import check_steps
 from erasekit.errors import ConfigError, nearest_name
-from erasekit.metrics.judges import Judges
-from erasekit.metrics.labels import LabelSet
+from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 from erasekit.records import Cell, content_key
-from erasekit.training.erase import plan_erasure
-from erasekit.training.settings import settings_groups
+from erasekit.training.plan import plan_erasure, settings_groups, uses_concept_space
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class PlannedCell:
         erasure: what goes.
         settings: the method's own part of the sweep's.
         edit_key: name of the edit in the store.
-        exposed: held-out concepts that are in the method's concept space all the same.
+        exposed: held-out concepts that this method may keep on purpose all the same.
         steps: training steps of the erasure.
         along: earlier steps that are scored too, each with the name of its edit.
     """
@@ -104,6 +103,7 @@ def plan_cases(
     _check_once("methods", sweep.methods)
     suite = completed(sweep.suite, model, registry).fitting(model.family.check_prompt)
     sweep = replace(sweep, suite=suite)
+    check_steps(model.pipeline, suite.num_inference_steps or model.descriptor.num_inference_steps)
     by_method = share_settings(sweep.methods, sweep.settings, registry)
     return tuple(
         _plan_case(sweep, case, by_method, model, judges, registry) for case in sweep.cases
@@ -119,7 +119,7 @@ def completed(suite: Suite, model: LoadedModel, registry: Registry) -> Suite:
     """
     if not suite.words:
         return suite
-    return suite.with_words(words_for(model, model.descriptor.concept_space, registry))
+    return suite.with_words(words_for(model))
 
 
 def share_settings(
@@ -173,8 +173,9 @@ def _plan_case(
     cells = []
     for method in sweep.methods:
         own = by_method[method]
-        resolved = flatten(plan_erasure(model, method, erasure, registry, own))
-        exposed = _exposed(suite, erasure, pages, resolved, model, registry)
+        resolved = plan_erasure(model, method, erasure, own, registry=registry).settings
+        kept = words_kept(method, resolved, erasure, model, registry)
+        exposed = _exposed(suite, erasure, pages, kept)
         steps = int(resolved["steps"])
         stops = steps_along(suite.along, steps)
         for seed in sweep.seeds:
@@ -190,20 +191,37 @@ def _plan_case(
     return PlannedCase(erasure, pages, labels, tuple(cells))
 
 
+def words_kept(
+    method: str,
+    settings: Mapping[str, Any],
+    erasure: Erasure,
+    model: LoadedModel,
+    registry: Registry,
+) -> list[str]:
+    """Words that a run may keep on purpose: those that were named, else its concept space's.
+
+    Args:
+        method: the method's name.
+        settings: all hyperparameters of the run; `keep` names words, where a method has it.
+        erasure: what goes and what the user names to keep.
+        model: whose words a concept space defaults to.
+        registry: where the method is registered.
+    """
+    named = [*erasure.keep, *settings.get("keep", ())]
+    if named or not uses_concept_space(registry.method(method), registry, settings):
+        return named
+    source = settings.get("concept_space") or model.descriptor.concept_space
+    return words_for(model, source)
+
+
 def _exposed(
     suite: Suite,
     erasure: Erasure,
     pages: Iterable[Iterable[EvaluatedConcept]],
-    settings: Mapping[str, Any],
-    model: LoadedModel,
-    registry: Registry,
+    kept: Iterable[str],
 ) -> tuple[str, ...]:
-    """Held-out concepts that are all the same in this method's concept space."""
-    words = list(erasure.keep)
-    if "concept_space" in settings:
-        source = settings["concept_space"] or model.descriptor.concept_space
-        words += words_for(model, source, registry)
-    open_to_it = {normalised(word) for word in words}
+    """Held-out concepts that are all the same among what a run may keep on purpose."""
+    open_to_it = {normalised(word) for word in kept}
     open_to_it -= {normalised(name) for name in erasure.withheld}
     exposed = []
     for evaluated in (evaluated for page in pages for evaluated in page):
@@ -211,7 +229,7 @@ def _exposed(
         names = (known.name, *known.aliases) if known else (evaluated.concept,)
         if evaluated.role == "held-out" and open_to_it & {normalised(name) for name in names}:
             exposed.append(evaluated.concept)
-    return tuple(exposed)
+    return tuple(dict.fromkeys(exposed))
 
 
 def _check_once(what: str, names: tuple[str, ...]) -> None:

@@ -1,33 +1,42 @@
 """The `erasekit` command: builds the application, runs it, and words its failures.
 
 A command module imports no torch at its top and has a function `register(app)` that adds its
-command; what needs torch is imported inside the command's function.
+command; what needs torch is imported inside the command's function. Built-in plugins and those of
+third parties add theirs by the hook `erasekit_register_commands`.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, NoReturn
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import erasekit
-from erasekit.cli.output import print_error, print_note
-from erasekit.cli.plugin_commands import add_plugin_commands
-from erasekit.errors import ErasekitError
+from erasekit.cli.console import print_error, print_note, results_apart
+from erasekit.errors import ConfigError, ErasekitError, Interrupted, PluginError
+from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
 COMMANDS = (
-    *("erase", "generate", "trace", "bench", "compare", "report", "observe"),
+    *("erase", "generate", "trace", "bench", "compare", "report"),
     *("export", "apply", "push"),
     *("methods", "suites", "scorers", "models", "plugins", "plugin"),
 )
 """The built-in command modules of `erasekit.cli`, in the order of the help."""
 
 INTERRUPTED = 130
+TRACEBACK_VARIABLE = "ERASEKIT_TRACEBACK"
+"""Set to anything, it shows where in the code a failure comes from that is worded otherwise."""
+
+UsageError: Any = typer.BadParameter.__base__
+"""What the command line could not be read for, in every version of typer."""
 
 
 def build_app(registry: Registry) -> typer.Typer:
@@ -39,37 +48,191 @@ def build_app(registry: Registry) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
-        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     for name in COMMANDS:
         importlib.import_module(f"erasekit.cli.{name}").register(app)
+    _guard(app)
     add_plugin_commands(app, registry.manager)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit. An `ErasekitError` becomes one sentence and its exit code."""
-    registry = Registry()
+    """Run the command line and exit.
+
+    What the user can mend becomes one sentence and its exit code; a bug keeps its traceback.
+    """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # what a terminal can't show is written as its code
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        registry = Registry()
         app = build_app(registry)
-        for plugin in registry.manager.plugins:
-            if plugin.error:
-                print_note(f"The plugin {plugin.name!r} is broken and was skipped: {plugin.error}")
-        app(args=arguments, prog_name="erasekit", obj=registry)
-    except ErasekitError as error:
-        print_error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print_error("Interrupted.")
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if "_ERASEKIT_COMPLETE" not in os.environ:
+            for plugin in registry.manager.plugins:
+                if plugin.error:
+                    print_note(
+                        f"The plugin {plugin.name!r} is broken and was skipped: {plugin.error}"
+                    )
+        command = typer.main.get_command(app)
+        code = command.main(typed, "erasekit", standalone_mode=False, obj=registry)
+    except BaseException as error:
+        told = explained(error)
+        if told is None:
             raise
-        print_error(f"No space left on the disk ({error.filename or error}); free some and retry.")
-        sys.exit(ErasekitError.exit_code)
-    raise AssertionError("the application returned without an exit code")
+        if TRACEBACK_VARIABLE in os.environ:
+            traceback.print_exc()
+        sentence, code = told
+        if sentence:
+            print_error(sentence)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explained(error: BaseException) -> tuple[str, int] | None:
+    """A sentence and an exit code for what a user can mend; None for a bug."""
+    if isinstance(error, ErasekitError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "Interrupted.", INTERRUPTED
+    if isinstance(error, UsageError):
+        return _usage(error), error.exit_code
+    if isinstance(error, BrokenPipeError):  # who reads the output wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return "", 1
+    sentence = None
+    name, words = type(error).__name__, str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = repr(os.fsdecode(error.filename)) if error.filename else "A file"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = os.fsdecode(error.filename) if error.filename else words
+            sentence = f"No space left on the disk ({where}); free some and retry."
+        else:
+            sentence = f"{where} can't be used ({error.strerror}); name another or mend it."
+    elif isinstance(error, MemoryError) or "OutOfMemory" in name or "t allocate memory" in words:
+        sentence = (
+            "Out of memory; ask for less: fewer images, seeds or concepts, a smaller batch, "
+            f"--dtype fp16, or another --device ({words.splitlines()[0] if words else name})."
+        )
+    elif isinstance(error, UnicodeError):
+        sentence = f"A file or an argument is not UTF-8 text ({words}); write it in UTF-8."
+    elif isinstance(error, RecursionError) and _within(error, ("tomllib", "json")):
+        sentence = "A file is nested too deep to be read; name another or mend it."
+    elif isinstance(error, ValueError) and "Exceeds the limit" in words:
+        sentence = "A number has thousands of digits; write a smaller one."
+    elif isinstance(error, ValueError) and "embedded null" in words:
+        sentence = "A path has a character of code 0 in it; name another."
+    elif isinstance(error, OverflowError):
+        sentence = f"A number is too large ({words}); write a smaller one."
+    elif isinstance(error, RuntimeError) and "home directory" in words:
+        sentence = "A path begins with ~ and a name that no user here has; name another."
+    return (sentence, ErasekitError.exit_code) if sentence else None
+
+
+def _usage(error: Any) -> str:
+    """Why the command line can't be read, and where to look; the help where nothing was typed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return ""
+    path = error.ctx.command_path if error.ctx else "erasekit"
+    return f"{error.format_message().rstrip('.')}. See: {path} --help"
+
+
+def _within(error: BaseException, packages: tuple[str, ...]) -> bool:
+    """Whether it was raised in the code of one of these packages, or through it."""
+    frame = error.__traceback__
+    while frame is not None:
+        if str(frame.tb_frame.f_globals.get("__name__")).split(".")[0] in packages:
+            return True
+        frame = frame.tb_next
+    return False
+
+
+def _guard(app: typer.Typer) -> None:
+    """Guard the callbacks of all commands and groups that `app` has now."""
+    for command in app.registered_commands:
+        command.callback = guarded(command.callback)
+    for group in app.registered_groups:
+        inner = group.typer_instance
+        if inner is None:
+            continue
+        if inner.registered_callback:
+            inner.registered_callback.callback = guarded(inner.registered_callback.callback)
+        _guard(inner)
+
+
+def guarded(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """`callback` of a command of ours, which alone writes to standard output.
+
+    A library or a plugin that ends the program is an error, and so is an argument that is no text.
+    """
+    if callback is None or hasattr(callback, "__wrapped__"):
+        return callback
+
+    @functools.wraps(callback)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        _check_arguments(kwargs)
+        try:
+            with results_apart():
+                return callback(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            raise Interrupted("Interrupted.") from error
+        except SystemExit as error:
+            raise PluginError(
+                f"A plugin or a library ended the program (SystemExit: {error.code}); "
+                "`erasekit plugins` lists the plugins."
+            ) from error
+
+    return run
+
+
+def _check_arguments(values: dict[str, Any]) -> None:
+    """Refuse text that is no Unicode."""
+    for name, value in values.items():
+        for one in value if isinstance(value, list) else [value]:
+            if type(one) is str and any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise ConfigError(f"--{name.replace('_', '-')} {one!r} is not UTF-8 text.")
+
+
+def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
+    """Let every plugin add its commands to `app`.
+
+    Each plugin fills an application of its own, which is built once to see that it is sound. A
+    plugin that raises, declares a command that can't be built, or uses a name that is taken, adds
+    nothing and is listed as broken.
+    """
+    own = typer.Typer()
+    for plugin, result in manager.call_each("erasekit_register_commands", app=own):
+        own.registered_callback = None
+        if not isinstance(result, BaseException):
+            result = attempt(lambda: _names(app) & _names(own))
+            if isinstance(result, set) and result:
+                result = ValueError(f"command {', '.join(sorted(result))} is taken")
+        if fault := describe_fault(result):
+            manager.mark_broken(plugin, fault)
+        else:
+            if plugin.startswith("erasekit:"):
+                _guard(own)
+            app.registered_commands.extend(own.registered_commands)
+            app.registered_groups.extend(own.registered_groups)
+        own.registered_commands.clear()
+        own.registered_groups.clear()
+
+
+def _names(app: typer.Typer) -> set[str]:
+    """The names of an application's commands, after building all of them."""
+    if not app.registered_commands and not app.registered_groups:
+        return set()
+    whole = typer.Typer()
+    whole.callback()(_nothing)
+    whole.registered_commands = app.registered_commands
+    whole.registered_groups = app.registered_groups
+    return set(typer.main.get_command(whole).list_commands(None))  # type: ignore[attr-defined]
+
+
+def _nothing() -> None:
+    """A callback, without which an application of one command would be no group."""
 
 
 def _print_version(wanted: bool) -> None:

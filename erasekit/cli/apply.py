@@ -12,9 +12,6 @@ from erasekit.cli.export import print_result, result_fields
 from erasekit.cli.loading import chosen_model, opened
 from erasekit.cli.output import print_json, print_note
 from erasekit.exports.formats import ExportOptions, Precision, format_named
-from erasekit.files import atomic_write_json, check_output_folder
-
-PROVENANCE = "erasekit.json"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +51,11 @@ def apply(
     from erasekit.exports.diffusers import export_diffusers
 
     options = ExportOptions(dtype, max_shard_size, force=True)
-    format_named("diffusers").check(options)
+    form = format_named("diffusers")
+    form.check(options)
     registry = registry_of(context)
     loaded_edit = load_edit(edit, registry)
-    check_output_folder(output, overwrite=overwrite)
+    form.destination(output, options, overwrite=overwrite)
     model = chosen_model(model, revision=revision)
     with opened(model, registry) as loaded:
         transfer.fits(loaded_edit, loaded)
@@ -68,9 +66,8 @@ def apply(
         if difference:
             with opened(str(loaded_edit.info["base_model"]["id"]), registry) as base:
                 applied = transfer.as_difference(loaded_edit, base, loaded)
-        result = export_diffusers(applied, loaded, output, options)
         facts = transfer.provenance(loaded_edit, loaded, difference=difference)
-    atomic_write_json(output / PROVENANCE, {"schema": 1, **facts})
+        result = export_diffusers(applied, loaded, output, options, facts)
     if as_json:
         facts.pop("edit")
         print_json({"model": model, "edit": str(edit), **facts, **result_fields(result)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,7 @@ import typer
 
 from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
-from erasekit.cli.bench_prompts import with_users_prompts
-from erasekit.cli.bench_runs import export, show, status
+from erasekit.cli.bench_runs import export, show, status, summarise_stored
 from erasekit.cli.context import (
     DEVICE_OPTION,
     DTYPE_OPTION,
@@ -25,18 +25,25 @@ from erasekit.cli.output import print_json, print_note, stderr, stdout
 from erasekit.concepts import slug
 from erasekit.config import parse_assignments
 from erasekit.errors import ConfigError
-from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.bench.sweep import Sweep
-    from erasekit.diffusion.loading import LoadedModel
-    from erasekit.metrics.judges import Judges
+    from erasekit.metrics.judges.judges import Judges
+    from erasekit.models.loading import LoadedModel
     from erasekit.records import Record, Summary
+
+
+class LongPrompts(StrEnum):
+    """What becomes of a prompt that is too long."""
+
+    CUT = "cut"
+    SKIP = "skip"
+
 
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
@@ -75,8 +82,16 @@ def bench(
     concepts: Annotated[
         str | None,
         typer.Option(
-            help="What to erase: a comma separates cases, a plus erases together "
-            "[default: the suite's cases]."
+            help="What to erase: a comma separates erased sets, a plus erases together, double "
+            "quotes protect both; or a .txt file, an erased set a line [default: the suite's]."
+        ),
+    ] = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept",
+            help="One erased set; a plus erases together. Give it as often as you like.",
+            show_default=False,
         ),
     ] = None,
     seeds: Annotated[
@@ -110,14 +125,23 @@ def bench(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="Further prompts to draw: a CSV file with a column prompt, or AIML-TUDA/i2p."
+            help="Further prompts to draw: .csv, .tsv or .jsonl with a column prompt, .txt with a "
+            "prompt a line, or AIML-TUDA/i2p."
         ),
     ] = None,
     captions: Annotated[
         str | None,
         typer.Option(
-            help="Captions to draw for CLIP score and FID: a CSV file with a column caption, or "
-            "COCO's captions_val2014.json."
+            help="Captions to draw for CLIP score and FID: a file as of --prompts with a column "
+            "caption, or COCO's captions_val2014.json."
+        ),
+    ] = None,
+    long_prompts: Annotated[
+        LongPrompts | None,
+        typer.Option(
+            help="Prompts and captions with more tokens than the text encoder takes: cut them, "
+            "as diffusers does, or skip them [default: the suite's, cut].",
+            show_default=False,
         ),
     ] = None,
     reference: Annotated[
@@ -163,19 +187,19 @@ def bench(
     """Erase, draw before and after at the same noise, score, and compare methods.
 
     Finished cells are kept in the output folder: the same command again computes nothing, and
-    one more method or seed computes that one only. Several of these at once, on one machine or on
-    several that share the folder, divide what is missing among them.
+    one more method or seed computes that one only.
     """
     if context.invoked_subcommand:
         return
+    from erasekit.bench.cases import typed_cases
     from erasekit.bench.forecast import forecast
     from erasekit.bench.metrics import load_metrics
+    from erasekit.bench.prompt_file import with_prompts
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
-    from erasekit.bench.summary import summarise
     from erasekit.bench.summary_json import summary_json
-    from erasekit.metrics.loading import load_judges
+    from erasekit.metrics.judges.registry import load_judges
 
     registry = registry_of(context)
     if not suite.endswith(SUFFIX):
@@ -184,6 +208,7 @@ def bench(
     chosen = _names(methods) if methods is not None else None
     for name in chosen or ():
         registry.method(name)
+    cases = typed_cases(concepts, concept or [])
     files = parse_assignments(weights or [], "--weights resnet50=FILE.safetensors")
     folder = output or RUNS / f"bench-{slug(Path(suite).stem)}"
     store = RecordStore(folder)
@@ -195,10 +220,11 @@ def bench(
             seeds=seeds,
             num_inference_steps=sampling_steps,
             along=None if along is None else _fractions(along),
+            long_prompts=None if long_prompts is None else long_prompts.value,
         )
-        metrics = load_metrics(scaled.metrics, registry)
-        scaled = with_users_prompts(scaled, prompts, captions, loaded)
-        sweep = _sweep(scaled, loaded, registry, chosen, concepts, settings)
+        load_metrics(scaled.metrics, registry)
+        scaled = with_prompts(scaled, prompts, captions, loaded)
+        sweep = _sweep(scaled, loaded, chosen, cases, settings)
         judges = load_judges(
             registry,
             scorer or scaled.scorer or loaded.descriptor.scorer,
@@ -220,10 +246,10 @@ def bench(
                 "The prompts of --prompts are drawn, but no measure looks at them; add one with "
                 "--measures, such as nudenet."
             )
-        for sentence in judges.left_out:
-            print_note(sentence)
         runner = BenchmarkRunner(loaded, judges, registry, store)
         plan = runner.plan(sweep, retry_failed=retry_failed)
+        for sentence in (*judges.left_out, *scaled.remarks, *plan.remarks):
+            print_note(sentence)
         told = forecast(runner, scaled, plan) if dry_run else None
         if dry_run and as_json:
             print_json(
@@ -236,14 +262,14 @@ def bench(
             return
         with watched(runner, plan):
             records = runner.run(sweep, plan)
-        summary = summarise(records, metrics)
     about = runner.manifest(sweep, plan).about
+    summary = summarise_stored(records, about, registry)
     results = {**about, "store": str(folder), **summary_json(summary)}
-    _save(store, results, summary, records)
+    written = _save(store, results, summary, records)
     if as_json:
         print_json(results)
     else:
-        _show(summary, judges, folder)
+        _show(summary, about, folder, written)
     for failure in summary.failures:
         print_note(f"failed: {failure}")
     if summary.failures:
@@ -274,20 +300,17 @@ def _fractions(text: str) -> tuple[float, ...]:
 def _sweep(
     suite: Suite,
     model: LoadedModel,
-    registry: Registry,
     methods: tuple[str, ...] | None,
-    concepts: str | None,
+    cases: list[str],
     settings: dict[str, str],
 ) -> Sweep:
     from erasekit.bench.cases import parse_cases
     from erasekit.bench.sweep import Sweep
 
-    wanted = concepts if concepts is not None else ",".join(suite.cases)
-    cases = tuple(suite.typed(case) for case in parse_cases(wanted, model))
     return Sweep(
         suite,
         methods or suite.methods,
-        cases,
+        tuple(suite.typed(case) for case in parse_cases(cases or suite.cases, model)),
         tuple(range(suite.seeds)),
         settings,
     )
@@ -315,7 +338,8 @@ def _announce(
     plan: Plan, sweep: Sweep, model: LoadedModel, judges: Judges, folder: Path, dry_run: bool
 ) -> None:
     """Say on standard error what is about to happen (on standard output for a dry run)."""
-    from erasekit.reporting.wording import classes_by, several
+    from erasekit.reporting.bench_table import classes_by
+    from erasekit.reporting.glossary import several
 
     console = stdout() if dry_run else stderr()
     suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
@@ -348,8 +372,8 @@ def _announce(
 
 def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
-) -> None:
-    """The results, the Pareto plot, and a picture of each erased set, beside the records."""
+) -> list[Path]:
+    """Write results, Pareto plot and a picture of each erased set beside the records."""
     from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
@@ -357,23 +381,23 @@ def _save(
     from erasekit.reporting.grids import comparison_grid
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
-    save_pareto(summary, store.root / FIGURE)
+    files = [store.root / RESULTS, *save_pareto(summary, store.root / FIGURE)]
     for erased in dict.fromkeys(row.erased for row in summary.rows):
         methods, rows = comparison_rows(store, records, summary, erased)
         if rows:
-            with atomic_path(store.root / f"images-{slug(erased)[:60]}.png") as temporary:
+            files.append(store.root / f"images-{slug(erased)[:60]}.png")
+            with atomic_path(files[-1]) as temporary:
                 comparison_grid(methods, rows).save(temporary, format="PNG")
+    return files
 
 
-def _show(summary: Summary, judges: Judges, folder: Path) -> None:
-    from erasekit.reporting.tables import bench_table
-    from erasekit.reporting.wording import classes_by
+def _show(summary: Summary, about: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
+    from erasekit.reporting.bench_table import bench_table
 
     console = stdout()
-    console.print(bench_table(summary, judges.scorer.name, classes_by(judges.identity)))
+    console.print(bench_table(summary, about))
     console.print(
-        f"{folder / RESULTS}, {folder / FIGURE}.png and .svg, {folder}/images-*.png\n"
-        f"A page of it: erasekit report {folder}",
+        f"{', '.join(map(str, files))}\nA page of it: erasekit report {folder}",
         soft_wrap=True,
         style="dim",
         markup=False,

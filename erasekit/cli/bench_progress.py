@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from erasekit.cli.output import print_note, speaks, stderr
+from erasekit.cli.console import plain, speaks, stderr
 
 if TYPE_CHECKING:
-    from erasekit.bench.claims import Holder
     from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
 
 PERIOD = 600.0
@@ -34,10 +32,10 @@ class SweepBar:
         self.shown = console.is_terminal and speaks()
         self._progress = Progress(
             BarColumn(bar_width=12),
-            TextColumn("{task.fields[cells]}"),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[cells]}", markup=False),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[status]}", style="dim"),
+            TextColumn("{task.fields[status]}", style="dim", markup=False),
             console=console,
             transient=True,
             disable=not self.shown,
@@ -62,7 +60,7 @@ class SweepBar:
     def status(self, text: str, passes: int) -> None:
         """Show what is being done, and that `passes` have been made since the start."""
         self._last = time.perf_counter()
-        self._progress.update(self._task, completed=passes, status=escape(text))
+        self._progress.update(self._task, completed=passes, status=plain(text))
 
     def draw(self, count: int) -> None:
         """`count` images were drawn since the last call of anything here."""
@@ -74,11 +72,10 @@ class SweepBar:
             rate = f"{self.images / self._drawing:.1f} images/s"
             self._progress.update(self._task, rate=rate)
 
-    def finish_cell(self, elsewhere: float = 0.0) -> None:
-        """A cell is done; `elsewhere` is the work that another process did for it."""
+    def finish_cell(self) -> None:
+        """A cell is done."""
         self.done += 1
-        self.work -= elsewhere
-        self._progress.update(self._task, cells=self._cells(), total=self.work)
+        self._progress.update(self._task, cells=self._cells())
 
     def _cells(self) -> str:
         return f"{self.done}/{self.cells} cells"
@@ -108,18 +105,16 @@ def _observer(bar: SweepBar, runner: BenchmarkRunner) -> Observer:
 
     passes = runner.model.passes
     start = passes.cost
-    average = bar.work / bar.cells if bar.cells else 0.0
 
     class Shown(Observer):
         def __init__(self) -> None:
-            self.cell, self.own, self.waited = "", False, False
+            self.cell = ""
 
         def on_base(self, erased: str) -> None:
             self._begin(f"base, {erased}")
 
         def on_cell(self, cell: Cell) -> None:
             self._begin(f"{cell.method}, {cell.erased}, seed {cell.seed}")
-            self.own = True
 
         def on_status(self, text: str) -> None:
             bar.status(f"{self.cell}: {text}", passes.cost - start)
@@ -129,15 +124,7 @@ def _observer(bar: SweepBar, runner: BenchmarkRunner) -> Observer:
             self.on_status("drawing")
 
         def on_record(self, record: Record) -> None:
-            bar.finish_cell(0.0 if self.own else average)
-            self.own = False
-
-        def on_waiting(self, holder: Holder | None) -> None:
-            whom = str(holder) if holder else "another process"
-            bar.status(f"waiting for {whom}", passes.cost - start)
-            if not (self.waited or bar.shown):
-                print_note(f"Waiting for {whom}, which works on the rest.")
-            self.waited = True
+            bar.finish_cell()
 
         def _begin(self, cell: str) -> None:
             self.cell = cell

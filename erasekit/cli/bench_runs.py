@@ -14,8 +14,8 @@ from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout, table
 from erasekit.errors import ConfigError, UnknownNameError
 from erasekit.plugin.registry import Registry
-from erasekit.reporting.forms import FORMS, TABLES, write_table
-from erasekit.reporting.wording import classes_by
+from erasekit.reporting.bench_table import TABLES, bench_table, export_table
+from erasekit.reporting.table import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,14 +81,13 @@ def show(
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
     from erasekit.bench.summary_json import summary_json
-    from erasekit.reporting.tables import bench_table
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:
         print_json({**manifest.about, "store": str(folder), **summary_json(summary)})
         return
     about = manifest.about
-    stdout().print(bench_table(summary, str(about["scorer"]["name"]), classes_by(about)))
+    stdout().print(bench_table(summary, about))
     for sentence in about.get("left_out", ()):
         print_note(sentence)
     missing = len(manifest.cells) - sum(record.cell.method != "base" for record in records)
@@ -115,20 +114,17 @@ def export(
     sweep: Annotated[str | None, SWEEP_OPTION] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write a table of a sweep as CSV, Parquet, Markdown or LaTeX."""
-    from erasekit.bench.summary_json import summary_json
-
+    """Write a table of a sweep as CSV, Parquet, JSON, HTML, Markdown or LaTeX."""
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
     manifest, _, summary = _read(folder, sweep, registry_of(context))
-    data = summary_json(summary)
-    rows = [row for field in TABLES[what] for row in data[field]]
-    if not rows:
+    table = export_table(summary, what, manifest.about)
+    if table is None:
         raise ConfigError(f"The sweep in {str(folder)!r} has no {_LACKING[what]} first.")
     if output.is_dir() or (output.exists() and not overwrite):
         raise ConfigError(f"{str(output)!r} exists; name another file or add --overwrite.")
-    write_table(rows, what, form, output, manifest.about)
+    table.write(form, output)
     stdout().print(str(output), soft_wrap=True, markup=False)
 
 
@@ -158,7 +154,7 @@ def open_store(folder: Path) -> RecordStore:
 def summarise_stored(
     records: Sequence[Record], about: Mapping[str, Any], registry: Registry
 ) -> Summary:
-    """The rows of a sweep, with a note for each metric of its suite that is not to be had here.
+    """The rows of a sweep, with the remarks on it and on metrics that are not to be had here.
 
     Args:
         records: of the sweep.
@@ -172,7 +168,7 @@ def summarise_stored(
 
     metrics, left_out = known_metrics(about.get("metrics", ()), registry)
     summary = summarise(records, metrics)
-    return replace(summary, notes=(*summary.notes, *left_out))
+    return replace(summary, notes=(*summary.notes, *left_out, *about.get("remarks", ())))
 
 
 def _read(
@@ -189,13 +185,14 @@ def _read(
 
 def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:
     running, failures, done = [], [], 0
+    driver = store.driver()
     for cell in manifest.cells:
         named = {"method": cell.method, "erased": cell.erased, "seed": cell.seed}
         record = store.record(cell.key)
         if record is not None and record.status == "done":
             done += 1
-        elif holder := store.claims.holder(cell.edit):
-            running.append({**named, "host": holder.host, "pid": holder.pid, "since": holder.since})
+        elif driver is not None and driver.cell == named:
+            running.append({**named, "host": driver.host, "pid": driver.pid, "since": driver.since})
         elif record is not None:
             failures.append({**named, "error": record.error})
     settled = done + len(failures) + len(running)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from erasekit.bench.differences import Difference, Differences
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
     from erasekit.plugin.registry import Registry
     from erasekit.records import Estimate, Record
 
@@ -120,7 +120,7 @@ def _measured(
     model: LoadedModel, a: Edit, b: Edit, registry: Registry, images: int | None, scorer: str | None
 ) -> list[tuple[Record, Record]]:
     from erasekit.bench.run_folders import measure_pair
-    from erasekit.metrics.loading import load_scorer
+    from erasekit.metrics.judges.registry import load_scorer
 
     judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
     with progress("Drawing, before and after each") as bar:

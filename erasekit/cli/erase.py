@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,51 +10,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import (
-    DEFAULT_MODEL,
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_OPTION,
-    REVISION_OPTION,
-    LoadedAs,
-    registry_of,
+from erasekit.cli.console import (
+    SCHEMA,
+    ProgressBar,
+    print_json,
+    print_note,
+    progress,
+    quiet_libraries,
+    speaks,
+    stdout,
 )
-from erasekit.cli.loading import chosen_model, torch_dtype
-from erasekit.cli.output import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
-from erasekit.concepts import KINDS, Concept, Erasure, slug
+from erasekit.cli.options import (
+    MODEL_PANEL,
+    OUTPUT_PANEL,
+    Computed,
+    ConfigOption,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    KindOption,
+    LoadedAs,
+    MethodOption,
+    ModelOption,
+    OutputOption,
+    OverwriteOption,
+    RevisionOption,
+    SetOption,
+    chosen_model,
+    registry_of,
+    torch_dtype,
+)
+from erasekit.concepts import Concept, Erasure
 from erasekit.config import parse_assignments, read_recipe
-from erasekit.errors import ConfigError, ErasekitError
-from erasekit.files import check_output_folder, new_run_folder, writing
-from erasekit.plugin.registry import Registry
+from erasekit.errors import ConfigError, ErasekitError, Interrupted
+from erasekit.files import RUN_MARKS, check_output_folder
 
 if TYPE_CHECKING:
     from erasekit.bench.quick import QuickResult
-    from erasekit.diffusion.loading import LoadedModel
-    from erasekit.diffusion.processes import Processes
     from erasekit.edits import Edit
-    from erasekit.training.checkpoints import Checkpoint
-    from erasekit.training.runs import RunRequest
+    from erasekit.models.loading import LoadedModel
+    from erasekit.plugin.registry import Registry
+    from erasekit.training.checkpoint import Checkpoint
+    from erasekit.training.plan import Plan
+    from erasekit.training.run_folder import RunFolder, RunRequest
 
 DEFAULT_METHOD = "gumbel"
+METHOD_PANEL = "How it is erased"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("erase")(erase)
+    app.command("erase", rich_help_panel="Make")(erase)
 
 
 def erase(
     context: typer.Context,
+    concepts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONCEPT]...", help="What goes, as --concept.", show_default=False),
+    ] = None,
     concept: Annotated[
         list[str] | None,
         typer.Option("--concept", "-c", help="What goes; repeat it to erase several together."),
     ] = None,
-    method: Annotated[
-        str, typer.Option("--method", help="See `erasekit methods`.")
-    ] = DEFAULT_METHOD,
-    model: Annotated[str, MODEL_OPTION] = DEFAULT_MODEL,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
+    kind: KindOption = None,
     neutral: Annotated[
         str, typer.Option(help="Prompt the concept is mapped to; empty by default.")
     ] = "",
@@ -61,193 +82,165 @@ def erase(
         list[str] | None,
         typer.Option("--keep", help="Keep these, in place of the method's concept space."),
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help=f"{', '.join(KINDS)}; by default what the model knows of the concept."),
-    ] = None,
+    method: MethodOption = DEFAULT_METHOD,
     scope: Annotated[
-        str | None, typer.Option(help="Parameters that may change; follows the kind by default.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same edit.")] = 0,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
-    precision: Annotated[
         str | None,
-        typer.Option(help="fp32, bf16 or fp16: what is computed in; trained weights stay fp32."),
+        typer.Option(
+            help="Parameters that may change: xattn, xattn-kv, noxattn, selfattn, full or "
+            "re:PATTERN; follows the kind by default.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Same seed, same machine: same edit.", rich_help_panel=METHOD_PANEL)
+    ] = 0,
+    assignments: SetOption = None,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = LoadedAs.FP32,
+    precision: Annotated[
+        Computed | None,
+        typer.Option(
+            help="What is computed in; trained weights stay fp32. By default that of the weights.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     max_memory: Annotated[
         float | None,
-        typer.Option(help="GiB the run may take; switches on what that needs, and says what."),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML recipe of hyperparameters.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder; numbered under runs/ by default."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Use the output folder though it is not empty.")
-    ] = False,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted run; other options are ignored.")
+        typer.Option(
+            help="GiB the run may take; switches on what that needs, and says what.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Draw and score before and after.")
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Draw and score before and after.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with an interrupted run, or measure one that was not; what it was asked "
+            "for is not asked again.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
     registry = registry_of(context)
-    if resume is None:
-        overrides: dict[str, Any] = dict(parse_assignments(assignments or []))
-        if scope is not None:
-            overrides["scope"] = scope
-        if precision is not None:
-            overrides["precision"] = precision
-        if max_memory is not None:
-            overrides["max_memory"] = max_memory
-        recipe = read_recipe(config) if config else {}
-        model = chosen_model(model, revision=revision)
-        wanted = _check(registry, method, concept or [], kind, neutral, keep or [])
-        if output is not None:
-            check_output_folder(output, overwrite=overwrite)
-    from erasekit.cli.quiet import quiet_libraries
-    from erasekit.diffusion.devices import choose_device
-    from erasekit.diffusion.loading import load_model
-    from erasekit.diffusion.processes import Processes
-    from erasekit.training.runs import discard_run, read_interrupted
-
-    place = choose_device(device)
-    processes = Processes.launched(place.type)
-    with quiet_libraries():
-        if resume is not None:
-            request, checkpoint, history = read_interrupted(resume)
-            processes.wait()  # until all have read what the main process goes on to write
-            loaded = load_model(
-                request.model, registry, device=place, dtype=torch_dtype(request.dtype)
-            )
-            _check_same_model(request, loaded)
-            edit = _train(loaded, request, registry, resume, checkpoint, history, processes)
-            if processes.is_main:
-                _finish(edit, loaded, request.erasure, registry, resume, measure, as_json)
-            processes.leave()
-            return
-        loaded = load_model(model, registry, device=place, dtype=torch_dtype(dtype))
-        request = _request(loaded, dtype, method, wanted, registry, seed, recipe, overrides)
-        if not processes.is_main:
-            _train(loaded, request, registry, None, None, [], processes)
-            processes.leave()
-            return
-        folder = output or new_run_folder(
-            Path("runs"), f"{slug(request.erasure.label)[:60]}-{slug(method)}"
-        )
-        existed = folder.exists() and output is not None
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            edit = _train(loaded, request, registry, folder, None, [], processes, fresh=True)
-        except ErasekitError:
-            discard_run(folder, remove_folder=not existed)
-            raise
-        _finish(edit, loaded, request.erasure, registry, folder, measure, as_json)
-        processes.leave()
-
-
-def _check(
-    registry: Registry,
-    method: str,
-    texts: list[str],
-    kind: str | None,
-    neutral: str,
-    keep: list[str],
-) -> Erasure:
-    """The erasure as typed; everything that needs no model is checked here."""
+    if resume is not None:
+        _resume(registry, resume, device, measure=measure, as_json=as_json)
+        return
+    texts = [*(concepts or []), *(concept or [])]
+    sort: Any = kind.value if kind else None
+    wanted = Erasure(
+        tuple(Concept(text, sort or "object") for text in texts), neutral, tuple(keep or [])
+    )
     registry.method(method)
-    if kind is not None and kind not in KINDS:
-        raise ConfigError(f"Unknown kind {kind!r}; use {', '.join(KINDS)}.")
-    return Erasure(
-        tuple(Concept(text, kind or "object") for text in texts),  # type: ignore[arg-type]
-        neutral,
-        tuple(keep),
-    )
+    flags = {"scope": scope, "precision": precision and precision.value, "max_memory": max_memory}
+    overrides = {
+        **parse_assignments(assignments or []),
+        **{name: value for name, value in flags.items() if value is not None},
+    }
+    recipe = read_recipe(config) if config else {}
+    name = chosen_model(model, revision=revision)
+    if output is not None:  # before torch is imported
+        check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
+    from erasekit.training.plan import plan_erasure
+    from erasekit.training.run_folder import RunRequest, new_run
+
+    with quiet_libraries():
+        loaded = _load(registry, name, device, dtype)
+        erased = tuple(loaded.concept(text, sort) for text in texts)
+        erasure = Erasure(erased, wanted.neutral, wanted.keep)
+        plan = plan_erasure(loaded, method, erasure, overrides, recipe, seed=seed)
+        request = RunRequest(
+            loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
+        )
+        if not speaks():  # of several processes the main one alone writes, prints and measures
+            _train(plan)
+            return
+        with new_run(output, request, overwrite=overwrite) as folder:
+            edit = _train(plan, folder)
+            _finish(edit, plan, folder, measure=measure, as_json=as_json)
 
 
-def _request(
-    model: LoadedModel,
-    dtype: LoadedAs,
-    method: str,
-    wanted: Erasure,
-    registry: Registry,
-    seed: int,
-    recipe: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-) -> RunRequest:
-    """The whole request, checked against the model. Kinds and aliases come from its list."""
-    from erasekit.config import flatten
-    from erasekit.training.erase import plan_erasure
-    from erasekit.training.runs import RunRequest
+def _resume(
+    registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
+) -> None:
+    """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
+    from erasekit.training.run_folder import MEASURES, read_request, resumed_run
 
-    erased = tuple(
-        model.concept(c.text, c.kind if c.kind != "object" else None) for c in wanted.erased
-    )
-    erasure = Erasure(erased, wanted.neutral, wanted.keep)
-    plan = plan_erasure(model, method, erasure, registry, overrides, recipe)
-    return RunRequest(model.id, model.hash, method, erasure, seed, flatten(plan), dtype.value)
+    if not speaks():
+        request, checkpoint = read_request(path)
+        with quiet_libraries():
+            _train(_planned(registry, request, device), None, checkpoint)
+        return
+    with resumed_run(path) as (folder, request, checkpoint), quiet_libraries():
+        if checkpoint is None and (not measure or (folder.path / MEASURES).is_file()):
+            raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
+        plan = _planned(registry, request, device)
+        if checkpoint is None:
+            from erasekit.edits import load_edit
+
+            edit = load_edit(folder.path, registry)
+        else:
+            edit = _train(plan, folder, checkpoint)
+        _finish(edit, plan, folder, measure=measure, as_json=as_json)
 
 
-def _check_same_model(request: RunRequest, model: LoadedModel) -> None:
+def _planned(registry: Registry, request: RunRequest, device: Device) -> Plan:
+    """The plan of a run that was begun before.
+
+    Raises:
+        ConfigError: the model has changed since.
+    """
+    from erasekit.training.plan import plan_erasure
+
+    model = _load(registry, request.model, device, request.dtype)
     if model.hash != request.base_hash:
         raise ConfigError(
             f"The model {request.model!r} has changed since the run began: it has hash "
             f"{model.hash[:16]}, the run has {request.base_hash[:16]}; start the run anew."
         )
+    return plan_erasure(model, request.method, request.erasure, request.settings, seed=request.seed)
+
+
+def _load(registry: Registry, name: str, device: Device, dtype: str) -> LoadedModel:
+    from erasekit.models.devices import choose_device
+    from erasekit.models.loading import load_model
+
+    return load_model(name, registry, device=choose_device(device), dtype=torch_dtype(dtype))
 
 
 def _train(
-    model: LoadedModel,
-    request: RunRequest,
-    registry: Registry,
-    folder: Path | None,
-    checkpoint: Checkpoint | None,
-    history: list[dict[str, Any]],
-    processes: Processes,
-    fresh: bool = False,
+    plan: Plan, folder: RunFolder | None = None, checkpoint: Checkpoint | None = None
 ) -> Edit:
-    """Train, and write the run where this is the main process, which alone needs a folder."""
-    from erasekit.training import erase as training
-    from erasekit.training.runs import clear_run
+    """Train, and write the run into its folder."""
+    from erasekit.training.erase import run
 
-    if fresh and folder:
-        clear_run(folder)
-        request.save(folder)
-    with _progress_callback(request) as callback:
-        edit = training.erase(
-            model,
-            request.method,
-            request.erasure,
-            registry=registry,
-            seed=request.seed,
-            settings=request.settings,
-            folder=folder,
-            callbacks=[callback],
-            resume=checkpoint,
-            history=history,
-            processes=processes,
-        )
-        if folder and processes.is_main:
-            training.save_run(edit, folder)
-    if "memory" in edit.info:
-        print_note(edit.info["memory"])
+    with _progress_callback() as callback:
+        work = folder.work if folder else None
+        edit = run(plan, folder=work, callbacks=[callback], resume=checkpoint)
+        if folder:
+            folder.finish(edit)
+    if plan.memory:
+        print_note(plan.memory)
     return edit
 
 
 @contextmanager
-def _progress_callback(request: RunRequest) -> Iterator[Any]:
+def _progress_callback() -> Iterator[Any]:
     """A progress bar that hears of the run."""
-    from erasekit.training.callbacks import Callback
+    from erasekit.training.trainer import Callback
 
     class Bar(Callback):
         def __init__(self, bar: ProgressBar) -> None:
@@ -261,9 +254,9 @@ def _progress_callback(request: RunRequest) -> Iterator[Any]:
             self.bar.advance(step)
 
         def on_step(self, record: dict[str, Any]) -> None:
-            self.bar.advance()
             if record["loss"] is not None:
                 self.bar.status(_step_status(record))
+            self.bar.advance()
 
     with progress("Preparing") as bar:
         yield Bar(bar)
@@ -275,50 +268,65 @@ def _step_status(record: Mapping[str, Any]) -> str:
     return f"loss {record['loss']:.4f}{kept}"
 
 
-def _finish(
-    edit: Edit,
-    model: LoadedModel,
-    erasure: Erasure,
-    registry: Registry,
-    folder: Path,
-    measure: bool,
-    as_json: bool,
-) -> None:
-    """Measure, write the card and the picture, and print."""
-    from erasekit.files import atomic_write_json, atomic_write_text
-    from erasekit.reporting.adversaries import adversary_uses, top_uses
-    from erasekit.reporting.card import run_card
-    from erasekit.training.runs import MEASURES
+def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json: bool) -> None:
+    """Measure, write the card and the picture, and print.
 
-    result = _measure(edit, model, erasure, registry, folder) if measure else None
+    Raises:
+        Interrupted: Ctrl-C or a signal while measuring; the card is written all the same.
+    """
+    from erasekit.files import atomic_write_json, atomic_write_text
+    from erasekit.reporting.card import run_card
+    from erasekit.reporting.run_table import adversary_uses
+    from erasekit.training.run_folder import MEASURES
+    from erasekit.training.trainer import StopRequests
+
+    result, stop, stopped, path = None, StopRequests(), False, folder.path
+    if measure:
+        try:
+            with stop.heard():
+                result = _measure(edit, plan, folder)
+        except KeyboardInterrupt:
+            stopped = True
+    folder.check()
     measures = result.as_dict() if result else None
     if measures:
-        atomic_write_json(folder / MEASURES, {"schema": SCHEMA, **measures})
-    uses = top_uses(adversary_uses(edit.history), 6)
-    atomic_write_text(folder / "README.md", run_card(edit.info, measures, uses))
+        atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
+    uses = adversary_uses(edit.history, 6)
+    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses))
+    if stopped:
+        error = Interrupted(
+            f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
+            f"erasekit erase --resume {shlex.quote(str(path))}"
+        )
+        error.exit_code = stop.exit_code
+        raise error
     if as_json:
         found = [vars(use) for use in uses]
         print_json(
-            {"folder": str(folder), "edit": edit.info, "measures": measures, "adversaries": found}
+            {"folder": str(path), "edit": edit.info, "measures": measures, "adversaries": found}
         )
         return
-    _print_result(edit, result, uses, folder)
+    _print_result(edit, result, uses, path)
 
 
-def _measure(
-    edit: Edit, model: LoadedModel, erasure: Erasure, registry: Registry, folder: Path
-) -> QuickResult | None:
+def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> QuickResult | None:
     from erasekit.bench.quick import quick_measure
     from erasekit.files import atomic_path
     from erasekit.reporting.grids import before_after_grid
 
     try:
         with progress("Drawing before and after") as bar:
-            result = quick_measure(model, edit, erasure, registry, on_images=bar.advance)
+            result = quick_measure(
+                plan.model, edit, plan.erasure, plan.registry, on_images=bar.advance
+            )
     except ErasekitError as error:
-        print_note(f"The edit is saved, but was not measured: {error}")
+        print_note(
+            f"The edit is saved, but was not measured: {error} Measure it with: "
+            f"erasekit erase --resume {shlex.quote(str(folder.path))}"
+        )
         return None
-    with atomic_path(folder / "before-after.png") as temporary:
+    folder.check()
+    with atomic_path(folder.path / "before-after.png") as temporary:
         before_after_grid(result).save(temporary, format="PNG")
     return result
 
@@ -333,18 +341,15 @@ def _what_it_is(edit: Edit) -> str:
 
 
 def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
-    from erasekit.cli.output import table
-    from erasekit.reporting.tables import quick_table
+    from erasekit.reporting.run_table import adversaries_table, measures_tables
 
     console = stdout()
     if result is not None:
-        console.print(quick_table(result))
+        console.print(*measures_tables(result.as_dict()), sep="\n")
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        rows = [(u.erased, u.word, u.steps, f"{u.first} to {u.last}") for u in uses]
-        columns = ("erased", "kept beside it", "steps", "when")
-        console.print(table("Adversarial concepts", columns, rows, right=("steps",)))
+        console.print(adversaries_table(uses))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "
@@ -354,3 +359,9 @@ def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folde
     console.print(f"Saved in {folder}", soft_wrap=True)
     if result is not None:
         console.print(f"Before and after: {folder / 'before-after.png'}", soft_wrap=True)
+    shown, concept = shlex.quote(str(folder)), edit.info["concepts"][0]
+    console.print(
+        f"Next:\n  erasekit generate --edit {shown} --prompt {shlex.quote(concept)}\n"
+        f"  erasekit trace {shown}\n  erasekit export {shown} --to diffusers",
+        soft_wrap=True,
+    )

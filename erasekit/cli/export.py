@@ -24,7 +24,7 @@ from erasekit.exports.formats import export as write
 from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.models.loading import LoadedModel
 
 Target = StrEnum("Target", {name.upper().replace("-", "_"): name for name in FORMATS})  # type: ignore[misc]
 """What can be written."""

@@ -23,6 +23,7 @@ from erasekit.concepts import slug
 from erasekit.files import check_output_folder, new_run_folder, writing
 
 RUNS = Path("runs")
+GRID = "grid.png"
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +76,7 @@ def generate(
     from erasekit.reporting.pictures import Row, save_png, sheet
 
     if output:
-        check_output_folder(output, overwrite=overwrite)
+        check_output_folder(output, overwrite=overwrite, marks=[GRID])
     prompts = list(dict.fromkeys(prompt))
     registry = registry_of(context)
     loaded_edit = read_edit(edit, registry)
@@ -107,7 +108,7 @@ def generate(
         path = folder / f"{stems[text]}-seed-{number:04d}.png"
         save_png(path, image)
         files.append({"path": str(path), "prompt": text, "seed": number})
-    grid = folder / "grid.png"
+    grid = folder / GRID
     rows = [Row(text, images[i * num : (i + 1) * num]) for i, text in enumerate(prompts)]
     save_png(grid, sheet(rows, headers=[f"seed {number}" for number in seeds]))
     if as_json:

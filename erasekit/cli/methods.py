@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from erasekit.cli.context import DEFAULT_MODEL, JSON_OPTION, MODEL_OPTION, registry_of
-from erasekit.cli.output import print_json, stdout, table
+from erasekit.cli.console import plain, print_json, stdout, table
+from erasekit.cli.options import JsonOption, ModelOption, chosen_model, registry_of
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -20,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="methods")
 
 
-def list_methods(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def list_methods(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the methods, or show one with all its hyperparameters."""
     if context.invoked_subcommand:
         return
@@ -39,18 +40,18 @@ def list_methods(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] =
 def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A method's name.")],
-    model: Annotated[str, MODEL_OPTION] = DEFAULT_MODEL,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Every hyperparameter of one method: type, default, the model's own default, help."""
-    registry = registry_of(context)
+    registry, model = registry_of(context), chosen_model(model)
     method = registry.method(name)
     settings = _settings(method, registry, model)
     if as_json:
         print_json({"method": _summary(method, registry), "model": model, "settings": settings})
         return
     console = stdout()
-    console.print(f"[bold]{method.name}[/]: {method.summary}")
+    console.print(Text.assemble((plain(method.name), "bold"), f": {method.summary}"))
     if method.reference:
         console.print(method.reference, style="dim")
     rows = [
@@ -80,8 +81,8 @@ def _summary(method: MethodDescriptor, registry: Registry) -> dict[str, Any]:
 
 def _settings(method: MethodDescriptor, registry: Registry, model: str) -> list[dict[str, Any]]:
     from erasekit.config import describe, flatten
-    from erasekit.diffusion.loading import resolve_source
-    from erasekit.training.settings import resolve_settings, settings_groups
+    from erasekit.models.loading import resolve_source
+    from erasekit.training.plan import resolve_settings, settings_groups
 
     described, _ = resolve_source(model, registry)
     on_model = flatten(resolve_settings(method, registry, described, {}, {}))

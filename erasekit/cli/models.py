@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, registry_of
-from erasekit.cli.output import print_error, print_json, stdout, table
+from erasekit.cli.console import print_error, print_json, stdout, table
+from erasekit.cli.options import JsonOption, registry_of
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models)
 
 
-def models(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the registered models, and the diffusion models in the local Hugging Face cache."""
     entries = list_models(registry_of(context))
     if as_json:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, registry_of
-from erasekit.cli.output import print_error, print_json, stdout, table
+from erasekit.cli.console import print_error, print_json, stdout, table
+from erasekit.cli.options import JsonOption, registry_of
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("plugins")(plugins)
 
 
-def plugins(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the plugins that were found, with their versions and their faults."""
     registry = registry_of(context)
     collisions = registry.collisions()

@@ -33,9 +33,9 @@ def push(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Share an edit on the hub: changed tensors, how they were made, what was measured."""
-    from erasekit.diffusion.sources import place_of
     from erasekit.edits import load_edit
     from erasekit.exports import hub
+    from erasekit.models.names import place_of
 
     hub.check_repo_id(repo_id)
     info = load_edit(run).info
@@ -71,7 +71,7 @@ def pull(
 
     hub.check_repo_id(repo_id)
     if output is not None:
-        check_output_folder(output, overwrite=overwrite)
+        check_output_folder(output, overwrite=overwrite, marks=["edit.json"])
     with quiet_libraries(), stderr().status(f"Fetching {repo_id}"):
         fetched = hub.fetch(repo_id, revision=revision)
     folder = output or new_run_folder(RUNS, repo_id.partition("/")[2])

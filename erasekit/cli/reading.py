@@ -99,7 +99,7 @@ def read_run(folder: Path) -> RunResult:
         EditError: a file of it is damaged.
     """
     from erasekit.edits import INFO, read_history
-    from erasekit.training.runs import MEASURES
+    from erasekit.training.run_folder import MEASURES
 
     info = _json_object(folder / INFO)
     missing = [key for key in PROVENANCE if key not in info]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from erasekit.cli.context import JSON_OPTION, registry_of
 from erasekit.cli.output import print_json, print_note, stdout
-from erasekit.errors import OutputError
+from erasekit.errors import ConfigError, OutputError
 
 MEGABYTE = 1_000_000
 
@@ -40,10 +41,12 @@ def report(
     from erasekit.files import atomic_write_text
     from erasekit.reporting.page import render
     from erasekit.reporting.report import Report
-    from erasekit.training.provenance import command
+    from erasekit.training.run_folder import command
 
     if output.is_dir():
         raise OutputError(f"{str(output)!r} is a folder; name a file with --output.")
+    if not math.isfinite(max_megabytes):
+        raise ConfigError(f"--max-megabytes is {max_megabytes}; give a number.")
     registry = registry_of(context)
     results = [read_result(run, registry) for run in runs]
     page = render(

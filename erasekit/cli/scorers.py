@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from erasekit.cli.context import JSON_OPTION, registry_of
-from erasekit.cli.output import print_json, stdout, table
+from erasekit.cli.console import print_json, stdout, table
+from erasekit.cli.options import JsonOption, registry_of
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("scorers")(scorers)
 
 
-def scorers(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def scorers(context: typer.Context, as_json: JsonOption = False) -> None:
     """List what judges images: scorers, classifiers and further measures."""
     registry = registry_of(context)
     found = [

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from erasekit.cli.context import DEFAULT_MODEL, JSON_OPTION, MODEL_OPTION, registry_of
-from erasekit.cli.output import print_json, stdout, table
+from erasekit.cli.console import print_json, stdout, table
+from erasekit.cli.options import JsonOption, ModelOption, chosen_model, registry_of
 from erasekit.plugin.descriptors import SuiteDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="suites")
 
 
-def list_suites(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = False) -> None:
+def list_suites(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the suites, or show one as it is on a model."""
     if context.invoked_subcommand:
         return
@@ -37,16 +37,16 @@ def list_suites(context: typer.Context, as_json: Annotated[bool, JSON_OPTION] = 
 def show(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A suite's name, or a TOML file.")],
-    model: Annotated[str, MODEL_OPTION] = DEFAULT_MODEL,
+    model: ModelOption = None,
     full: Annotated[bool, typer.Option("--full", help="Its full protocol.")] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Cases, prompts, seeds, judges and methods of one suite on a model."""
     from erasekit.bench.suite import describe_suite
     from erasekit.bench.suite_file import load_suite
-    from erasekit.diffusion.sources import resolve_source
+    from erasekit.models.names import resolve_source
 
-    registry = registry_of(context)
+    registry, model = registry_of(context), chosen_model(model)
     described, _ = resolve_source(model, registry)
     suite = load_suite(name, registry, described, full=full)
     if as_json:

@@ -18,14 +18,19 @@ from erasekit.cli.context import (
     registry_of,
 )
 from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import print_json, print_note, progress, stdout, table
+from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.files import writing
-from erasekit.reporting.adversaries import AdversaryUse, adversary_uses, top_uses
-from erasekit.reporting.history import history_table, sampled
+from erasekit.reporting.run_table import (
+    AdversaryUse,
+    adversaries_table,
+    adversary_uses,
+    history_table,
+    sampled,
+)
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
@@ -74,7 +79,7 @@ def trace(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plotted = plot_history(edit.history, plot, title)
-    uses = top_uses(adversary_uses(edit.history), WORDS)
+    uses = adversary_uses(edit.history, WORDS)
     if as_json:
         print_json(
             {
@@ -100,7 +105,7 @@ def _draw_strip(
 
     from erasekit.diffusion.sampling import sample
     from erasekit.reporting.pictures import Row, save_png, sheet
-    from erasekit.training.snapshots import adversary_snapshots
+    from erasekit.training.run_folder import adversary_snapshots
 
     erased = edit.info["concepts"]
     snapshots = adversary_snapshots(edit, run, model, count)
@@ -130,8 +135,6 @@ def _print(
     else:
         console.print(history_table(edit.history, rows, title))
     if uses:
-        cells = [(u.word, u.erased, u.steps, u.first, u.last) for u in uses]
-        columns = ("preserved", "beside", "steps", "first", "last")
-        console.print(table("Most often", columns, cells, right=("steps", "first", "last")))
+        console.print(adversaries_table(uses))
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,9 @@ from torch import Tensor
 from erasekit.concepts import Erasure, normalised
 from erasekit.diffusion.feature_cache import word_features
 from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
-from erasekit.plugin.registry import Registry
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
+    from erasekit.models.loading import LoadedModel
 
 
 class ConceptSpace:
@@ -111,13 +111,17 @@ class ConceptSpace:
         return self.words[int(distances.argmin())]
 
 
-def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
+def words_for(model: LoadedModel, source: str = "") -> list[str]:
     """Words of a registered source, or of a text file with one word a line and "#" comments.
+
+    Args:
+        source: a registered source or a file; "" takes the model's registered source.
 
     Raises:
         UnknownNameError: neither registered nor a file.
         ConfigError: the file can't be read as text.
     """
+    source, registry = source or model.descriptor.concept_space, model.registry
     if source in registry.concept_spaces():
         return list(registry.concept_space(source).load()(model))
     path = Path(source).expanduser()
@@ -135,20 +139,16 @@ def words_for(model: LoadedModel, source: str, registry: Registry) -> list[str]:
     return [word for word in words if word and not word.startswith("#")]
 
 
-def concept_space(
-    model: LoadedModel, erasure: Erasure, registry: Registry, source: str = ""
-) -> ConceptSpace:
+def concept_space(model: LoadedModel, erasure: Erasure, source: str = "") -> ConceptSpace:
     """R for an erasure: the user's kept words where there are any, else the source's.
 
     Never contains an erased concept or an alias of one, be it the erasure's or one the model is
     known by: keeping it would cancel its erasure. Nor a concept that the evaluation has withheld.
 
     Args:
-        source: a registered source or a file; "" takes the model's registered source.
+        source: as of `words_for`.
     """
-    words = list(erasure.keep) or words_for(
-        model, source or model.descriptor.concept_space, registry
-    )
+    words = list(erasure.keep) or words_for(model, source)
     names = [name for c in erasure.erased for name in c.names] + list(erasure.withheld)
     known = (model.known_concept(name) for name in names)
     aliases = [name for c in known if c is not None for name in (c.name, *c.aliases)]
@@ -167,7 +167,7 @@ def model_words(model: LoadedModel) -> list[str]:
     words = [concept.name for concept in model.concepts if concept.split == "pool"]
     if not words:
         raise ConfigError(
-            f"The model {model.id!r} has no list of concepts; use --set concept_space=english."
+            f"The model {model.id!r} has no list of concepts; use --set concept_space=vocabulary."
         )
     return words
 
@@ -186,12 +186,26 @@ def english_words(model: LoadedModel, count: int = 3000) -> list[str]:
     return words[:count]
 
 
-def vocabulary_words(model: LoadedModel) -> list[str]:
-    """Source "vocabulary": whole words of the tokenizer's vocabulary, in its order."""
+def vocabulary_words(model: LoadedModel, count: int = 3000) -> list[str]:
+    """Source "vocabulary": the most frequent whole words that the tokenizer has a token for.
+
+    A byte-pair vocabulary is in the order of its merges, frequent ones first. It marks what ends a
+    word, and endings are among that ("tion"): what ends more of its words than it begins is left
+    out.
+
+    Raises:
+        ConfigError: the tokenizer does not mark where words end.
+    """
     vocabulary = model.pipeline.tokenizer.get_vocab()
-    words = [
-        token.removesuffix("</w>")
-        for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])
-        if token.endswith("</w>")
-    ]
-    return [w for w in words if w.isascii() and w.isalpha() and len(w) > 2 and normalised(w) == w]
+    tokens = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
+    ended = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")]
+    words = [w for w in ended if w.isascii() and w.isalpha() and len(w) > 2 and normalised(w) == w]
+    begun = Counter(word[:i] for word in words for i in range(3, len(word)))
+    closed = Counter(word[i:] for word in words for i in range(1, len(word) - 2))
+    words = [word for word in words if begun[word] >= closed[word]][:count]
+    if not words:
+        raise ConfigError(
+            f"The tokenizer of {model.id!r} does not mark where words end; use "
+            "--set concept_space=english, or name a file, one word a line."
+        )
+    return words

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel, hash_weights
-from erasekit.diffusion.tensor_files import save_tensors
 from erasekit.errors import OutputError
+from erasekit.models.loading import LoadedModel, hash_weights
+from erasekit.models.tensor_files import save_tensors
 
 CACHE_VARIABLE = "ERASEKIT_CACHE"
 WORTH_KEEPING = 256

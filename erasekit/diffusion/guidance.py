@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.families import FamilyAdapter
+from erasekit.models.families import FamilyAdapter
 
 _TERMS = "_erasekit_guidance"
 """Attribute of a UNet that holds the terms installed on it; absent where there are none."""

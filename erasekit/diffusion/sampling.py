@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.guidance import Drawing
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.diffusion.stillness import held_still
 from erasekit.errors import ConfigError
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.loading import LoadedModel
+from erasekit.models.module_state import held_still
 
 
 def initial_noise(family: FamilyAdapter, seeds: Sequence[int]) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.sampling import check_steps, guided
+from erasekit.models.families import FamilyAdapter
 
 SolverName = Literal["ddim", "dpmsolver++"]
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.families import FamilyAdapter
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import guided, initial_noise
 from erasekit.diffusion.solvers import SOLVERS, SolverName
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.files import writing
+from erasekit.models.families import FamilyAdapter
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate, initial_noise
+from erasekit.models.loading import LoadedModel
 
 NOISE_SEEDS = (0, 1)
 TIMES = (0.1, 0.5, 0.9)

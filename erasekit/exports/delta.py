@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import DELTA_INFO, Edit, save_tensors
 from erasekit.exports.formats import ExportOptions, ExportResult
+from erasekit.models.loading import LoadedModel
 
 
 def export_delta(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import ConfigError
 from erasekit.exports.casting import casted, dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
 from erasekit.exports.merging import as_delta
+from erasekit.models.loading import LoadedModel
 
 
 def export_diffusers(
-    edit: Edit, model: LoadedModel | None, path: Path, options: ExportOptions
+    edit: Edit,
+    model: LoadedModel | None,
+    path: Path,
+    options: ExportOptions,
+    about: Mapping[str, Any] | None = None,
 ) -> ExportResult:
     """Write the folder; takes `dtype`, `max_shard_size` and `allow_loss`.
 
-    The images it draws equal those of the edit in the same precision.
+    The images it draws equal those of the edit in the same precision. `about` is what its
+    `erasekit.json` says in place of the edit's `info`.
 
     Raises:
         EditError: the model is another one, or weights can't carry the edit.
@@ -32,7 +39,7 @@ def export_diffusers(
     delta, notes = as_delta(edit, model, options)
     with casted(model.pipeline, dtype_of(options.dtype, model.family.dtype)):
         delta.export_diffusers(
-            model, path, force=options.force, max_shard_size=options.max_shard_size
+            model, path, force=options.force, max_shard_size=options.max_shard_size, about=about
         )
     name = type(model.pipeline).__name__
     return ExportResult(

@@ -13,10 +13,12 @@ from erasekit.errors import ConfigError, OutputError, UnknownNameError
 from erasekit.files import check_output_folder
 
 if TYPE_CHECKING:
-    from erasekit.diffusion.loading import LoadedModel
     from erasekit.edits import Edit
+    from erasekit.models.loading import LoadedModel
 
 FILE_SUFFIX = ".safetensors"
+PROVENANCE = "erasekit.json"
+"""Says how a model was made, in a diffusers folder that erasekit wrote."""
 
 
 class Precision(StrEnum):
@@ -135,10 +137,11 @@ class Format:
         ends in ".safetensors".
 
         Raises:
-            OutputError: it is there already and `overwrite` is off, or it can't be written.
+            OutputError: it is there already and `overwrite` is off, or erasekit did not make it, or
+                it can't be written.
         """
         if not self.file_stem:
-            check_output_folder(output, overwrite=overwrite)
+            check_output_folder(output, overwrite=overwrite, marks=[PROVENANCE])
             return output
         path = output
         if output.suffix != FILE_SUFFIX:
@@ -148,7 +151,21 @@ class Format:
             raise OutputError(f"{str(path)!r} is a folder; name a file.")
         if path.exists() and not overwrite:
             raise OutputError(f"{str(path)!r} exists; name another file or add --overwrite.")
+        if path.exists() and not _is_ours(path):
+            raise OutputError(f"erasekit did not make the file {str(path)!r}; name another.")
         return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the metadata of a safetensors file say that erasekit wrote it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    return metadata.get("format") == "erasekit" or "erasekit.edit" in metadata
 
 
 def _file_stem(form: Format, options: ExportOptions) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from erasekit.edits import HISTORY, INFO, WEIGHTS, load_edit
 from erasekit.errors import ConfigError, EditError, HubError
-from erasekit.files import atomic_path
+from erasekit.files import atomic_folder
 
 CARD = "README.md"
 FILES = (INFO, WEIGHTS, HISTORY, "adversary.safetensors", "before-after.png")
@@ -105,15 +105,16 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
 
 
 def place(fetched: Path, folder: Path) -> None:
-    """Copy a fetched edit to `folder`; files of the same name are replaced, each whole.
+    """Copy a fetched edit to `folder`, when it is whole in place of an edit that is there.
 
     Raises:
         OutputError: the folder can't be written, or the disk is full.
     """
-    for name in (*FILES, CARD):
-        if (fetched / name).is_file():
-            with atomic_path(folder / name) as temporary:
-                shutil.copyfile(fetched / name, temporary)
+    names = (*FILES, CARD)
+    with atomic_folder(folder, stale=names) as temporary:
+        for name in names:
+            if (fetched / name).is_file():
+                shutil.copyfile(fetched / name, temporary / name)
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit, save_tensors
 from erasekit.errors import ConfigError, EditError
 from erasekit.exports.casting import DTYPES
@@ -25,6 +24,7 @@ from erasekit.exports.formats import ExportOptions, ExportResult, Layout
 from erasekit.exports.lora_layouts import LAYOUTS, place_of
 from erasekit.exports.merging import as_delta
 from erasekit.exports.provenance import file_metadata
+from erasekit.models.loading import LoadedModel
 
 MATTERS = 0.1
 """A LoRA is refused where what it can't carry makes more than this share of the edit's effect."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.exports.formats import ExportOptions
+from erasekit.models.loading import LoadedModel
 
 
 def as_delta(edit: Edit, model: LoadedModel, options: ExportOptions) -> tuple[Edit, list[str]]:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit, save_tensors
 from erasekit.errors import ConfigError, EditError
 from erasekit.exports import original_keys as keys
@@ -20,6 +19,7 @@ from erasekit.exports.casting import dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
 from erasekit.exports.merging import as_delta
 from erasekit.exports.provenance import file_metadata
+from erasekit.models.loading import LoadedModel
 
 _ENCODERS: dict[str, list[tuple[str, str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]]] = {
     "sd1": [("text_encoder", keys.CLIP, keys.original_clip)],

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import Edit
 from erasekit.errors import EditError
+from erasekit.models.loading import LoadedModel
 
 
 def fits(edit: Edit, model: LoadedModel) -> None:

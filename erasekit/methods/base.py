@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from erasekit.concepts import Erasure
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.inference import InferenceRecord
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.diffusion.frozen_weights import FrozenWeights
+from erasekit.diffusion.inference_parts import InferenceRecord
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.diffusion.swapping import FrozenWeights
+from erasekit.errors import ConfigError
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.registry import Registry
 
 
@@ -41,6 +42,7 @@ class ErasureContext:
         parameters: what the method trains, by name: the UNet's parameters in scope, unless its
             `trained_parameters` says otherwise. Only these may change.
         on_status: tells the user what is being prepared.
+        accelerator: of the run, which may be shared by several processes; None: one process.
     """
 
     model: LoadedModel
@@ -49,6 +51,7 @@ class ErasureContext:
     seed: int
     parameters: Mapping[str, nn.Parameter]
     on_status: Callable[[str], None] = field(default=lambda text: None)
+    accelerator: Any = None
 
     @property
     def family(self) -> FamilyAdapter:
@@ -79,7 +82,7 @@ class ErasureContext:
 
     def concept_space(self, source: str = "") -> ConceptSpace:
         """R, without the erased concepts. See `erasekit.diffusion.concept_space`."""
-        return concept_space(self.model, self.erasure, self.registry, source)
+        return concept_space(self.model, self.erasure, source)
 
     def generator(self, step: int, purpose: str) -> torch.Generator:
         """Random numbers of one step for one purpose.
@@ -89,6 +92,30 @@ class ErasureContext:
         """
         digest = hashlib.sha256(f"{self.seed}|{step}|{purpose}".encode()).digest()
         return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def own_rows(self, rows: int) -> slice:
+        """Which of a step's rows this process trains; all, where it is alone.
+
+        Every process draws the same rows, since random numbers follow from seed and step.
+
+        Raises:
+            ConfigError: the processes can't share them evenly.
+        """
+        count = self.accelerator.num_processes if self.accelerator else 1
+        if rows % count:
+            raise ConfigError(
+                f"{count} processes can't share the {rows} rows of a step evenly; use a batch_size "
+                f"that is a multiple of {count}, or fewer processes."
+            )
+        start = rows // count * (self.accelerator.process_index if self.accelerator else 0)
+        return slice(start, start + rows // count)
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """A tensor's mean over all processes, such as of a gradient that a method uses itself."""
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            return tensor
+        average: Tensor = self.accelerator.reduce(tensor, "mean")
+        return average
 
 
 @dataclass
@@ -104,6 +131,19 @@ class StepOutput:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """What a method takes beside weights, their gradients and their moments.
+
+    Attributes:
+        rows: rows of a batch that goes through the UNet with a gradient.
+        kept: bytes that it keeps all along, such as trajectories.
+    """
+
+    rows: int = 1
+    kept: int = 0
+
+
 class ErasureMethod(ABC):
     """An erasure method: how the weights in scope change so that concepts are no longer drawn.
 
@@ -117,26 +157,43 @@ class ErasureMethod(ABC):
         Config: its hyperparameters, a `Settings` subclass with help on each field.
         training_defaults: training hyperparameters (steps, learning_rate, ...) it needs changed,
             such as `{"steps": 1}` for a closed form.
+        data_parallel: whether `training_step` trains `context.own_rows` of its batch alone, so
+            that several processes can share a run.
     """
 
     Config: ClassVar[type[Settings]] = Settings
     training_defaults: ClassVar[Mapping[str, Any]] = {}
+    data_parallel: ClassVar[bool] = False
 
     def __init__(self, config: Settings) -> None:
         self.config = config
 
     @classmethod
-    def expected_passes(cls, settings: Mapping[str, Any], erased: int) -> float | None:
-        """What a run will come to, in forward passes; a backward pass counts as two.
+    def uses_concept_space(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a run may keep words of its concept space on purpose.
 
-        For forecasts of a benchmark. None leaves it to a guess by the settings that the method
-        shares with the built-in ones.
+        A benchmark counts these words as pool, not as held out. Override it in a method whose
+        setting `concept_space` serves something else.
 
         Args:
             settings: all hyperparameters of the run.
-            erased: number of erased concepts.
+        """
+        return "concept_space" in settings and settings.get("num_concepts") != 0
+
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        """What a run will come to, in forward passes; a backward pass counts as two.
+
+        Asked before `prepare`, for forecasts of a benchmark. None: the method doesn't say.
+
+        Args:
+            context: what it will work on.
+            steps: outer steps of the run.
         """
         return None
+
+    def expected_memory(self, context: ErasureContext) -> MemoryUse:
+        """What a run takes beside weights; asked before `prepare`, for `--max-memory`."""
+        return MemoryUse()
 
     @contextmanager
     def trained_parameters(

@@ -78,6 +78,9 @@ class ClosedFormErasure(ErasureMethod):
         "num_concepts": 0,
     }
 
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        return 0.0
+
     def prepare(self, context: ErasureContext) -> None:
         """Pick the projections in scope, and embed what goes, its guides and what stays.
 
@@ -182,7 +185,7 @@ def words_to_keep(context: ErasureContext, config: MappingConfig) -> list[str]:
     named = tuple(dict.fromkeys((*context.erasure.keep, *config.keep)))
     if named:
         erasure = replace(context.erasure, keep=named)  # refuses what is erased
-        return concept_space(context.model, erasure, context.registry).words
+        return concept_space(context.model, erasure).words
     if not config.num_concepts:
         return []
     space = context.concept_space(config.concept_space)

@@ -18,8 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.solvers import SOLVERS
 from erasekit.errors import ConfigError
-from erasekit.methods.base import ErasureContext, StepOutput
+from erasekit.methods.base import ErasureContext, MemoryUse, StepOutput, rows_per_step
 from erasekit.methods.sampled import SampledConfig, SampledErasure
 
 
@@ -89,6 +90,10 @@ class KeepBatch:
     prompt_embeds: Tensor
     noise_pred: Tensor
 
+    def part(self, part: slice) -> KeepBatch:
+        """Some of its rows."""
+        return KeepBatch(*(getattr(self, f.name)[part] for f in fields(self)))
+
 
 class PreservationStrategy:
     """What is preserved while the erased concepts go.
@@ -106,9 +111,30 @@ class PreservationStrategy:
 
     Config: ClassVar[type[Settings]] = Settings
     uses_concept_space: ClassVar[bool] = False
+    """Whether words of the concept space, or those of --keep, are kept on purpose."""
 
     def __init__(self, config: Settings) -> None:
         self.config = config
+
+    @property
+    def rows_kept(self) -> int:
+        """Rows of `keep` beside each row of the erase branch."""
+        return 0 if type(self).keep is PreservationStrategy.keep else 1
+
+    def words_searched(self, context: ErasureContext) -> int:
+        """Words of R that rows are drawn of; 0 where it keeps no trajectories of words."""
+        return 0
+
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        """Forward passes of its own in a step on average, beside those of `keep`'s rows.
+
+        A backward pass counts as two. Asked before `prepare`.
+
+        Args:
+            context: what it will work on.
+            rows: of the erase branch in a step.
+        """
+        return 0.0
 
     def prepare(self, task: GradientErasure) -> None:
         """Called once before the first step, with the UNet still being theta."""
@@ -158,10 +184,31 @@ class GradientErasure(SampledErasure):
 
     Config = GradientConfig
     config: GradientConfig
+    data_parallel = True
 
     def __init__(self, config: GradientConfig, strategy: PreservationStrategy) -> None:
         super().__init__(config)
         self.strategy = strategy
+
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        erase = super().expected_passes(context, steps)
+        if erase is None:
+            return None
+        rows = rows_per_step(self.config.batch_size, len(context.erasure.erased))
+        kept = rows * self.strategy.rows_kept
+        per_step = 3.0 * kept + self.strategy.expected_passes(context, rows)
+        words, guidance = self.strategy.words_searched(context), self.config.keep_guidance
+        trajectories = words * self.config.keep_trajectories
+        sampled = self.drawn_passes(trajectories, kept, steps, guidance) if words else 0.0
+        return erase + steps * per_step + sampled
+
+    def expected_memory(self, context: ErasureContext) -> MemoryUse:
+        erase, words = super().expected_memory(context), self.strategy.words_searched(context)
+        looks_back = SOLVERS[self.config.trajectory_solver].looks_back
+        both = looks_back and self.config.keep_guidance != 1
+        kept = self.kept_bytes(context, words * self.config.keep_trajectories, both)
+        room = int(self.config.trajectory_memory * 2**30)
+        return MemoryUse(erase.rows * (1 + self.strategy.rows_kept), min(erase.kept + kept, room))
 
     def prepare(self, context: ErasureContext) -> None:
         """Sample and keep the trajectories of the erased concepts.
@@ -182,20 +229,21 @@ class GradientErasure(SampledErasure):
         batch = self._erased_batch(step)
         self.strategy.ascend(batch)
         keep = self.strategy.keep(batch)
-        rows = len(batch.latents)
+        target = self.target(batch)
+        own = self.context.own_rows(len(batch.latents))  # of this process; all where it is alone
+        latents, timesteps = batch.latents[own], batch.timesteps[own]
+        rows, embeds = len(latents), batch.prompt_embeds[own]
         if keep is None:
-            noise_pred = self.family.predict_noise(
-                batch.latents, batch.timesteps, batch.prompt_embeds
-            )
-            kept_pred = None
+            noise_pred, kept_pred = self.family.predict_noise(latents, timesteps, embeds), None
         else:
+            keep = keep.part(self.context.own_rows(len(keep.latents)))
             both = self.family.predict_noise(
-                torch.cat([batch.latents, keep.latents]),
-                torch.cat([batch.timesteps, keep.timesteps]),
-                torch.cat([batch.prompt_embeds, keep.prompt_embeds]),
+                torch.cat([latents, keep.latents]),
+                torch.cat([timesteps, keep.timesteps]),
+                torch.cat([embeds, keep.prompt_embeds]),
             )
             noise_pred, kept_pred = both[:rows], both[rows:]
-        erase_loss = self.mse(noise_pred, self.target(batch), batch.timesteps)
+        erase_loss = self.mse(noise_pred, target[own], timesteps)
         preserve_loss = self.strategy.loss(kept_pred, keep)
         loss = erase_loss + self.config.keep_weight * preserve_loss
         return StepOutput(

@@ -18,7 +18,7 @@ from erasekit.diffusion.trajectories import (
     trajectory_bytes,
 )
 from erasekit.errors import EditError
-from erasekit.methods.base import ErasureContext, ErasureMethod, rows_per_step
+from erasekit.methods.base import ErasureContext, ErasureMethod, MemoryUse, rows_per_step
 
 
 class SampledConfig(Settings):
@@ -66,6 +66,55 @@ class SampledErasure(ErasureMethod):
 
     Config = SampledConfig
     config: SampledConfig
+
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        """Rows of the erase term, forward and backward, and their trajectories."""
+        erased = len(context.erasure.erased)
+        rows = rows_per_step(self.config.batch_size, erased)
+        frozen = rows if context.erasure.neutral else 0
+        return steps * (3.0 * rows + frozen) + self.erased_passes(erased, rows, steps)
+
+    def expected_memory(self, context: ErasureContext) -> MemoryUse:
+        erased = len(context.erasure.erased)
+        rows = rows_per_step(self.config.batch_size, erased)
+        return MemoryUse(rows, self.kept_bytes(context, self._trajectories(erased), True))
+
+    def _trajectories(self, erased: int) -> int:
+        """Trajectories kept of the erased concepts, as many of each."""
+        return erased * -(-self.config.trajectories // erased)
+
+    def erased_passes(self, erased: int, rows: int, steps: int) -> float:
+        """Passes that sampling z_t of the erased concepts takes in all, always with guidance."""
+        if self.config.latents_from == "current":
+            return self.drawn_passes(0, rows, steps)
+        return self._rounds(steps) * 2.0 * self._trajectories(erased) * self.config.trajectory_steps
+
+    def drawn_passes(self, trajectories: int, draws: int, steps: int, guidance: float = 3) -> float:
+        """Passes that sampling takes in all, where trajectories go as far as they are drawn.
+
+        Args:
+            trajectories: how many there are.
+            draws: rows drawn in a step.
+            steps: outer steps.
+            guidance: of them; 1 samples without the empty prompt.
+        """
+        solver_steps = self.config.trajectory_steps
+        if self.config.latents_from == "current":  # half a trajectory and both frozen predictions
+            return float(steps * draws * (solver_steps + 1))
+        rounds = self._rounds(steps)
+        sides = 1 if guidance == 1 else 2
+        return rounds * sides * steps_drawn(draws * steps / rounds, trajectories, solver_steps)
+
+    def _rounds(self, steps: int) -> int:
+        """How often trajectories give way to others, the first time included."""
+        return -(-steps // (self.config.trajectory_refresh or steps))
+
+    def kept_bytes(self, context: ErasureContext, trajectories: int, with_uncond: bool) -> int:
+        """Bytes of kept trajectories, at most what there is room for in memory."""
+        if self.config.latents_from == "current":
+            return 0
+        steps, room = self.config.trajectory_steps, int(self.config.trajectory_memory * 2**30)
+        return min(trajectory_bytes(context.family, trajectories, steps, with_uncond), room)
 
     def prepare(self, context: ErasureContext) -> None:
         self.context, self.family = context, context.family
@@ -188,3 +237,15 @@ class SampledErasure(ErasureMethod):
         if self.config.loss_space == "z0":
             errors = errors * self._z0_weights[timesteps]
         return errors.mean()
+
+
+def steps_drawn(draws: float, trajectories: int, solver_steps: int) -> float:
+    """Solver steps that are sampled on average, where each draw is uniform over all there are.
+
+    A trajectory is sampled as far as it is drawn: beyond step j, unless all draws miss the steps
+    from j on.
+    """
+    if not trajectories:
+        return 0.0
+    missed = (1 - (1 - j / solver_steps) / trajectories for j in range(solver_steps))
+    return float(trajectories * sum(1 - miss**draws for miss in missed))

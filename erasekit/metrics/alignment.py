@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 from erasekit.metrics.base import Metric
-from erasekit.records import Estimate, Paired, Role, mean
+from erasekit.metrics.statistics import mean_estimate
+from erasekit.records import Estimate, Paired, Role
 
 
 class Alignment(Metric):
@@ -32,9 +32,3 @@ class Alignment(Metric):
 
     def reset(self) -> None:
         self._values: tuple[float, ...] = ()
-
-
-def mean_estimate(values: tuple[float, ...]) -> Estimate:
-    """Mean of the values that are there, NaN where none is, with counts."""
-    present = sum(not math.isnan(value) for value in values)
-    return Estimate(mean(values), present, len(values) - present)

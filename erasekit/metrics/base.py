@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.records import Estimate, Paired, Score
+from erasekit.records import Estimate, Paired, Role, Score
 
 Images = NDArray[np.uint8]
 """uint8 [N, H, W, 3], RGB."""
@@ -156,3 +156,48 @@ class Metric(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forget all that came in."""
+
+
+class CrossedMetric(Metric):
+    """A metric of one number per image, kept by concept, starting noise and erasure seed.
+
+    Class attributes:
+        role: which concepts it is about; None takes all that come in.
+    """
+
+    role: Role | None = None
+
+    @abstractmethod
+    def values(self, concept: Paired) -> tuple[float, ...]:
+        """A number per noise; NaN where an image is missing."""
+
+    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
+        if self.role in (None, concept.role):
+            own = self._values.setdefault((stratum, concept.concept, concept.before.noises), {})
+            again = sum(run[:2] == (stratum, seed) for run in own)
+            own[stratum, seed, again] = self.values(concept)
+
+    def table(self) -> tuple[NDArray[np.float64], list[str], list[tuple[int, ...]]]:
+        """All that came in, as `crossed_effect` takes it.
+
+        Returns:
+            [concepts, noises, runs] with NaN where missing, each run's stratum, and each
+            concept's noises.
+        """
+        runs = list(dict.fromkeys(run for by_run in self._values.values() for run in by_run))
+        width = max((len(noises) for *_, noises in self._values), default=0)
+        table = np.full((len(self._values), width, len(runs)), np.nan)
+        for row, by_run in enumerate(self._values.values()):
+            for run, values in by_run.items():
+                table[row, : len(values), runs.index(run)] = values
+        return table, [stratum for stratum, *_ in runs], [noises for *_, noises in self._values]
+
+    @property
+    def came_in(self) -> int:
+        """Images that came in, missing ones too."""
+        return sum(len(own) for by_run in self._values.values() for own in by_run.values())
+
+    def reset(self) -> None:
+        self._values: dict[
+            tuple[str, str, tuple[int, ...]], dict[tuple[str, int, int], tuple[float, ...]]
+        ] = {}

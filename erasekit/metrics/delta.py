@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from erasekit.metrics.base import Metric
+from erasekit.metrics.base import CrossedMetric
 from erasekit.metrics.statistics import CrossedEffect, crossed_effect
 from erasekit.records import Estimate, Paired, Role
 
 
-class Delta(Metric):
+class Delta(CrossedMetric):
     """Mean loss of alignment at the same starting noise, with a 95 % confidence interval.
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
@@ -32,39 +29,14 @@ class Delta(Metric):
         self.role = role
         self.reset()
 
-    def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
-        """Take in one concept after one erasure.
-
-        Args:
-            concept: its scores before and after.
-            seed: the erasure seed.
-            stratum: the erased set, where several are averaged; their seeds are not the same.
-        """
-        if self.role in (None, concept.role):
-            key = (stratum, concept.concept, concept.before.noises)
-            self._deltas.setdefault(key, {})[stratum, seed] = concept.deltas
+    def values(self, concept: Paired) -> tuple[float, ...]:
+        return concept.deltas
 
     def compute(self) -> Estimate:
         return self.effect().estimate()
 
     def effect(self) -> CrossedEffect:
         """The mean with what its interval and tests are made of."""
-        deltas, strata = self.table()
-        effect = crossed_effect(deltas, strata=strata, noises=[key[-1] for key in self._deltas])
-        came_in = sum(len(d) for by_run in self._deltas.values() for d in by_run.values())
-        return replace(effect, missing=came_in - effect.n)
-
-    def table(self) -> tuple[NDArray[np.float64], list[str]]:
-        """The deltas, [concepts, noises, runs], NaN where missing, and each run's stratum."""
-        runs = list(dict.fromkeys(run for by_run in self._deltas.values() for run in by_run))
-        width = max((len(noises) for *_, noises in self._deltas), default=0)
-        table = np.full((len(self._deltas), width, len(runs)), np.nan)
-        for row, by_run in enumerate(self._deltas.values()):
-            for run, values in by_run.items():
-                table[row, : len(values), runs.index(run)] = values
-        return table, [stratum for stratum, _ in runs]
-
-    def reset(self) -> None:
-        self._deltas: dict[
-            tuple[str, str, tuple[int, ...]], dict[tuple[str, int], tuple[float, ...]]
-        ] = {}
+        table, strata, noises = self.table()
+        effect = crossed_effect(table, strata=strata, noises=noises)
+        return replace(effect, missing=self.came_in - effect.n)

@@ -11,13 +11,13 @@ _PAPER = "https://arxiv.org/abs/2410.15618"
 
 @hookimpl
 def erasekit_register_scorers() -> list[ScorerDescriptor]:
-    home = "erasekit.metrics.open_clip"
+    home = "erasekit.metrics.judges.open_clip"
     return [
         ScorerDescriptor(
             "icons-clip",
             "small CLIP in the wheel, trained on icons that the model icons never saw",
             f"{home}:open_clip_folder",
-            options={"folder": "erasekit.diffusion.icons:scorer_folder", "name": "icons-clip"},
+            options={"folder": "erasekit.models.icons:scorer_folder", "name": "icons-clip"},
         ),
         ScorerDescriptor(
             "open_clip",
@@ -36,38 +36,38 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
         ScorerDescriptor(
             "resnet50",
             "classifier: torchvision's ResNet-50 over ImageNet's 1,000 classes (--weights)",
-            "erasekit.metrics.resnet50:ResNet50",
+            "erasekit.metrics.judges.resnet50:ResNet50",
             "https://arxiv.org/abs/1512.03385",
         ),
         ScorerDescriptor(
             "lpips",
             "measure: LPIPS to the base model's image, on AlexNet (--weights)",
-            "erasekit.metrics.perceptual:LPIPS",
+            "erasekit.metrics.judges.lpips:LPIPS",
             "https://arxiv.org/abs/1801.03924",
         ),
         ScorerDescriptor(
             "clip-distance",
             "measure: distance to the base model's image by CLIP ViT-L/14's image encoder",
-            "erasekit.metrics.clip_distance:clip_distance",
+            "erasekit.metrics.judges.clip_distance:clip_distance",
             _CLIP,
             {"model": "ViT-L-14", "pretrained": "openai"},
         ),
         ScorerDescriptor(
             "icons-distance",
             "measure: distance to the base model's image by icons-clip's image encoder",
-            "erasekit.metrics.clip_distance:clip_distance_folder",
-            options={"folder": "erasekit.diffusion.icons:scorer_folder", "name": "icons-clip"},
+            "erasekit.metrics.judges.clip_distance:clip_distance_folder",
+            options={"folder": "erasekit.models.icons:scorer_folder", "name": "icons-clip"},
         ),
         ScorerDescriptor(
             "fid",
             "measure: FID of captions' images, on TensorFlow's Inception of 2015 (--weights)",
-            "erasekit.metrics.fid:FID",
+            "erasekit.metrics.judges.fid:FID",
             "https://arxiv.org/abs/1706.08500",
         ),
         ScorerDescriptor(
             "nudenet",
             "measure: exposed body parts by NudeNet, at four thresholds",
-            "erasekit.metrics.nudity:NudeNet",
+            "erasekit.metrics.judges.nudenet:NudeNet",
             "https://github.com/notAI-tech/NudeNet",
         ),
     ]
@@ -93,7 +93,7 @@ def erasekit_register_metrics() -> list[MetricDescriptor]:
             MetricDescriptor(
                 f"esr-{k}",
                 f"share of erased images whose class is not in the top {k}",
-                f"{home}.esr:ErasingSuccessRate",
+                f"{home}.success_rates:ErasingSuccessRate",
                 _PAPER,
                 {"k": k},
             )
@@ -103,7 +103,7 @@ def erasekit_register_metrics() -> list[MetricDescriptor]:
             MetricDescriptor(
                 f"psr-{k}",
                 f"share of held-out images whose class is in the top {k}",
-                f"{home}.psr:PreservingSuccessRate",
+                f"{home}.success_rates:PreservingSuccessRate",
                 _PAPER,
                 {"k": k},
             )

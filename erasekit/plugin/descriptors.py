@@ -42,7 +42,7 @@ class Descriptor:
             return getattr(importlib.import_module(module_name), attribute)
         except ErasekitError:
             raise
-        except Exception as error:  # a plugin's module may fail in any way
+        except (Exception, SystemExit) as error:  # a plugin's module may fail in any way
             raise PluginError(
                 f"The {self.kind} {self.name!r} points at {self.target!r}, which can't be "
                 f"imported ({error}); mend or uninstall its plugin."
@@ -152,7 +152,7 @@ class ModelDescriptor(Descriptor):
     family: str = ""
     concepts: str = ""
     scorer: str = ""
-    concept_space: str = "english"
+    concept_space: str = "vocabulary"
     guidance_scale: float = 7.5
     num_inference_steps: int = 50
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

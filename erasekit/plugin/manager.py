@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TextIO, overload
 
 import pluggy
 
@@ -45,12 +50,8 @@ class PluginManager:
     def _load(self, point: EntryPoint) -> PluginInfo:
         distribution, version = _distribution(point)
         name = f"{distribution}:{point.name}"
-        error = None
-        try:
-            self.register(point.load(), name)
-        except (Exception, SystemExit) as fault:  # it may fail in any way: listed, not raised
-            error = describe_fault(fault)
-        return PluginInfo(name, distribution, version, point.value, error)
+        fault = attempt(lambda: self.register(point.load(), name))
+        return PluginInfo(name, distribution, version, point.value, describe_fault(fault))
 
     def register(self, plugin: object, name: str) -> None:
         """Register one plugin object; takes it out again where its hooks are not valid.
@@ -73,14 +74,12 @@ class PluginManager:
                 self.pluggy.unregister(plugin)
             raise
 
-    def call_each(self, hook: str, **kwargs: object) -> Iterable[tuple[str, object]]:
-        """Call `hook` plugin by plugin; yields (plugin name, result or the exception it raised)."""
+    def call_each(self, hook: str, **kwargs: object) -> Iterator[tuple[str, object]]:
+        """Call `hook` plugin by plugin; yields (plugin name, result or what it raised)."""
         for implementation in getattr(self.pluggy.hook, hook).get_hookimpls():
             arguments = {k: v for k, v in kwargs.items() if k in implementation.argnames}
-            try:
-                yield implementation.plugin_name, implementation.function(**arguments)
-            except Exception as fault:
-                yield implementation.plugin_name, fault
+            call = partial(implementation.function, **arguments)
+            yield implementation.plugin_name, attempt(call)
 
     def mark_broken(self, name: str, error: str) -> None:
         """List plugin `name` with `error`, behind those it has already."""
@@ -90,11 +89,70 @@ class PluginManager:
         ]
 
 
-def describe_fault(fault: BaseException) -> str:
-    """The class and the first line of what a plugin raised."""
-    lines = str(fault).strip().splitlines()
+def attempt(call: Callable[[], Any]) -> Any:
+    """What a plugin's code gives, or what it raised.
+
+    That may be anything, `SystemExit` and `KeyboardInterrupt` included; what it prints goes to
+    standard error.
+    """
+    try:
+        with stdout_aside():
+            return call()
+    except BaseException as fault:
+        return fault
+
+
+@contextmanager
+def stdout_aside() -> Iterator[TextIO]:
+    """Within the block all that goes to standard output goes to standard error.
+
+    By `print`, by the number of the file, and by programs that are started.
+
+    Yields:
+        Standard output as it was.
+    """
+    before, results, kept = sys.stdout, sys.stdout, None
+    with suppress(OSError, ValueError, AttributeError):
+        kept = os.dup(1)
+        before.flush()
+        if before.fileno() == 1:
+            results = open(  # noqa: SIM115 - closed below
+                kept, "w", encoding=before.encoding, errors=before.errors, closefd=False
+            )
+    try:
+        if kept is not None:
+            os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        yield results
+    finally:
+        sys.stdout = before
+        with suppress(OSError, ValueError, AttributeError):
+            sys.__stdout__.flush()  # type: ignore[union-attr]
+        try:
+            results.flush()
+        finally:
+            if kept is not None:
+                os.dup2(kept, 1)
+                os.close(kept)
+
+
+@overload
+def describe_fault(fault: BaseException) -> str: ...
+@overload
+def describe_fault(fault: object) -> str | None: ...
+def describe_fault(fault: object) -> str | None:
+    """The class and the first line of what a plugin raised; None of anything else."""
+    if not isinstance(fault, BaseException):
+        return None
+    try:
+        lines = str(fault).strip().splitlines()
+    except Exception:  # its class is a plugin's too
+        lines = []
     return f"{type(fault).__name__}: {lines[0]}" if lines else type(fault).__name__
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+    try:
+        return str(point.dist.name), str(point.dist.version)  # type: ignore[union-attr]
+    except Exception:  # none, or its metadata is damaged
+        return "unknown", "unknown"

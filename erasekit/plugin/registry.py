@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.plugin.descriptors import (
@@ -17,7 +17,7 @@ from erasekit.plugin.descriptors import (
     StrategyDescriptor,
     SuiteDescriptor,
 )
-from erasekit.plugin.manager import PluginManager, describe_fault
+from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 
 D = TypeVar("D", bound=Descriptor)
 
@@ -146,15 +146,9 @@ class Registry:
         hook = HOOKS[kind]
         table: dict[str, list[tuple[str, Descriptor]]] = {}
         for plugin, result in self.manager.call_each(hook):
-            try:
-                if isinstance(result, Exception):
-                    raise result
-                descriptors = list(result)  # type: ignore[call-overload]
-                for descriptor in descriptors:
-                    if not isinstance(descriptor, kind):
-                        raise TypeError(f"{hook} gave {descriptor!r}, not a {kind.__name__}")
-            except Exception as fault:
-                self.manager.mark_broken(plugin, describe_fault(fault))
+            descriptors = attempt(lambda: _of_kind(result, kind, hook))  # noqa: B023
+            if fault := describe_fault(descriptors):
+                self.manager.mark_broken(plugin, fault)
                 continue
             for descriptor in descriptors:
                 table.setdefault(descriptor.name, []).append((plugin, descriptor))
@@ -173,6 +167,19 @@ class Registry:
         if len(claims) > 1:
             raise PluginError(_collision(kind.kind, name, claims))
         return claims[0][1]  # type: ignore[return-value]
+
+
+def _of_kind(result: Any, kind: type[Descriptor], hook: str) -> list[Descriptor]:
+    """What a hook gave, as a list."""
+    if isinstance(result, BaseException):
+        raise result
+    descriptors = list(result)
+    for descriptor in descriptors:
+        if not isinstance(descriptor, kind):
+            raise TypeError(f"{hook} gave {descriptor!r}, not a {kind.__name__}")
+        if not isinstance(descriptor.name, str) or not descriptor.name.isprintable():
+            raise TypeError(f"{hook} gave a {kind.kind} with the name {descriptor.name!r}")
+    return descriptors
 
 
 def _collision(kind: str, name: str, claims: list[tuple[str, Descriptor]]) -> str:

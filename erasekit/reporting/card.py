@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erasekit.reporting.adversaries import AdversaryUse
+from erasekit.reporting.run_table import (
+    AdversaryUse,
+    adversaries_table,
+    measures_tables,
+    settings_table,
+)
+from erasekit.reporting.table import Column, Table, code, markdown_text
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
@@ -26,27 +32,33 @@ def run_card(
         measures: what `QuickResult.as_dict()` gives, or None where nothing was measured.
         adversaries: the adversarial concepts that were used most.
     """
-    erased = ", ".join(info["concepts"])
-    base, passes = info["base_model"], info["unet_passes"]
-    config = "\n".join(f"| {key} | `{value!r}` |" for key, value in info["config"].items())
+    erased = markdown_text(", ".join(info["concepts"]))
+    base, passes, versions = info["base_model"], info["unet_passes"], info["versions"]
+    config = {key: [str(value)] for key, value in info["config"].items()}
+    packages = [Column("package"), Column("version")]
     parts = [
-        f"# {erased}, erased from {base['id']}",
-        f"An edit by erasekit {info['versions']['erasekit']} with the method `{info['method']}`. "
+        f"# {erased}, erased from {markdown_text(base['id'])}",
+        f"An edit by erasekit {versions['erasekit']} with the method {code(info['method'])}. "
         "It holds the changed tensors only; the licence of the base model applies.",
         "## Use",
         "```python\nfrom erasekit import load_edit\n\n"
         "with load_edit(FOLDER).applied(pipeline):\n    image = pipeline(PROMPT).images[0]\n```",
-        _measured(measures),
-        _found(adversaries),
+        *_measured(measures),
+        *(
+            ["## Adversarial concepts", adversaries_table(adversaries).markdown().rstrip()]
+            if adversaries
+            else []
+        ),
         "## Made by",
-        f"```\n{info['command']}\n```",
-        f"Base model `{base['id']}`, hash `{base['hash']}`. Seed {info['seed']}. "
+        code(info["command"], block=True),
+        f"Base model {code(base['id'])}, hash `{base['hash']}`. Seed {info['seed']}. "
         f"{info['seconds']['total']:.1f} s ({info['seconds']['loop']:.1f} s in the loop), "
         f"{passes['forward']} forward and {passes['backward']} backward UNet passes, "
         f"peak memory {info['peak_memory_mb']:.0f} MB.",
-        f"| setting | value |\n|---|---|\n{config}",
-        "| package | version |\n|---|---|\n"
-        + "\n".join(f"| {name} | {version} |" for name, version in info["versions"].items()),
+        settings_table({info["method"]: config}).markdown().rstrip(),
+        Table("", packages, [{"package": k, "version": v} for k, v in versions.items()])
+        .markdown()
+        .rstrip(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -78,46 +90,13 @@ def hub_card(info: Mapping[str, Any], text: str, base: str = "") -> str:
     return "---\n" + "\n".join(lines) + "\n---\n\n" + body
 
 
-def _measured(measures: Mapping[str, Any] | None) -> str:
+def _measured(measures: Mapping[str, Any] | None) -> list[str]:
     if measures is None:
-        return "## Measured\n\nNothing was measured."
-    erased = "\n".join(
-        f"| {row['concept']} | {row['alignment_before']:.2f} | {row['alignment_after']:.2f} "
-        f"| {_percent(row['esr1'])} |"
-        for row in measures["erased"]
-    )
-    kept = "\n".join(
-        f"| {row['concept']} | {row['delta']:+.2f} | {_interval(row['ci95'])} | {row['n']} |"
-        for row in measures["kept"]
-    )
-    return (
-        "## Measured\n\n"
-        f"Scorer `{measures['scorer']}`; alignment and delta in points of 100 x cosine; the same "
-        "starting noise before and after.\n\n"
-        f"| erased | alignment before | after | ESR-1 |\n|---|---|---|---|\n{erased}\n\n"
-        "delta: the drop in alignment of what should stay (0 is best).\n\n"
-        f"| concept | delta | 95 % interval | images |\n|---|---|---|---|\n{kept}\n\n"
-        "![before and after](before-after.png)"
-    )
-
-
-def _found(adversaries: Sequence[AdversaryUse]) -> str:
-    if not adversaries:
-        return ""
-    rows = "\n".join(
-        f"| {use.erased} | {use.word} | {use.steps} | {use.first} to {use.last} |"
-        for use in adversaries
-    )
-    return (
-        "## Adversarial concepts\n\n| erased | kept beside it | steps | when |\n|---|---|---|---|\n"
-        + rows
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.0f} %"
-
-
-def _interval(interval: Sequence[float | None]) -> str:
-    low, high = interval
-    return "unknown" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
+        return ["## Measured", "Nothing was measured."]
+    erased, kept = measures_tables(measures)
+    return [
+        "## Measured",
+        erased.markdown().rstrip(),
+        kept.markdown().rstrip(),
+        "![before and after](before-after.png)",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from erasekit.reporting.drawing import COLOURS, dressed, new_figure, save_figure
-from erasekit.reporting.history import Record
+from erasekit.reporting.run_table import Record
 
 LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
 STYLES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}

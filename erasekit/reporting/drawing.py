@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from erasekit.files import atomic_path
+from erasekit.reporting.bench_table import BASE
 
-BASE = "base"
-"""What the un-erased model is called among the methods."""
 INK = "#1b1c1e"
 """Text and axes; on a page it becomes the colour of the text around the figure."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from erasekit.records import ConceptRow, Estimate, Row, Summary
+from erasekit.reporting.bench_table import BASE
 from erasekit.reporting.drawing import (
-    BASE,
     INK,
     Style,
     dressed,

@@ -14,30 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from erasekit.records import ConceptRow, Row, Summary
-from erasekit.reporting.adversaries import adversary_uses, top_uses
-from erasekit.reporting.bench_tables import bench_tables
+from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
 from erasekit.reporting.curves import history_figures
-from erasekit.reporting.drawing import BASE, Style, inline_svg, styles
+from erasekit.reporting.drawing import Style, inline_svg, styles
 from erasekit.reporting.embedding import Budget, Embedded
 from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
-from erasekit.reporting.history import sampled
+from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
-from erasekit.reporting.views import (
-    Cell,
-    TableView,
-    counted,
-    findings,
-    measured,
-    measures_views,
-    plain_view,
-    settings_view,
+from erasekit.reporting.run_table import (
+    adversaries_table,
+    adversary_uses,
+    history_table,
+    measures_tables,
+    settings_table,
 )
-from erasekit.reporting.wording import GLOSSARY, classes_by, percent, signed, with_interval
+from erasekit.reporting.table import Number, Table, percent, templates, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_EDGE, SHEET_EDGE = 256, 1600
@@ -102,14 +97,6 @@ def render(report: Report, *, limit: int = LIMIT) -> Page:
         limit: bytes that its pictures may take. What matters less is left out, and the page says
             so.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     budget = Budget(limit)
     benches = [result for result in report.results if isinstance(result, BenchResult)]
     looks = styles([row.method for bench in benches for row in bench.summary.rows])
@@ -124,15 +111,19 @@ def render(report: Report, *, limit: int = LIMIT) -> Page:
             section = _run_section(result, name, budget, end)
         sections.append(section)
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    html = environment.get_template("page.html").render(
-        title=report.title or _title(sections),
-        report=report,
-        sections=sections,
-        glossary=GLOSSARY,
-        limit=limit,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode(),
+    html = (
+        templates()
+        .get_template("page.html")
+        .render(
+            title=report.title or _title(sections),
+            report=report,
+            sections=sections,
+            glossary=GLOSSARY,
+            limit=limit,
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode(),
+        )
     )
     return Page(html, budget.count, left_out)
 
@@ -180,7 +171,7 @@ def _bench_section(
             **{f"generation: {key}": str(value) for key, value in result.generation.items()},
             **{f"version of {key}": " or ".join(own) for key, own in result.versions.items()},
         },
-        "settings": settings_view(result.settings) if result.settings else None,
+        "settings": settings_table(result.settings) if result.settings else None,
     }
 
 
@@ -263,7 +254,7 @@ def _card(
             how = "before" if method == BASE else f"after {method} erased {erased}"
             alt = f"{concept.concept}, noise {noise + 1}, {how}"
             delta = rows[method].delta.value if method in rows else math.nan
-            remark = "" if math.isnan(delta) else signed(delta)
+            remark = "" if math.isnan(delta) else Number(2, sign=True)(delta)
             strip.append(Picture(next(images), alt, method, remark))
         strips.append(strip)
     return Card(concept.concept, concept.role, strips)
@@ -275,28 +266,14 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
     for what, image in result.sheets.items():
         found = budget.embed([image], SHEET_EDGE, end)
         sheets.append({"what": what, "image": found[0] if found else None})
-    uses = top_uses(adversary_uses(history), WORDS)
-    tables: dict[str, TableView] = {}
+    uses = adversary_uses(history, WORDS)
+    tables: dict[str, Table] = {}
     if result.measures is not None:
-        tables["erased"], tables["kept"] = measures_views(result.measures)
+        tables["erased"], tables["kept"] = measures_tables(result.measures)
     if uses:
-        tables["adversaries"] = plain_view(
-            "Adversarial concepts: what the method preserved beside the erased concept.",
-            ("preserved", "beside", "steps", "first step", "last step"),
-            [
-                [Cell(use.word), Cell(use.erased), *map(counted, (use.steps, use.first, use.last))]
-                for use in uses
-            ],
-            words=("preserved", "beside"),
-        )
-    trace = list(_trace(history))
-    if trace:
-        tables["trace"] = plain_view(
-            f"{len(trace)} steps along the run, of {len(history)}.",
-            ("step", "loss", "erase", "preserve", "preserved", "nearest", "entropy", "moved"),
-            trace,
-            words=("preserved", "nearest"),
-        )
+        tables["adversaries"] = adversaries_table(uses)
+    if history:
+        tables["trace"] = history_table(history, HISTORY_ROWS)
     plots = [
         _plot(
             figure,
@@ -333,26 +310,10 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
             "kept on purpose": ", ".join(info["keep"]) or "nothing",
             **{f"version of {key}": value for key, value in info["versions"].items()},
         },
-        "settings": settings_view(
+        "settings": settings_table(
             {info["method"]: {key: [str(value)] for key, value in info["config"].items()}}
         ),
     }
-
-
-def _trace(history: Sequence[Mapping[str, Any]]) -> Iterator[list[Cell]]:
-    """Rows of the table of steps: a line per step and erased concept."""
-    for record in sampled(history, HISTORY_ROWS):
-        losses = [measured(record[key], 5) for key in ("loss", "erase_loss", "preserve_loss")]
-        adversaries: Sequence[Mapping[str, Any]] = record.get("adversary") or ({},)
-        for one in adversaries:
-            yield [
-                counted(record["step"]),
-                *losses,
-                Cell(one.get("concept") or ""),
-                Cell(one.get("nearest") or ""),
-                measured(one.get("entropy"), 3),
-                measured(one.get("shift"), 3),
-            ]
 
 
 def _plot(figure: Figure, name: str, alt: str, caption: str) -> Plot:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from erasekit.diffusion.single_file import bundled_config
+from erasekit.models.single_file import bundled_config
 
 _TWO_BLOCKS = {
     "block_out_channels": (16, 32),

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing.tiny import tiny_model
-from erasekit.training.settings import build_method, resolve_settings
+from erasekit.training.plan import build_method, resolve_settings
 
 
 @dataclass
@@ -133,7 +133,7 @@ def prepared(
     descriptor = registry.method(name)
     plan = resolve_settings(descriptor, registry, model.descriptor, {}, settings)
     method: ErasureMethod
-    _, method = build_method(descriptor, registry, plan)
+    method = build_method(descriptor, registry, plan)
     frozen = copy.deepcopy(model.unet)
     parameters = ParameterScope(scope).select(model.unet)
     for parameter in parameters.values():

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import Edit, load_edit
 from erasekit.errors import Interrupted, TrainingError
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing.tiny import tiny_model
-from erasekit.training.callbacks import Callback
-from erasekit.training.checkpoints import CHECKPOINT, Checkpoint
+from erasekit.training.checkpoint import CHECKPOINT, Checkpoint
 from erasekit.training.erase import erase
+from erasekit.training.trainer import Callback
 
 HISTORY_KEYS = {"step", "loss", "erase_loss", "preserve_loss", "timestep", "adversary"}
 ADVERSARY_KEYS = {"erased", "concept", "entropy", "shift", "nearest"}
@@ -90,7 +90,6 @@ class MethodTester:
         callbacks: Sequence[Callback] = (),
         folder: Path | None = None,
         resume: Checkpoint | None = None,
-        history: Sequence[dict[str, Any]] = (),
         **settings: Any,
     ) -> Edit:
         """Erase `concepts` with the method under test."""
@@ -104,7 +103,6 @@ class MethodTester:
             callbacks=callbacks,
             folder=folder,
             resume=resume,
-            history=history,
         )
 
     # -- the tests ----------------------------------------------------------------------------
@@ -217,12 +215,7 @@ class MethodTester:
             assert_same_tensors(weights(model), before)
             checkpoint = Checkpoint.load(folder / CHECKPOINT)
             assert checkpoint.step == stop + 1
-            resumed = self.erase(
-                tiny_model(),
-                folder=folder,
-                resume=checkpoint,
-                history=whole.history[: checkpoint.step],
-            )
+            resumed = self.erase(tiny_model(), folder=folder, resume=checkpoint)
             assert_same_tensors(resumed.stored, whole.stored)
             assert_same_tensors(resumed.adversaries, whole.adversaries)
             assert resumed.history == whole.history

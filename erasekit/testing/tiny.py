@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from erasekit.diffusion.loading import LoadedModel, wrap_pipeline
-from erasekit.diffusion.stillness import freeze
+from erasekit.models.loading import LoadedModel, wrap_pipeline
+from erasekit.models.module_state import freeze
 from erasekit.plugin.descriptors import ModelDescriptor
 
 MAX_TOKENS = 16

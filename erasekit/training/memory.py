@@ -3,17 +3,14 @@
 The arithmetic, in bytes, with P trained parameters and a batch of r rows in m parts:
 
     always       UNet as stored  +  VAE and text encoders (unless offloaded)  +  4 P (frozen copy)
-                 + kept trajectories  +  0.75 GiB for libraries
-    sampling     always + min(ceil(f / m), b / m) x passing row; and, where trajectories give way
-                 to others along the run, 4 P + 8 P as in training
+                 + what the method keeps (trajectories)  +  0.75 GiB for libraries
     training     always + 4 P (gradient) + 8 P (Adam's moments; 2 P in 8 bits) + ceil(r / m) x row
 
 A *row* is what the backward pass of one sample keeps, measured on this UNet; with checkpointing it
 is a *passing row*: the inputs of all blocks and what one block keeps. Both are halved in bf16 and
-fp16. A UNet stored in half precision has 2 P more, for the master copy. f are the rows of
-trajectories that are sampled together, b those that a pass without gradient runs at once, whatever
-it is for (`rows_at_once`). The larger sum counts. It is an estimate: allocators and libraries add
-to it.
+fp16. A UNet stored in half precision has 2 P more, for the master copy. A pass without gradient
+takes what is left under the limit, and one passing row at least (`Runner.limit`). It is an
+estimate: allocators and libraries add to it.
 """
 
 from __future__ import annotations
@@ -26,16 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.running import rows_at_once
-from erasekit.diffusion.solvers import SOLVERS
 from erasekit.errors import ConfigError
-from erasekit.methods.base import rows_per_step
+from erasekit.methods.base import MemoryUse
+from erasekit.models.families import FamilyAdapter
 
 GIB = 1 << 30
 LIBRARIES = 3 * GIB // 4
-SAMPLED_ROWS = 64
-"""Rows of 32 trajectories that are sampled together, with and without the prompt."""
 _CHECKPOINTED = ("ResnetBlock2D", "BasicTransformerBlock")
 """What diffusers' UNets checkpoint."""
 
@@ -50,11 +43,8 @@ class MemoryNeeds:
         trained: number of parameters in scope.
         row: kept for the backward pass of one row.
         passing_row: the same with checkpointing; also a pass without gradient, at most.
-        rows: rows of a batch with gradient, of this process.
-        sampled_rows: rows of trajectories that are sampled together, of this process.
-        rows_at_once: of them, at most, that are run at once.
-        pool: trajectories that are kept in memory.
-        renewed: whether trajectories give way to others along the run.
+        rows: rows of a batch with gradient.
+        kept: what the method keeps beside weights, as its trajectories.
         stored_half: whether the UNet is stored in bf16 or fp16.
         gpu: whether the memory is a GPU's.
     """
@@ -65,10 +55,7 @@ class MemoryNeeds:
     row: int
     passing_row: int
     rows: int
-    sampled_rows: int = SAMPLED_ROWS
-    rows_at_once: int = SAMPLED_ROWS
-    pool: int = 0
-    renewed: bool = False
+    kept: int = 0
     stored_half: bool = False
     gpu: bool = False
 
@@ -80,11 +67,13 @@ class MemoryPlan:
     Attributes:
         choices: settings to change.
         estimate: bytes that the run then takes.
+        passing: bytes that a pass without gradient may take beside.
         text: one sentence for the user.
     """
 
     choices: Mapping[str, Any]
     estimate: int
+    passing: int
     text: str
 
 
@@ -95,22 +84,21 @@ def estimate(needs: MemoryNeeds, settings: Mapping[str, Any]) -> int:
         needs: of the model and the batch.
         settings: the hyperparameters of `TrainingSettings` that matter.
     """
-    parts = int(settings["accumulate"])
     half = 2 if needs.stored_half or settings["precision"] in ("bf16", "fp16") else 1
     row = needs.passing_row if settings["gradient_checkpointing"] else needs.row
+    rows = -(-needs.rows // int(settings["accumulate"]))
+    return _held(needs, settings) + max(needs.passing_row, rows * row) // half
+
+
+def _held(needs: MemoryNeeds, settings: Mapping[str, Any]) -> int:
+    """Bytes beside a pass: weights, copies, gradients, moments, what is idle or kept."""
     moments = 2 if settings["optimizer"] == "adam8bit" else 8
     idle = 0 if settings["offload"] and needs.gpu else needs.idle
     copies = 6 if needs.stored_half else 4
-    always = needs.unet + idle + copies * needs.trained + needs.pool + LIBRARIES
-    passing = min(-(-needs.sampled_rows // parts), max(1, needs.rows_at_once // parts))
-    kept = (4 + moments) * needs.trained
-    sampling = passing * needs.passing_row // half
-    sampling += kept if needs.renewed else 0
-    training = kept + -(-needs.rows // parts) * row // half
-    return always + max(sampling, training)
+    return needs.unet + idle + (copies + 4 + moments) * needs.trained + needs.kept + LIBRARIES
 
 
-def plan_memory(
+def fit_memory(
     needs: MemoryNeeds,
     settings: Mapping[str, Any],
     limit_gib: float,
@@ -141,7 +129,7 @@ def plan_memory(
         measures.append(("offload", True, "VAE and text encoders on the CPU"))
     measures.append(("gradient_checkpointing", True, "gradient checkpointing"))
     parts = 2
-    while parts < 2 * max(needs.rows, min(needs.sampled_rows, needs.rows_at_once)):
+    while parts < 2 * needs.rows:
         measures.append(("accumulate", parts, f"batches in {parts} parts"))
         parts *= 2
     if eight_bit:
@@ -171,63 +159,32 @@ def plan_memory(
             f"About {after / GIB:.1f} GiB of {limit_gib:g} are needed, with "
             f"{_listed(said.values())}; {before / GIB:.1f} GiB without."
         )
-    return MemoryPlan(choices, after, text)
+    return MemoryPlan(choices, after, max(0, limit - _held(needs, now)), text)
 
 
 def memory_needs(
-    family: FamilyAdapter,
-    parameters: Mapping[str, nn.Parameter],
-    settings: Mapping[str, Any],
-    *,
-    erased: int,
-    kept: int,
-    processes: int = 1,
+    family: FamilyAdapter, parameters: Mapping[str, nn.Parameter], use: MemoryUse
 ) -> MemoryNeeds:
-    """What a run of a gradient method needs, its rows measured by one pass.
+    """What a run needs, its rows measured by one pass.
 
     Args:
         family: the adapter.
         parameters: in scope.
-        settings: all hyperparameters; `batch_size`, `trajectory_steps`, `trajectories`,
-            `keep_trajectories`, `keep_rows`, `trajectory_memory`, `num_concepts` and `centres`
-            count where the method has them.
-        erased: number of erased concepts.
-        kept: number of kept words that the user named; 0 leaves R to the method.
-        processes: that share the rows.
+        use: what the method says (`ErasureMethod.expected_memory`).
     """
     row, passing = measure_row(family, parameters)
     stored_half = next(family.unet.parameters()).element_size() < 4
     if stored_half:  # so measured
         row, passing = 2 * row, 2 * passing
-    pipeline = family.pipeline
-    idle = [getattr(pipeline, name, None) for name in ("vae", "text_encoder", "text_encoder_2")]
-    words = kept or int(settings.get("centres") or settings.get("num_concepts") or 0)
-    own = max(erased, int(settings.get("trajectories") or 0))
-    of_words = words * int(settings.get("keep_trajectories") or 0)
-    if settings.get("latents_from") == "current":
-        own = of_words = 0
-    channels, height, width = family.latents_shape()
-    latent = 4 * channels * height * width
-    # Of a word z_t and the prediction for it are kept; the unconditional one too of what is erased,
-    # and where a solver looks back at guided steps.
-    name = settings.get("trajectory_solver")
-    looks_back = name is not None and SOLVERS[name].looks_back
-    of_word = 3 if looks_back and settings.get("keep_guidance") != 1 else 2
-    pool = (3 * own + of_word * of_words) * latent * int(settings.get("trajectory_steps") or 0)
-    rows = rows_per_step(int(settings.get("batch_size", 1)), erased)
-    branches = 1 + int(settings.get("keep_rows") or 1)
-    sampled = min(SAMPLED_ROWS, 2 * (own + of_words)) or 2 * rows
+    idle = [getattr(family.pipeline, n, None) for n in ("vae", "text_encoder", "text_encoder_2")]
     return MemoryNeeds(
         unet=_bytes(family.unet.parameters()),
         idle=sum(_bytes(part.parameters()) for part in idle if part is not None),
         trained=sum(p.numel() for p in parameters.values()),
         row=row,
         passing_row=passing,
-        rows=-(-branches * rows // processes),
-        sampled_rows=-(-sampled // processes),
-        rows_at_once=rows_at_once(height, width),
-        pool=int(min(pool, float(settings.get("trajectory_memory") or 0) * 2**30)),
-        renewed=bool(settings.get("trajectory_refresh")),
+        rows=use.rows,
+        kept=use.kept,
         stored_half=stored_half,
         gpu=family.device.type != "cpu",
     )

@@ -12,8 +12,7 @@ import pytest
 from erasekit.bench.matched import TARGETS, match_erasure
 from erasekit.bench.summary import summarise
 from erasekit.bench.summary_json import summary_json
-from erasekit.metrics.significance import holm
-from erasekit.metrics.statistics import crossed_effect
+from erasekit.metrics.statistics import crossed_effect, holm
 from erasekit.records import ConceptScores, Record, Waypoint
 from tests.bench.made_up import paired, record
 
@@ -104,7 +103,7 @@ def test_a_concept_that_the_model_never_drew_has_no_matched_point() -> None:
     )
     at_90, _ = match_erasure("a", "church", [found])
     assert math.isnan(at_90.delta.value)
-    assert at_90.delta.note == "1 of 1 runs there before the first step"
+    assert at_90.delta.note == "1 of 1 runs of what the base model does not draw"
 
 
 def test_methods_without_points_along_and_failed_ones_say_so() -> None:

@@ -14,7 +14,7 @@ from erasekit.bench.summary import summarise
 from erasekit.bench.summary_json import summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Classifier, ImageMeasure
-from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.judges import Judges
 from erasekit.records import Record
 
 PROBES = (("a photo of a house", 3), ("a church", 12345))

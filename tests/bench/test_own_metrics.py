@@ -15,9 +15,7 @@ from erasekit.metrics.base import Metric
 from erasekit.plugin.descriptors import MetricDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.records import Estimate
-from erasekit.reporting.forms import csv_text, printed
-from erasekit.reporting.further import further_columns
-from erasekit.reporting.views import bench_view
+from erasekit.reporting.bench_table import export_table
 from tests.bench.made_up import record
 
 NAMES = ("acme-worst", "delta", "esr-1")
@@ -104,15 +102,19 @@ def test_tables_json_and_exports_show_them(acme, records) -> None:
         **{"value": 3.0, "ci95": [None, None], "n": 4, "note": None, "missing": 0},
         "higher_is_better": False,
     }
-    columns = {column.title: column for column in further_columns(summary.rows)}
-    assert [columns[name].good for name in NAMES] == ["↓", "↓", "↑"]
-    assert columns["acme-worst"].text(summary.rows[1]) == "3.00"
-    assert columns["delta"].text(summary.rows[1]).startswith("2.00 [")
-    header, body = printed(rows, "methods")
-    cells = dict(zip(header, body[1], strict=True))
-    assert (cells["acme-worst ↓"], cells["esr-1 ↑"]) == ("3.00", "1.00")
-    assert "metrics_acme-worst_value" in csv_text(rows).splitlines()[0]
-    assert "acme-worst" in [head.text for head in bench_view(summary).heads]
+    about = {"scorer": {"name": "clip"}}
+    table = export_table(summary, "methods", about)
+    assert table is not None
+    columns = {column.title("page"): column for column in table.shown("page")}
+    assert [columns[name].better for name in NAMES] == ["lower", "lower", "higher"]
+    assert str(columns["acme-worst"].cell(summary.rows[1])) == "3.00"
+    assert str(columns["delta"].cell(summary.rows[1])).startswith("2.00 [")
+    papers = {
+        column.title("paper"): column.cell(summary.rows[1]) for column in table.shown("paper")
+    }
+    assert papers["acme-worst ↓"].text == "3.00"
+    assert papers["esr-1 ↑"].text == "1.00"
+    assert "metrics_acme-worst_value" in table.csv().splitlines()[0]
 
 
 def test_one_that_fails_is_a_note_and_loses_nothing(acme, records) -> None:

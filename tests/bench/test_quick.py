@@ -72,7 +72,7 @@ def test_the_numbers_are_json_ready(world_model, edit, registry, tiny_scorer) ->
     assert [row["concept"] for row in data["erased"]] == ["church", "castle"]
     assert data["kept"][0]["ci95"] == [None, None]
     assert math.isfinite(data["kept"][0]["delta"])
-    assert 0 <= data["esr1"] <= 1
+    assert data["esr1"] is None  # nothing of what the tiny model draws is taken for a church
 
 
 def test_what_the_model_hardly_knows_is_said(world_model, edit, registry, tiny_scorer) -> None:

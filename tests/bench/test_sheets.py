@@ -85,24 +85,6 @@ def test_a_record_is_there_when_all_its_sheets_are(runner, make_sweep, store) ->
     assert looks.seen == 2
 
 
-def test_a_base_sheet_is_claimed_until_it_is_on_disk(
-    sheets, case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claims, put = sheets.store.claims, sheets.store.put_sheet
-    saved: list[str] = []
-
-    def checked(key: str, png: bytes) -> None:
-        assert claims.holder(key) is not None
-        put(key, png)
-        saved.append(key)
-
-    monkeypatch.setattr(sheets.store, "put_sheet", checked)
-    wanted = [sheets.sheet(page, sheets.model.hash) for page in case.pages]
-    sheets.share(wanted, case.labels)
-    assert saved == [sheet.key for sheet in wanted]
-    assert [claims.holder(key) for key in saved] == [None] * len(saved)
-
-
 def test_a_sheet_that_can_not_be_saved_is_one_sentence(sheets, case, tmp_path: Path) -> None:
     (sheets.store.root / "sheets").write_text("a file stands where the folder should be")
     sheets.scores(sheets.sheet(case.pages[0], sheets.model.hash), case.labels)

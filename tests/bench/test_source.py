@@ -13,8 +13,8 @@ import erasekit
 from erasekit.bench import identity, source
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.source import SAMPLING, SCORING, TRAINING, source_hash
-from erasekit.metrics.judges import Judges
-from tests.bench.test_general import CAPTIONS, Colours
+from erasekit.metrics.judges.judges import Judges
+from tests.bench.suites.test_general import CAPTIONS, Colours
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_a_damaged_file_counts_as_missing(store: RecordStore, record: Record) ->
 
 def test_a_sheet_comes_back_to_the_last_bit(store: RecordStore) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 12, 3), dtype=np.uint8)
+    store.prepare()
     store.put_sheet("k", sheet_png(images, {"prompts": ["é"]}))
     np.testing.assert_array_equal(store.sheet("k", (3, 2)), images)
     with Image.open(store.sheet_path("k")) as file:
@@ -76,6 +77,7 @@ def test_a_sheet_comes_back_to_the_last_bit(store: RecordStore) -> None:
 
 def test_a_truncated_sheet_counts_as_missing(store: RecordStore) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), dtype=np.uint8)
+    store.prepare()
     store.put_sheet("k", sheet_png(images, {}))
     path = store.sheet_path("k")
     path.write_bytes(path.read_bytes()[:300])

@@ -92,7 +92,6 @@ def test_without_concepts_it_draws_those_of_the_model(write, registry) -> None:
          "did you mean 'bus'?"),
         ('keep = ["bus"]', 'keep = ["church"]', "is both erased and kept"),
         ('["church", "castle"]', '["church", "church"]', "is to be erased twice"),
-        ('["church", "castle"]', '["church+castle"]', "a concept's name has no plus or comma"),
         ('["church", "castle"]', "[]", "has erase=[] in cases[0]"),
         ('name = "castle"', 'name = "Church"', "has the concept 'church' twice"),
         ("[[cases]]", "[[cases", "is not valid TOML"),

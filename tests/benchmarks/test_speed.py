@@ -17,9 +17,9 @@ from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.quality import deltas, esr_difference, report, verdict
 from benchmarks.speed.runs import Bench, Run
 from benchmarks.speed.timing import ratios
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import initial_noise
 from erasekit.diffusion.solvers import ddim_scheduler
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.records import Estimate
 

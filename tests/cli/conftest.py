@@ -64,9 +64,10 @@ def other_tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`make_run("pgd", "church", "bus")`: a finished run on the tiny model; made once."""
     from erasekit.concepts import Erasure
-    from erasekit.diffusion.loading import load_model
+    from erasekit.models.loading import load_model
     from erasekit.plugin.registry import Registry
-    from erasekit.training.erase import erase, save_run
+    from erasekit.training.erase import erase
+    from erasekit.training.run_folder import save_run
 
     made: dict[Sequence[str], Path] = {}
 

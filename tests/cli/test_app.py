@@ -90,6 +90,7 @@ def _raising(error: BaseException) -> Callable[..., typer.Typer]:
         def fail() -> None:
             raise error
 
+        application._guard(app)
         return app
 
     return build
@@ -109,6 +110,34 @@ def _raising(error: BaseException) -> Callable[..., typer.Typer]:
             2,
             "Error: No space left on the disk (/x); free some and retry.",
         ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "/x"),
+            2,
+            "Error: '/x' can't be used (File name too long); name another or mend it.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"/x\xff"),
+            2,
+            r"Error: '/x\udcff' can't be used (Permission denied); name another or mend it.",
+        ),
+        (
+            MemoryError(),
+            2,
+            "Error: Out of memory; ask for less: fewer images, seeds or concepts, a smaller batch, "
+            "--dtype fp16, or another --device (MemoryError).",
+        ),
+        (
+            OverflowError("cannot convert float infinity to integer"),
+            2,
+            "Error: A number is too large (cannot convert float infinity to integer); write a "
+            "smaller one.",
+        ),
+        (
+            SystemExit(0),
+            2,
+            "Error: A plugin or a library ended the program (SystemExit: 0); `erasekit plugins` "
+            "lists the plugins.",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_one_sentence(
@@ -124,10 +153,62 @@ def test_ctrl_c_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run().code == 130
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(application, "build_app", _raising(ZeroDivisionError("a bug")))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+@pytest.mark.parametrize(
+    "bug",
+    [ZeroDivisionError("a bug"), ValueError("a bug"), RecursionError("a bug"), OSError("a bug")],
+    ids=repr,
+)
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, bug: Exception) -> None:
+    monkeypatch.setattr(application, "build_app", _raising(bug))
+    with pytest.raises(type(bug), match="a bug"):
         application.main([])
+
+
+def test_where_a_failure_comes_from_is_shown_when_asked_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application, "build_app", _raising(ConfigError("no")))
+    monkeypatch.setenv(application.TRACEBACK_VARIABLE, "1")
+    result = run()
+    assert result.err.startswith("Traceback")
+    assert result.err.endswith("Error: no\n")
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["methods", "show", "gumbel", "--model", model]
+            for model in ("", " ", LONG, "~nobody/x")
+        ),
+        ["suites", "show", LONG],
+        ["generate", "--prompt", "x", "--model", LONG],
+        ["generate", "--prompt", "x", "--edit", LONG],
+        ["generate", "--prompt", "x", "--edit", "~nobody/x"],
+        ["generate", "--prompt", "\udcff"],
+        ["generate", "--prompt", "x", "--seed", "9" * 5000],
+        ["report", LONG],
+        ["report", "/proc/x"],
+        ["trace", LONG],
+        ["compare", LONG, LONG],
+        ["export", LONG],
+        ["bench", "status", LONG],
+        ["plugin", "check", LONG],
+        ["eraze"],
+        ["methods", "show", "[red]:fire:\x1b]0;x\x07"],
+        ["methods", "--no\x1b[2J"],
+    ],
+    ids=lambda arguments: " ".join(a[:12] for a in arguments).encode("unicode_escape").decode(),
+)
+def test_bad_input_is_one_short_line_and_code_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.sentence.startswith("Error: ")
+    assert len(result.sentence) < 1500
+    assert "\x1b" not in result.err
 
 
 def test_python_m_erasekit_is_the_same_command() -> None:

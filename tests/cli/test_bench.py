@@ -50,7 +50,9 @@ def test_the_whole_way_and_the_same_again(bench, tmp_path: Path) -> None:
     assert "4 erasures" in first.err
     store = tmp_path / "runs" / "bench-icons-mini"
     assert json.loads((store / "bench.json").read_text()) == data
-    for picture in ("pareto", "images-church", "images-bus-car"):
+    drawn = any(row["esr1"] is not None for row in data["rows"])
+    assert (store / "pareto.png").exists() == drawn
+    for picture in ("images-church", "images-bus-car"):
         assert (store / f"{picture}.png").stat().st_size > 1000
     before = everything(tmp_path)
     again = bench(*command)
@@ -119,6 +121,12 @@ def test_an_edit_that_is_there_is_no_erasure_to_do(
         (["--concepts", "church,,bus"], "can't be empty"),
         (["--concepts", "church " * 40], "tokens long"),
         (["--seeds", "0"], "--seeds is 0"),
+        (["--seeds", "1000000000"], "--seeds is 1000000000; give 1 to 1,000"),
+        (["--images-per-concept", "1000000000"], "give 1 to 10,000"),
+        (["--sampling-steps", "1000000000"], "give 1 to 1,000"),
+        (["--concepts", "car,Car"], "stands twice"),
+        (["--concept", "car", "--concept", "Car"], "stands twice"),
+        (["--concepts", '"church'], "not closed"),
         (["--images-per-concept", "0"], "--images-per-concept is 0"),
         (["--sampling-steps", "0"], "--sampling-steps is 0"),
         (["--along", "0.5,1.5"], "--along has 1.5"),
@@ -178,3 +186,32 @@ def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None
     done = bench("--output", ".", code=2)
     assert "not empty" in done.err
     assert everything(tmp_path) == ["mine.txt"]
+
+
+def test_concepts_with_commas_and_pluses_are_one_case_each(bench) -> None:
+    plan = bench(
+        *("--concept", "Tom, Jerry", "--concept", "C++"),
+        *("--concepts", '"a, b"+bus', "--dry-run", "--json"),
+    ).json["plan"]
+    assert plan["cases"] == ["a, b+bus", "Tom, Jerry", "C++"]
+
+
+def test_what_was_not_drawn_before_has_no_rate(bench, tmp_path: Path) -> None:
+    data = bench("--methods", "none", "--concepts", "xyzzy", "--seeds", "1", "--json").json
+    row = data["rows"][1]
+    assert (row["esr1"] is None) == (row["esr1_before"] > 0.75)
+    assert (row["esr1"] is None) == bool(row["esr1_note"])
+    assert (row["esr1"] is None) == any("ESR-1" in note for note in data["notes"])
+    assert row["psr1_ci95"][0] <= row["psr1"] <= row["psr1_ci95"][1]
+
+
+def test_damage_is_said_and_mended(bench, tmp_path: Path) -> None:
+    command = ["--methods", "none", "--concepts", "church", "--seeds", "1", "--json"]
+    first = bench(*command).json
+    (cell,) = (tmp_path / "runs" / "bench-icons-mini" / "cells").glob("*.json")
+    cell.write_text(cell.read_text().replace('"forward": ', '"forward": 1', 1))
+    again = bench(*command)
+    assert "Computed again, since a file is damaged: none, church, seed 0" in " ".join(
+        again.err.split()
+    )
+    assert again.json["rows"] == first["rows"]

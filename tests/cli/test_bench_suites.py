@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from erasekit.bench.paper import SPLITS
+from erasekit.bench.suites.paper import SPLITS
 from tests.tiny_clip import tiny_scorer_folder
 
 __all__ = ["tiny_scorer_folder"]
@@ -80,7 +80,7 @@ def test_imagenette(bench: Bench, resnet: Path) -> None:
     assert data["erased_sets"] == [{"erased": "+".join(SPLITS[0]), "kept": list(SPLITS[1])}]
     for row, method in zip(data["rows"], ("base", "none"), strict=True):
         assert (row["method"], row["images"]) == (method, 10)
-        assert all(0 <= row[rate] <= 1 for rate in ("esr1", "esr5", "psr1", "psr5"))
+        assert all(0 <= row[f"{r}_before"] <= 1 for r in ("esr1", "esr5", "psr1", "psr5"))
     assert {row["concept"] for row in data["per_concept"]} == set(SPLITS[1])
     assert {row["split"] for row in data["per_concept"]} == {"held-out"}
 

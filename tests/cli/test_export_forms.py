@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import load_edit
+from erasekit.models.loading import LoadedModel
 from tests.exports.conftest import perturbed
 
 Run = Callable[..., Any]

@@ -31,14 +31,16 @@ def test_fid_is_left_out_and_clip_score_stays(
     said = " ".join(done.err.split())
     assert "fid is left out: fid needs its weights as a file" in said
     assert "1 of 3 captions are too long" in said
+    assert "cut there, as diffusers does" in said
     assert "Further measures. Erased: church" in done.out
     assert "CLIP score" in done.out
     data = json.loads((tmp_path / "store" / "bench.json").read_text())
     assert data["left_out"][0].startswith("fid is left out")
     for row in data["rows"]:
         assert row["measures"].keys() == {"clip-score"}
-        assert row["measures"]["clip-score"]["caption"]["n"] == 2
+        assert row["measures"]["clip-score"]["caption"]["n"] == 3
     shown = run("bench", "show", "store")
+    assert "1 of 3 captions are too long" in " ".join(shown.out.split())
     assert "fid is left out" in " ".join(shown.err.split())
     assert "Further measures" in shown.out
     assert run("report", "store", "--output", "page.html").code == 0
@@ -46,6 +48,11 @@ def test_fid_is_left_out_and_clip_score_stays(
     table = run("bench", "export", "store", "--to", "markdown", "-o", "table.md")
     assert table.code == 0
     assert "CLIP score, caption ↑" in (tmp_path / "table.md").read_text()
+
+    skipped = run(*command, "--long-prompts", "skip", "--json")
+    assert "are left out" in " ".join(skipped.err.split())
+    rows = skipped.json["rows"]
+    assert [row["measures"]["clip-score"]["caption"]["n"] for row in rows] == [2, 2]
 
     refused = run(*command, "--measures", "fid")
     assert refused.code == 2

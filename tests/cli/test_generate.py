@@ -131,10 +131,13 @@ def test_numbers_that_make_no_sense_are_refused(run: Run, option: str) -> None:
     assert option in result.err
 
 
-def test_overwrite_writes_into_a_full_folder(run: Run, tiny_folder: Path) -> None:
+def test_overwrite_writes_into_a_full_folder_that_it_made(run: Run, tiny_folder: Path) -> None:
     Path("full").mkdir()
     Path("full/file").write_text("", encoding="utf-8")
     common = ("generate", "--model", tiny_folder, "-p", "bus", "-n", 1, "-o", "full", *STEPS)
+    refused = run(*common, "--overwrite")
+    assert (refused.code, "erasekit did not make it" in refused.sentence) == (2, True)
+    Path("full/grid.png").write_bytes(b"")
     assert run(*common, "--overwrite").code == 0
     assert {p.name for p in Path("full").iterdir()} == {"file", "bus-seed-0000.png", "grid.png"}
 

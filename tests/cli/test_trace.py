@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from erasekit.cli.trace import PLOT, STRIP
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.edits import load_edit
-from erasekit.training.snapshots import adversary_snapshots
+from erasekit.models.loading import LoadedModel
+from erasekit.training.run_folder import adversary_snapshots
 from tests.cli.conftest import SMALL, WORDS
 
 Run = Callable[..., Any]

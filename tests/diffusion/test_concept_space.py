@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import wordfreq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from erasekit.concepts import Concept, Erasure, normalised
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space, words_for
 from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
-from erasekit.plugin.descriptors import ModelConcept
+from erasekit.models.clip_vocabulary import clip_vocabulary
+from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 
 WORDS = ["church", "castle", "bus", "garbage truck", "truck", "a red car", "banana", "apple"]
 
@@ -49,7 +52,7 @@ def test_r_never_holds_an_erased_concept_or_an_alias(
     spoken = [form.format(name.upper() if "THE" in form else name) for name, form in words]
     source = tmp_path_factory.mktemp("words") / "words.txt"
     source.write_text("\n".join([*spoken, "banana"]))
-    space = concept_space(tiny_model, erasure, registry, str(source))
+    space = concept_space(tiny_model, erasure, str(source))
     gone = [normalised(name) for concept in erasure.erased for name in concept.names]
     for word in space.words:
         said = f" {normalised(word).replace('-', ' ')} "
@@ -67,15 +70,15 @@ def test_aliases_that_the_model_knows_are_kept_out_too(tiny_model, registry) -> 
         ModelConcept("apple", "object", "food", "held-out"),
     ]
     for typed in ("church", "castle", "Church"):
-        words = concept_space(tiny_model, Erasure.of(typed), registry, "vocabulary").words
+        words = concept_space(tiny_model, Erasure.of(typed), "vocabulary").words
         assert not {"church", "castle"} & set(words)
         assert "banana" in words
-    assert concept_space(tiny_model, Erasure.of("church"), registry, "model").words == ["bus"]
+    assert concept_space(tiny_model, Erasure.of("church"), "model").words == ["bus"]
 
 
 def test_the_user_s_own_words_come_before_a_source(tiny_model, registry) -> None:
     erasure = Erasure.of("church", keep=("castle", "a red bus"))
-    space = concept_space(tiny_model, erasure, registry, "vocabulary")
+    space = concept_space(tiny_model, erasure, "vocabulary")
     assert space.words == ["castle", "a red bus"]
 
 
@@ -92,10 +95,8 @@ def test_a_file_has_one_word_a_line(tiny_model, registry, tmp_path: Path) -> Non
     path = tmp_path / "words.txt"
     text = "\ufeffchurch\r\n\n  # a comment\n# another\n  garbage truck \nchurch\nbanana"
     path.write_text(text, encoding="utf-8")
-    assert words_for(tiny_model, str(path), registry) == [
-        *("church", "garbage truck", "church", "banana")
-    ]
-    space = concept_space(tiny_model, Erasure.of("bus"), registry, str(path))
+    assert words_for(tiny_model, str(path)) == [*("church", "garbage truck", "church", "banana")]
+    space = concept_space(tiny_model, Erasure.of("bus"), str(path))
     assert space.words == ["church", "garbage truck", "banana"]
 
 
@@ -104,28 +105,54 @@ def test_a_file_of_nothing_but_the_erased_concept_is_refused(
 ) -> None:
     (tmp_path / "words.txt").write_text("church\nchurches\n")
     with pytest.raises(ConceptError, match="concept space is empty"):
-        concept_space(tiny_model, Erasure.of("church"), registry, str(tmp_path / "words.txt"))
+        concept_space(tiny_model, Erasure.of("church"), str(tmp_path / "words.txt"))
 
 
 def test_a_file_that_is_no_text_is_refused(tiny_model, registry, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_bytes(b"\xff\xfe\x00church")
     with pytest.raises(ConfigError, match=r"words\.txt.* can't be read as text"):
-        words_for(tiny_model, str(tmp_path / "words.txt"), registry)
+        words_for(tiny_model, str(tmp_path / "words.txt"))
 
 
 def test_an_unknown_source_names_the_nearest(tiny_model, registry) -> None:
     with pytest.raises(UnknownNameError, match=r"'englsh'; did you mean 'english'\?.*file"):
-        words_for(tiny_model, "englsh", registry)
+        words_for(tiny_model, "englsh")
 
 
 def test_the_vocabulary_gives_whole_words(tiny_model, registry) -> None:
-    words = words_for(tiny_model, "vocabulary", registry)
+    words = words_for(tiny_model, "vocabulary")
     assert {"garbage", "truck", "church", "banana", "red"} <= set(words)
     assert all(len(word) > 2 and word.isalpha() and word.islower() for word in words)
 
 
+def test_the_vocabulary_of_stable_diffusion_gives_frequent_words_and_no_endings(
+    tiny_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = set(wordfreq.top_n_list("en", 60_000))
+    vocabulary, _ = clip_vocabulary()
+    monkeypatch.setattr(tiny_model.pipeline.tokenizer, "get_vocab", lambda: vocabulary)
+    words = words_for(tiny_model, "vocabulary")
+    assert len(words) == len(set(words)) == 3000
+    assert {"church", "truck", "car", "dog", "photo"} <= set(words)
+    assert not {"tion", "ment", "ing", "ation", "ster"} & set(words)
+    assert sum(word not in known for word in words) < 45
+    monkeypatch.setattr(tiny_model.pipeline.tokenizer, "get_vocab", lambda: {"a": 0, "church": 1})
+    with pytest.raises(ConfigError, match="does not mark where words end; use"):
+        words_for(tiny_model, "vocabulary")
+
+
+def test_what_no_registration_says_otherwise_needs_no_extra(
+    tiny_model, registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    for descriptor in (ModelDescriptor("mine", "", ""), *registry.models().values()):
+        if descriptor.concept_space != "model":
+            assert words_for(replace(tiny_model, descriptor=descriptor))
+    assert registry.model("sd1.4").concept_space == "vocabulary"
+
+
 def test_english_gives_frequent_words(tiny_model, registry) -> None:
-    words = words_for(tiny_model, "english", registry)
+    words = words_for(tiny_model, "english")
     assert len(words) == len(set(words)) == 3000
     assert {"church", "truck"} <= set(words)
 
@@ -135,12 +162,14 @@ def test_english_without_its_extra_names_the_line_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'erasekit\[english\]'"):
-        words_for(tiny_model, "english", registry)
+        words_for(tiny_model, "english")
 
 
 def test_model_without_a_list_says_what_to_use(tiny_model, registry) -> None:
-    with pytest.raises(ConfigError, match="no list of concepts; use --set concept_space=english"):
-        words_for(tiny_model, "model", registry)
+    with pytest.raises(
+        ConfigError, match="no list of concepts; use --set concept_space=vocabulary"
+    ):
+        words_for(tiny_model, "model")
 
 
 # -- embedding and nearness ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 
 from erasekit.diffusion.concept_space import ConceptSpace
 from erasekit.diffusion.feature_cache import CACHE_VARIABLE, WORTH_KEEPING, word_features
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.models.loading import LoadedModel
 
 WORDS = [f"{a}{b}" for a in "abcdefghijklmnopqr" for b in "abcdefghijklmnop"]
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-import erasekit.diffusion.running
+from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
-from erasekit.diffusion.swapping import FrozenWeights
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -22,6 +21,7 @@ from erasekit.diffusion.trajectories import (
     trajectory_seed,
 )
 from erasekit.errors import ConfigError, OutputError
+from erasekit.models.unet_runner import MAPS_OF_A_PASS
 
 PROMPTS = ["church", "garbage truck", "a red bus"]
 STEPS, SCALE, SEED = 5, 3.0, 11
@@ -129,17 +129,16 @@ def test_a_trajectory_depends_on_its_seed_alone(tiny_model, frozen) -> None:
     assert (other.latents - a.latents).abs().max() > 0.1
 
 
-def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(
-    tiny_model, frozen, monkeypatch
-) -> None:
+def test_rows_in_the_unet_are_bounded_and_trajectories_stay_the_same(tiny_model, frozen) -> None:
     """Of 6 trajectories together, 12 rows, two are in the UNet at once; large models need it."""
     expected = everything(make(tiny_model, frozen))[1]
-    monkeypatch.setattr(erasekit.diffusion.running, "POSITIONS_AT_ONCE", 2 * 8 * 8)
+    tiny_model.family.runner.limit = 2 * MAPS_OF_A_PASS * 16 * 8 * 8 * 4
     rows: list[int] = []
     hook = tiny_model.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     source = make(tiny_model, frozen)
     source.sample_all()
     hook.remove()
+    tiny_model.family.runner.limit = None
     assert rows == [2] * (len(PROMPTS) * 2 * STEPS)
     _, found = everything(source)
     for name in ("latents", "noise_pred", "noise_pred_uncond"):

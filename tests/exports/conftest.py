@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import Edit
+from erasekit.models.loading import LoadedModel
 
 PROMPT, STEPS, GUIDANCE = "a photo of a church", 4, 3.0
 

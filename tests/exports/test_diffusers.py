@@ -10,10 +10,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.edits import Edit
 from erasekit.errors import ConfigError, EditError
 from erasekit.exports.formats import ExportOptions, Precision, export
+from erasekit.models.loading import LoadedModel, load_model
 from tests.exports.conftest import draw, draw_elsewhere
 from tests.images import assert_drawn_alike
 from tests.tiny import build_folder

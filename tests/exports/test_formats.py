@@ -65,9 +65,13 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     (tmp_path / "edit.safetensors").write_text("mine")
     with pytest.raises(OutputError, match="exists; name another file or add --overwrite"):
         form.destination(tmp_path, options, overwrite=False)
-    assert form.destination(tmp_path, options, overwrite=True).read_text() == "mine"
+    with pytest.raises(OutputError, match="erasekit did not make the file"):
+        form.destination(tmp_path, options, overwrite=True)
+    assert (tmp_path / "edit.safetensors").read_text() == "mine"
     with pytest.raises(OutputError, match="not empty"):
         format_named("diffusers").destination(tmp_path, options, overwrite=False)
+    with pytest.raises(OutputError, match=r"no erasekit.json, so erasekit did not make it"):
+        format_named("diffusers").destination(tmp_path, options, overwrite=True)
     (tmp_path / "odd.safetensors").mkdir()
     with pytest.raises(OutputError, match="is a folder; name a file"):
         form.destination(tmp_path / "odd.safetensors", options, overwrite=True)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from erasekit.diffusion.loading import LoadedModel, load_model
 from erasekit.edits import Edit
 from erasekit.errors import EditError
 from erasekit.exports import transfer
+from erasekit.models.loading import LoadedModel, load_model
 from tests.cli.conftest import run
 from tests.exports.conftest import draw
 from tests.images import assert_drawn_alike

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.loading import LoadedModel
+from erasekit.models.loading import LoadedModel
 from erasekit.testing import Prepared as Task
 from erasekit.testing import prepared
 

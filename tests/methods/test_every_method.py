@@ -11,7 +11,7 @@ import pytest
 from erasekit.errors import EditError
 from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
-from erasekit.training.checkpoints import CHECKPOINT, Checkpoint
+from erasekit.training.checkpoint import CHECKPOINT, Checkpoint
 from tests.methods.method_tester import MethodTester
 
 for _name in Registry().methods():

@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.esr import ErasingSuccessRate
-from erasekit.metrics.psr import PreservingSuccessRate
+from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
 from erasekit.records import ConceptScores, Paired
 
 NAN = math.nan
@@ -26,7 +26,8 @@ def scores(values, ranks, noises=None) -> ConceptScores:
 
 def random_paired(rng: np.random.Generator, concept: str, role, noises: int, before=None) -> Paired:
     seeds = tuple(int(x) for x in rng.integers(0, 2**31, noises)) if before is None else None
-    before = before or scores(rng.normal(30, 4, noises), rng.integers(1, 9, noises), seeds)
+    ranks = [1, *rng.integers(1, 9, noises - 1)]  # the base model draws it
+    before = before or scores(rng.normal(30, 4, noises), ranks, seeds)
     after = scores(rng.normal(27, 5, noises), rng.integers(1, 9, noises), before.noises)
     return Paired(concept, role, "family", before, after)
 
@@ -152,10 +153,48 @@ def test_delta_counts_noises_that_erased_sets_share_once() -> None:
     expected = np.var(means, axis=1, ddof=1).sum() / 3 / 2**2
     found = delta.effect()
     assert found.value == pytest.approx(means.mean())
-    assert found.over_noises == pytest.approx(expected, rel=0.1)  # of 2000 resamples
-    assert found.noise_freedom == 2 * 2
+    assert found.over_noises == pytest.approx(expected, rel=1e-9)
+    assert 2 < found.noise_freedom <= 2 * 2
 
 
 def test_a_rank_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k is 0"):
         ErasingSuccessRate(k=0)
+
+
+def test_what_the_base_model_does_not_draw_can_not_be_erased() -> None:
+    """Van Gogh after nothing was erased: 100 % of images without him say nothing."""
+    unseen = Paired("Van Gogh", "erased", "", scores([20] * 8, [9] * 8), scores([20] * 8, [9] * 8))
+    seen = Paired("bus", "erased", "", scores([20] * 4, [1, 9, 9, 9]), scores([20] * 4, [9] * 4))
+    esr, before = ErasingSuccessRate(), ErasingSuccessRate(when="before")
+    for rate in (esr, before):
+        rate.update(unseen)
+    assert math.isnan(esr.compute().value)
+    assert esr.compute().n == esr.compute().missing == 0
+    assert "'Van Gogh' in 0 of 8" in esr.compute().note
+    assert before.compute().value == 1.0
+    esr.update(seen)
+    assert (esr.compute().value, esr.compute().n) == (1.0, 4)
+    assert "'Van Gogh' in 0 of 8" in esr.compute().note
+
+
+@pytest.mark.parametrize("hits", [0, 8])
+def test_seeds_on_the_same_noises_add_none_where_all_succeed_or_fail(hits: int) -> None:
+    ranks = [1] * hits + [2] * (8 - hits)
+    paired = Paired("x", "held-out", "", scores([1] * 8, [1] * 8), scores([1] * 8, ranks))
+    rate = PreservingSuccessRate()
+    for seed in range(3):
+        rate.update(paired, seed)
+    found = rate.compute()
+    expected = binomtest(hits, 8).proportion_ci(method="wilson")
+    assert (found.n, found.value) == (24, hits / 8)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_concept_that_comes_in_twice_counts_twice() -> None:
+    paired = Paired("x", "held-out", "", scores([31], [1]), scores([12], [1]))
+    rate, delta = PreservingSuccessRate(), Delta()
+    for metric in (rate, delta):
+        metric.update(paired)
+        metric.update(paired)
+        assert metric.compute().n == 2

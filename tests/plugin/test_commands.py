@@ -55,6 +55,8 @@ def erasekit_register_commands(app):
     ("body", "error"),
     [
         ("raise RuntimeError('no')", "RuntimeError: no"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("app.command('methods')(lambda: None)", "ValueError: command methods is taken"),
         ("app.command('hello')(lambda: None)", "ValueError: command hello is taken"),
         ("app.command('odd')(odd)", "MultipleTyperAnnotationsError: "),
@@ -86,6 +88,64 @@ def erasekit_register_commands(app):
     assert run("half") == 2
     capsys.readouterr()
     assert run("methods", "--json") == 0
+
+
+LOUD = """
+import os
+os.system("echo noise")
+print("noise")
+
+@hookimpl
+def erasekit_register_methods():
+    print("noise")
+    return iter([])
+
+@hookimpl
+def erasekit_register_metrics():
+    yield print("noise")
+
+@hookimpl
+def erasekit_register_commands(app):
+    print("noise")
+"""
+
+
+def test_what_a_plugin_prints_never_stands_among_results(
+    install: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install("acme", LOUD)
+    assert run("methods", "--json") == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["methods"]
+    assert captured.err.count("noise") == 4
+    assert run("plugins", "--json") == 0
+    (own,) = (p for p in json.loads(capfd.readouterr().out)["plugins"] if p["module"] == "acme")
+    assert own["error"] == "TypeError: erasekit_register_metrics gave None, not a MetricDescriptor"
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "raise KeyboardInterrupt"])
+def test_a_hook_that_ends_the_program_is_a_fault_of_its_plugin(
+    install: Install, capfd: pytest.CaptureFixture[str], body: str
+) -> None:
+    install("acme", f"@hookimpl\ndef erasekit_register_methods(): {body}")
+    assert run("plugins", "--json") == 0
+    listing = json.loads(capfd.readouterr().out)
+    (own,) = (p for p in listing["plugins"] if p["module"] == "acme")
+    assert body.split()[1].startswith(str(own["error"]).split(":")[0])
+    assert run("methods", "--json") == 0
+    assert "gumbel" in [m["name"] for m in json.loads(capfd.readouterr().out)["methods"]]
+
+
+def test_the_words_of_a_broken_plugin_reach_no_terminal_as_they_are(
+    install: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install("bad", "raise RuntimeError('\\x1b]0;owned\\x07 [red]x[/nope] run:fire:1')")
+    assert run("plugins") == 0
+    captured = capfd.readouterr()
+    for text in (captured.out, captured.err):
+        assert "\x1b]" not in text
+        assert "\x07" not in text
+    assert r"\x1b]0;owned\x07 [red]x[/nope] run:fire:1" in captured.err
 
 
 def test_a_broken_plugin_is_listed_with_its_error(

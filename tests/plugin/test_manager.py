@@ -46,6 +46,9 @@ def test_the_built_in_plugins_come_first_and_are_sound(install: Install) -> None
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two"),
         ("raise RuntimeError", "RuntimeError"),
         ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
         ("", "PluginValidationError: no function is marked with @hookimpl"),
         (
             "@hookimpl\ndef erasekit_register_method(): return []",
@@ -90,11 +93,14 @@ def test_one_module_behind_two_entry_points_counts_once(install: Install) -> Non
     assert manager.pluggy.has_plugin("twice:a")
 
 
-def test_every_hook_is_called_even_after_one_that_raises(install: Install) -> None:
-    install("aa", "@hookimpl\ndef erasekit_register_methods(): raise KeyError('x')")
+@pytest.mark.parametrize("fault", [KeyError, SystemExit, KeyboardInterrupt])
+def test_every_hook_is_called_even_after_one_that_raises(
+    install: Install, fault: type[BaseException]
+) -> None:
+    install("aa", f"@hookimpl\ndef erasekit_register_methods(): raise {fault.__name__}('x')")
     install("bb", GOOD)
     results = dict(PluginManager().call_each("erasekit_register_methods"))
-    assert isinstance(results["aa:main"], KeyError)
+    assert isinstance(results["aa:main"], fault)
     assert [m.name for m in results["bb:main"]] == ["fold"]  # type: ignore[attr-defined]
 
 

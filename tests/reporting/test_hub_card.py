@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.diffusion.sources import place_of
+from erasekit.models.names import place_of
 from erasekit.plugin.registry import Registry
 from erasekit.reporting.card import hub_card
 

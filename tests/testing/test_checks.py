@@ -86,6 +86,8 @@ def faults(points: Sequence[EntryPoint]) -> list[Finding]:
             "The method 'gumbel' is claimed by 'erasekit:methods' and 'under test:broken'",
         ),
         ((METHODS, ""), "its target can be imported", "points at"),
+        ((METHODS, "raise SystemExit(0)"), "its target can be imported", "points at"),
+        (("raise KeyboardInterrupt", ""), "it can be imported", "KeyboardInterrupt"),
         ((METHODS, "Ours = 1"), "its target can be imported", "is no ErasureMethod"),
     ],
     indirect=["points"],
@@ -93,6 +95,98 @@ def faults(points: Sequence[EntryPoint]) -> list[Finding]:
 def test_a_fault_is_told_in_words(points: list[EntryPoint], check: str, words: str) -> None:
     found = faults(points)
     assert any(f.check.startswith(check) and words in str(f.fault) for f in found), found
+
+
+ONE = """
+@hookimpl
+def erasekit_register_{kind}s():
+    return [{cls}("ours", "ours", "{module}_code:Ours")]
+"""
+SCORER = ONE.replace("{kind}", "scorer").replace("{cls}", "ScorerDescriptor")
+SUITE = ONE.replace("{kind}", "suite").replace("{cls}", "SuiteDescriptor")
+METRIC = ONE.replace("{kind}", "metric").replace("{cls}", "MetricDescriptor")
+SPACE = ONE.replace("{kind}", "concept_space").replace("{cls}", "ConceptSpaceDescriptor")
+JUDGE = """
+import numpy as np
+from erasekit.metrics.base import Scorer
+from erasekit.scores import Score
+
+class Ours(Scorer):
+    name = "ours"
+    identity = {"version": "1"}
+
+    def score(self, images, prompts):
+        return [Score(float(i.mean()) / 10, p, "ours") for i, p in zip(images, prompts)]
+
+    def classify(self, images, labels):
+        return np.ones((len(images), len(labels)), np.float32)
+"""
+OF = """
+from erasekit.bench.suite import Suite
+from erasekit.plugin.descriptors import ModelConcept
+
+WORLD = tuple(ModelConcept(n, "object", "f", "held-out") for n in ("car", "bus"))
+
+def Ours(model):
+    return Suite("ours", "1", "", WORLD, cases=("car",), methods=("none",))
+"""
+MEAN = """
+from erasekit.metrics.base import Metric
+from erasekit.scores import Estimate, NAN
+
+class Ours(Metric):
+    higher_is_better = True
+    total = 0
+
+    def update(self, concept, seed=0, stratum=""):
+        self.total += 1
+
+    def compute(self):
+        return Estimate(float(self.total) if self.total else NAN, self.total)
+
+    def reset(self):
+        self.total = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("points", "old", "new", "words"),
+    [
+        ((SCORER, JUDGE), "return [Score", "return [Score", None),
+        ((SCORER, JUDGE), "in zip(images, prompts)]", "in zip(images, prompts)][:1]", "1 score of"),
+        ((SCORER, JUDGE), "[Score(", "[Score(images.mean() +", "depends on the other images"),
+        ((SCORER, JUDGE), ", p, ", ", 'x', ", "of the prompts"),
+        ((SCORER, JUDGE), "(len(images), len", "(1, len", "classify gives (1, 2) for 3 images"),
+        ((SCORER, JUDGE), 'identity = {"version": "1"}', "identity = {}", "identity is empty"),
+        ((SCORER, JUDGE), "return [S", "images[:] = 0; return [S", "changes the images"),
+        ((SUITE, OF), "x", "x", None),
+        ((SUITE, OF), '"none",', '"noone",', "Unknown method 'noone'"),
+        ((SUITE, OF), 'cases=("car",)', 'scorer="x", cases=("car",)', "Unknown scorer 'x'"),
+        ((SUITE, OF), 'cases=("car",), ', "", "it has no cases"),
+        ((METRIC, MEAN), "x", "x", None),
+        ((METRIC, MEAN), "if self.total else NAN", "", "gives 0.0 where nothing came in"),
+        ((METRIC, MEAN), "self.total = 0", "pass", "where nothing came in"),
+        ((SPACE, "def Ours(model): return ['bus', 'car']"), "x", "x", None),
+        ((SPACE, "def Ours(model): return ['bus', 'car']"), "'car'", "'bus'", "a word twice"),
+        ((SPACE, "def Ours(model): return ['bus', 'car']"), "'car'", "3", "it gives 3"),
+        ((SPACE, "def Ours(model): return ['bus', 'car']"), "'bus', 'car'", "", "no words"),
+    ],
+    indirect=["points"],
+)
+def test_what_is_no_method_is_tried_too(
+    points: list[EntryPoint], tmp_path: Path, old: str, new: str, words: str | None
+) -> None:
+    code = tmp_path / f"{points[0].value}_code.py"
+    text = code.read_text(encoding="utf-8")
+    assert words is None or old in text
+    head, _, tail = text.rpartition(old) if words == "where nothing came in" else (text, "", "")
+    code.write_text(f"{head}{new}{tail}" if tail else text.replace(old, new), encoding="utf-8")
+    found = faults(points)
+    if words is None:
+        assert found == []
+    else:
+        (fault,) = found
+        assert words in str(fault.fault)
 
 
 @pytest.mark.parametrize("points", [(METHODS, LEAKS)], indirect=True)

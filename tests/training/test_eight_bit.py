@@ -7,10 +7,10 @@ import torch
 
 from erasekit.concepts import Erasure
 from erasekit.testing import tiny_model
-from erasekit.training.checkpoints import load_optimizer_tensors, optimizer_tensors
-from erasekit.training.environment import make_optimizer
+from erasekit.training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from erasekit.training.erase import erase
-from erasekit.training.settings import TrainingSettings
+from erasekit.training.plan import TrainingSettings
+from erasekit.training.trainer import make_optimizer
 
 pytest.importorskip("bitsandbytes")
 

@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.devices import choose_device
-from erasekit.diffusion.loading import LoadedModel
-from erasekit.errors import ConfigError, MissingExtraError
+from erasekit.errors import ConfigError, MissingExtraError, TrainingError
+from erasekit.models.devices import choose_device
+from erasekit.models.loading import LoadedModel
 from erasekit.testing import assert_same_tensors, tiny_model, weights
-from erasekit.training.environment import (
-    autocast_precision,
-    idle_parts_offloaded,
-    make_optimizer,
-)
 from erasekit.training.erase import erase
-from erasekit.training.settings import TrainingSettings
+from erasekit.training.plan import TrainingSettings
+from erasekit.training.trainer import make_optimizer
 
 TOLERANCE = 1e-3
 """Of parts and checkpointing: largest distance between two edits by how far the weights moved."""
@@ -80,17 +76,6 @@ def test_a_model_stored_in_half_precision_is_trained_in_fp32_and_left_as_it_was(
     assert 0 < max(moved) < 1e-5  # steps far below the precision it is stored in
 
 
-def test_what_a_device_can_t_compute_is_refused() -> None:
-    cpu = torch.device("cpu")
-    assert autocast_precision("auto", cpu, torch.float32) is None
-    assert autocast_precision("auto", cpu, torch.bfloat16) == torch.bfloat16
-    assert autocast_precision("fp16", cpu, torch.float32) == torch.float16
-    with pytest.raises(ConfigError, match="'meta' can't compute in bf16; use --precision fp32"):
-        autocast_precision("bf16", torch.device("meta"), torch.float32)
-    with pytest.raises(ConfigError, match="weights are in fp16, so it can't be trained in fp32"):
-        autocast_precision("fp32", cpu, torch.float16)
-
-
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -117,26 +102,6 @@ def test_eight_bit_adam_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None
         edit("none", optimizer="adam8bit")
 
 
-def test_eight_bit_adam_is_what_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for bitsandbytes, which needs a GPU: torch's Adam under its name."""
-    from types import ModuleType
-
-    package, module = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
-    made: list[torch.optim.Optimizer] = []
-
-    class Adam8bit(torch.optim.Adam):
-        def __init__(self, parameters: list[Tensor], lr: float) -> None:
-            super().__init__(parameters, lr=lr, fused=True)
-            made.append(self)
-
-    module.Adam8bit = Adam8bit  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
-    found = edit("none", optimizer="adam8bit")
-    assert len(made) == 1
-    assert_same_tensors(found, edit("none"))
-
-
 def test_adam_is_fused_on_the_cpu_and_takes_the_steps_of_the_plain_one() -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(64, 32, generator=generator)
@@ -154,39 +119,10 @@ def test_adam_is_fused_on_the_cpu_and_takes_the_steps_of_the_plain_one() -> None
     assert float((ours - start).abs().min().detach()) > 0
 
 
-def test_an_optimizer_of_nothing_steps() -> None:
-    make_optimizer({}, TrainingSettings()).step()
-
-
-class _Part(torch.nn.Module):
-    """Says where it was moved; there is one device here."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.device, self.places = torch.device(device), []
-
-    def to(self, device: Any) -> _Part:  # type: ignore[override]
-        self.places.append(str(device))
-        return self
-
-
-class _Pipeline:
-    def __init__(self, device: str) -> None:
-        self.unet = _Part(device)
-        self.vae, self.text_encoder = _Part(device), _Part(device)
-        self.text_encoder_2 = None
-
-
-def test_idle_parts_wait_on_the_cpu_and_come_back() -> None:
-    pipeline = _Pipeline("mps:0")
-    with idle_parts_offloaded(pipeline, True):
-        assert pipeline.vae.places == pipeline.text_encoder.places == ["cpu"]
-    assert pipeline.vae.places == pipeline.text_encoder.places == ["cpu", "mps:0"]
-    assert pipeline.unet.places == []
-    for device, wanted in (("cpu", True), ("mps:0", False)):
-        pipeline = _Pipeline(device)
-        with idle_parts_offloaded(pipeline, wanted):
-            assert pipeline.vae.places == []
+def test_a_method_that_trains_nothing_has_an_optimizer() -> None:
+    optimizer = make_optimizer({}, TrainingSettings())
+    optimizer.step()
+    assert optimizer.state == {}
 
 
 def test_offload_is_allowed_where_there_is_nothing_to_gain() -> None:
@@ -200,3 +136,36 @@ def test_a_compiled_unet_gives_the_same_edit_and_is_plain_again_afterwards() -> 
     found = edit("gumbel", model, steps=2, compile_unet="eager")
     assert model.unet._compiled_call_impl is None
     assert distance(found, edit("gumbel", steps=2)) < TOLERANCE
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_switched_on_within(off: Any) -> None:
+    expected, model = edit("none"), tiny_model()
+    with off():
+        found = edit("none", model)
+        assert not torch.is_grad_enabled()
+    assert_same_tensors(found, expected)
+
+
+def test_a_model_that_can_t_be_trained_is_refused() -> None:
+    with torch.inference_mode():
+        model = tiny_model()
+    with pytest.raises(ConfigError, match="inference_mode"):
+        edit("none", model)
+
+
+def test_a_backend_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"compile_unet='foo' is no backend.*inductor"):
+        edit("none", compile_unet="foo")
+
+
+def test_too_little_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an allocation that no machine has room for, in the middle of a step."""
+    from erasekit.methods.preservation.none import NoPreservation
+
+    def huge(self: Any, noise_pred: Any, keep: Any) -> Tensor:
+        return torch.zeros(1 << 58)
+
+    monkeypatch.setattr(NoPreservation, "loss", huge)
+    with pytest.raises(TrainingError, match=r"too little memory.*--max-memory.*batch_size"):
+        edit("none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +15,15 @@ import pytest
 import torch
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import load_model
 from erasekit.edits import load_edit, load_tensors
-from erasekit.errors import EditError, Interrupted
+from erasekit.errors import EditError, Interrupted, OutputLostError
+from erasekit.models.loading import load_model
 from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
-from erasekit.training.callbacks import Callback
-from erasekit.training.checkpoints import CHECKPOINT, UNPROVEN, Checkpoint
-from erasekit.training.erase import ADVERSARIES, erase
-from erasekit.training.runs import RunRequest, read_interrupted
+from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
+from erasekit.training.erase import erase
+from erasekit.training.run_folder import ADVERSARIES, RunRequest, read_request
+from erasekit.training.trainer import Callback
 
 STEPS = 60
 SETTINGS = {
@@ -64,7 +65,7 @@ def test_kill_9_then_resume_gives_the_uninterrupted_edit(tmp_path: Path, tiny_fo
     assert run.returncode == -signal.SIGKILL
     assert not (folder / "edit.json").exists()
     assert 0 < Checkpoint.load(folder / CHECKPOINT).step < STEPS
-    left = folder / f".{CHECKPOINT}.0000.safetensors"  # as a kill in the middle of a write leaves
+    left = folder / ".erasekit-0000.safetensors"  # as a kill in the middle of a write leaves
     left.write_bytes(b"half a checkpoint")
     with history.open("a") as file:
         file.write('{"step": 99, "loss"')
@@ -108,6 +109,7 @@ def usual_handlers():
     before = [
         (signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)),
         (signal.SIGTERM, signal.signal(signal.SIGTERM, signal.SIG_DFL)),
+        (signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL)),
     ]
     yield
     for number, handler in before:
@@ -115,7 +117,9 @@ def usual_handlers():
 
 
 @pytest.mark.usefixtures("usual_handlers")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_the_step_saves_and_sets_the_exit_code(
     tmp_path: Path, number: int, code: int
 ) -> None:
@@ -156,11 +160,10 @@ def test_a_run_killed_before_its_first_checkpoint_was_proven_goes_on_from_it(
 ) -> None:
     stopped(tmp_path)
     (tmp_path / CHECKPOINT).rename(tmp_path / UNPROVEN)
-    _, checkpoint, history = read_interrupted(tmp_path)
-    assert (checkpoint.step, [record["step"] for record in history]) == (3, [0, 1, 2])
-    edit = erase(
-        tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint, history=history
-    )
+    _, checkpoint = read_request(tmp_path)
+    steps = [record["step"] for record in checkpoint.history]
+    assert (checkpoint.step, steps) == (3, [0, 1, 2])
+    edit = erase(tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint)
     whole = erase(tiny_model(), "none", "church")
     assert all(torch.equal(edit.tensors[name], value) for name, value in whole.tensors.items())
 
@@ -170,7 +173,7 @@ def test_a_history_that_lacks_steps_of_the_checkpoint_is_refused(tmp_path: Path)
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     (tmp_path / "history.jsonl").write_text("\n".join([lines[0], lines[2]]) + "\n")
     with pytest.raises(EditError, match="lacks some of the 3 steps"):
-        read_interrupted(tmp_path)
+        read_request(tmp_path)
 
 
 def test_a_run_never_has_more_than_two_checkpoints_on_disk(tmp_path: Path) -> None:
@@ -191,3 +194,28 @@ def test_a_run_never_has_more_than_two_checkpoints_on_disk(tmp_path: Path) -> No
     )
     trained = sum(value.nbytes for value in edit.tensors.values())
     assert max(seen) < 2 * 3 * trained * 1.2  # weights and two moments each, and names
+
+
+@pytest.mark.parametrize("by", ["nothing", "a file", "another folder"])
+def test_a_folder_that_is_lost_under_a_run_is_said(tmp_path: Path, by: str) -> None:
+    folder = tmp_path / "run"
+
+    class Remove(Callback):
+        def on_step(self, record) -> None:
+            if record["step"] == 2:
+                shutil.rmtree(folder)
+                if by == "a file":
+                    folder.write_text("")
+                elif by == "another folder":
+                    folder.mkdir()
+
+    settings = {"steps": 6, "checkpoint_every": 1}
+    with pytest.raises(OutputLostError, match="removed or replaced while a run") as caught:
+        erase(
+            *(tiny_model(), "none", "church"),
+            settings=settings,
+            folder=folder,
+            callbacks=[Remove()],
+        )
+    assert caught.value.exit_code == 1
+    assert not folder.is_dir() or not list(folder.iterdir())

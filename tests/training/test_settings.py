@@ -16,7 +16,7 @@ from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
-from erasekit.training.settings import (
+from erasekit.training.plan import (
     TrainingSettings,
     build_method,
     resolve_settings,
@@ -199,7 +199,6 @@ def test_a_target_that_is_no_method_is_the_plugin_s_fault(own_registry) -> None:
 def test_building_gives_the_method_its_own_settings(own_registry) -> None:
     descriptor = own_registry.method("own")
     plan = resolve_settings(descriptor, own_registry, None, {}, {"strength": 9, "steps": 2})
-    training, method = build_method(descriptor, own_registry, plan)
-    assert training.steps == 2
+    method = build_method(descriptor, own_registry, plan)
     assert isinstance(method, Own)
     assert method.config.strength == 9

@@ -30,9 +30,10 @@ from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing import MethodTester, assert_same_tensors, tiny_model, weights
-from erasekit.training.callbacks import Callback
-from erasekit.training.checkpoints import CHECKPOINT, Checkpoint
-from erasekit.training.erase import erase, save_run
+from erasekit.training.checkpoint import CHECKPOINT, Checkpoint
+from erasekit.training.erase import erase
+from erasekit.training.run_folder import save_run
+from erasekit.training.trainer import Callback
 
 
 class Probe(ErasureMethod):

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
@@ -55,6 +56,12 @@ class ArgmaxPreservation(SpacePreservation):
 
     Config = ArgmaxConfig
     config: ArgmaxConfig
+
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        """A frozen and a trained pass for each word that is scored; one for each mixture."""
+        scored = min(self.config.candidates, self.words_searched(context))
+        mixed = rows * self.config.keep_rows if self.config.mixture else 0
+        return 2 * scored / self.config.refresh + mixed
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
@@ -57,6 +58,14 @@ class GumbelPreservation(SpacePreservation):
     Config = GumbelConfig
     config: GumbelConfig
 
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        kept = rows * self.config.keep_rows
+        soft = 0 if self.config.hard else 1
+        with_gradient = 3 if self.config.exact_gradient else soft  # the frozen passes of a draw
+        if self.config.shared_ascent:
+            return float(kept * with_gradient)
+        return float(kept * (self.config.ascent_steps * (3 + with_gradient) + soft))
+
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
         self.temperature = self.config.temperature
@@ -87,7 +96,7 @@ class GumbelPreservation(SpacePreservation):
         """One step on pi, whose gradient the outer step's loss has just given, lambda times."""
         if pi.grad is None:
             raise RuntimeError("A hook for accumulated gradients was called without one.")
-        pi.grad.div_(self.task.config.keep_weight)
+        pi.grad = self.task.context.mean(pi.grad.div_(self.task.config.keep_weight))
         self.optimizer.step()
         pi.grad = None
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import (
     ErasedBatch,
     GradientErasure,
@@ -43,6 +44,10 @@ class PGDPreservation(PreservationStrategy):
 
     Config = PGDConfig
     config: PGDConfig
+
+    def expected_passes(self, context: ErasureContext, rows: int) -> float:
+        """Each ascent a frozen pass and one with a gradient; the kept rows' frozen prediction."""
+        return float(rows * (4 * self.config.ascent_steps + 1))
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

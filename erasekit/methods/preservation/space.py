@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.concept_space import words_for
+from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import (
     ErasedBatch,
     GradientErasure,
@@ -46,6 +48,16 @@ class SpacePreservation(PreservationStrategy):
     Config = SpaceConfig
     config: SpaceConfig
     uses_concept_space = True
+
+    @property
+    def rows_kept(self) -> int:
+        return self.config.keep_rows
+
+    def words_searched(self, context: ErasureContext) -> int:
+        source = self.config.concept_space or context.model.descriptor.concept_space
+        named = context.erasure.keep
+        words = named or words_for(context.model, source)
+        return min(len(words), self.config.num_concepts, self.config.centres or len(words))
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from erasekit.concepts import Erasure
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.testing import MethodTester, Prepared, prepared, tiny_model
 from erasekit.testing.tiny import WORDS
+from erasekit.training.plan import plan_erasure
 from erasekit_ca import hooks
-from erasekit_ca.method import ConceptAblation
 
 QUICK = {"images": 4, "sampling_steps": 4}
 TRAINED = {**QUICK, "anchor": "road", "steps": 6, "learning_rate": 1e-3, "keep_weight": 1e-4}
@@ -187,7 +188,10 @@ def test_the_expected_passes_are_those_that_are_counted(objective: str, keep_wei
         tiny_model(), concepts=("church", "bus"), objective=objective, keep_weight=keep_weight
     )
     passes = edit.info["unet_passes"]
-    expected = ConceptAblation.expected_passes(edit.info["config"], 2)
+    settings = {**TRAINED, "objective": objective, "keep_weight": keep_weight}
+    erasure, registry = Erasure.of("church", "bus"), Run().registry()
+    plan = plan_erasure(tiny_model(), "ca", erasure, settings, registry=registry)
+    expected = plan.expected_passes()
     assert passes["forward"] + 2 * passes["backward"] == expected
 
 

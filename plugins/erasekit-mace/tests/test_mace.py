@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.diffusion.loading import LoadedModel
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ConfigError, ScopeError
 from erasekit.methods.base import ErasureContext
+from erasekit.models.loading import LoadedModel
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
 from erasekit.testing import MethodTester, assert_same_tensors, tiny_model, weights
-from erasekit.training.settings import build_method, resolve_settings
+from erasekit.training.plan import build_method, plan_erasure, resolve_settings
 from erasekit_mace import hooks
 from erasekit_mace.method import MassConceptErasure
 
@@ -66,7 +66,7 @@ def prepared(*concepts: str, scope: str = "xattn-kv", **settings: Any) -> Iterat
     registry, model = Registry(manager), tiny_model()
     plain, descriptor = copy.deepcopy(model.unet), registry.method("mace")
     plan = resolve_settings(descriptor, registry, model.descriptor, {}, {**QUICK, **settings})
-    _, method = build_method(descriptor, registry, plan)
+    method = build_method(descriptor, registry, plan)
     assert isinstance(method, MassConceptErasure)
     context = ErasureContext(model, Erasure.of(*concepts), registry, 0, {})
     with method.trained_parameters(context, ParameterScope(scope)) as parameters:
@@ -261,7 +261,11 @@ def test_a_pass_in_parts_or_run_again_gives_the_same_edit(setting: dict[str, Any
 def test_the_expected_passes_are_those_that_are_counted(masks: str) -> None:
     edit = Run().erase(tiny_model(), concepts=("church", "bus"), masks=masks)
     passes = edit.info["unet_passes"]
-    expected = MassConceptErasure.expected_passes(edit.info["config"], 2)
+    settings, registry = {**Run.settings, "masks": masks}, Run().registry()
+    plan = plan_erasure(
+        tiny_model(), "mace", Erasure.of("church", "bus"), settings, registry=registry
+    )
+    expected = plan.expected_passes()
     assert passes["forward"] + 2 * passes["backward"] == expected
 
 

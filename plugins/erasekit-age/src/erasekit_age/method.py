@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from erasekit.errors import ConfigError, PluginError
-from erasekit.methods.base import ErasureContext
+from erasekit.methods.base import ErasureContext, rows_per_step
 from erasekit.methods.gradient import ErasedBatch, GradientErasure
 from erasekit_age.mixture import MixturePreservation
 
@@ -41,6 +41,11 @@ class AdaptiveGuidedErasure(GradientErasure):
                 "searches."
             )
         super().prepare(context)
+
+    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+        expected = super().expected_passes(context, steps)
+        rows = rows_per_step(self.config.batch_size, len(context.erasure.erased))
+        return None if expected is None else expected + steps * rows  # of the targets
 
     def target(self, batch: ErasedBatch) -> Tensor:
         """What eps_theta'(z_t, c_e) is to become, [B, C, h, w]: one frozen pass for c_t."""

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings, one_each
-from erasekit.diffusion.generated import GeneratedLatents, NoisedBatch
+from erasekit.diffusion.clean_latents import GeneratedLatents, NoisedBatch
 from erasekit.errors import ConfigError
-from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
+from erasekit.methods.base import ErasureContext, ErasureMethod, MemoryUse, StepOutput
 from erasekit_ca.prompts import PromptPair, pair, read_templates
 
 
@@ -67,14 +67,19 @@ class ConceptAblation(ErasureMethod):
     }
     config: AblationConfig
 
-    @classmethod
-    def expected_passes(cls, settings: Mapping[str, Any], erased: int) -> float:
-        each = -(-settings["images"] // erased)
-        branches = 2 if settings["keep_weight"] else 1
-        frozen = 1 if settings["objective"] == "model" else 0
-        step = settings["batch_size"] * (3 * branches + frozen)
-        drawn = 2 * each * erased * settings["sampling_steps"]
-        return float(settings["steps"] * step + drawn)
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
+        config, erased = self.config, len(context.erasure.erased)
+        frozen = 1 if config.objective == "model" else 0
+        step = config.batch_size * (3 * self._branches + frozen)
+        drawn = 2 * -(-config.images // erased) * erased * config.sampling_steps
+        return float(steps * step + drawn)
+
+    def expected_memory(self, context: ErasureContext) -> MemoryUse:
+        return MemoryUse(self._branches * self.config.batch_size)
+
+    @property
+    def _branches(self) -> int:
+        return 2 if self.config.keep_weight else 1
 
     def prepare(self, context: ErasureContext) -> None:
         """Draw the anchors' images.

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from erasekit.concepts import slug
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.generated import CleanLatents
+from erasekit.diffusion.clean_latents import CleanLatents
 from erasekit.errors import ConfigError
+from erasekit.models.families import FamilyAdapter
 from erasekit_mace.attention import attended, recording
 
 NOISE_LEVELS = (0.2, 0.35, 0.5)

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from erasekit.diffusion.generated import CleanLatents, GeneratedLatents
+from erasekit.diffusion.clean_latents import CleanLatents, GeneratedLatents
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError
-from erasekit.methods.base import ErasureContext, ErasureMethod, StepOutput
+from erasekit.methods.base import ErasureContext, ErasureMethod, MemoryUse, StepOutput
 from erasekit.methods.closed_form import MappingConfig, guides_of, words_to_keep
 from erasekit_mace.adapters import WEIGHT, Adapters, projections
 from erasekit_mace.attention import recording, suppression
@@ -79,13 +79,16 @@ class MassConceptErasure(ErasureMethod):
         "num_concepts": 100,
     }
 
-    @classmethod
-    def expected_passes(cls, settings: Mapping[str, Any], erased: int) -> float:
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
         """Pictures given by the user are taken to be as many as would be drawn."""
-        pictures = settings["images"] * erased
-        drawn = 0 if settings["pictures"] else 2 * pictures * settings["sampling_steps"]
-        masks = pictures * len(NOISE_LEVELS) if settings["masks"] == "attention" else 0
-        return float(drawn + masks + 3 * erased * settings["steps"] * settings["batch_size"])
+        config, erased = self.config, len(context.erasure.erased)
+        pictures = config.images * erased
+        drawn = 0 if config.pictures else 2 * pictures * config.sampling_steps
+        masks = pictures * len(NOISE_LEVELS) if config.masks == "attention" else 0
+        return float(drawn + masks + 3 * erased * steps * config.batch_size)
+
+    def expected_memory(self, context: ErasureContext) -> MemoryUse:
+        return MemoryUse(len(context.erasure.erased) * self.config.batch_size)
 
     @contextmanager
     def trained_parameters(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erasekit.diffusion.families import FamilyAdapter
 from erasekit.errors import ConfigError
+from erasekit.models.families import FamilyAdapter
 
 SLOT = "{}"
 BETWEEN = "|"

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.families import FamilyAdapter
 from erasekit.diffusion.guidance import Gamma, GuidanceStep, GuidanceTerm, guidance_installed
-from erasekit.diffusion.inference import InferencePart
+from erasekit.diffusion.inference_parts import InferencePart
+from erasekit.models.families import FamilyAdapter
 
 
 class GuidanceConfig(Settings):

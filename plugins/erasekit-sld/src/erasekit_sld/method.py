@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from erasekit.config import Settings
-from erasekit.diffusion.inference import InferenceRecord
+from erasekit.diffusion.inference_parts import InferenceRecord
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, ErasureMethod

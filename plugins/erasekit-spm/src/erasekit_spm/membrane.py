@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.families import FamilyAdapter
-from erasekit.diffusion.inference import InferencePart, Merged
+from erasekit.diffusion.inference_parts import InferencePart, Merged
 from erasekit.errors import EditError
+from erasekit.models.families import FamilyAdapter
 from erasekit_spm.adapters import DOWN, UP, adapters_installed, product
 from erasekit_spm.transport import (
     KnownTokens,

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from erasekit.diffusion.inference import InferenceRecord
+from erasekit.diffusion.inference_parts import InferenceRecord
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import GradientConfig, GradientErasure

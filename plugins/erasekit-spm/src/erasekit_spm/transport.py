@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from erasekit.diffusion.families import FamilyAdapter
+from erasekit.models.families import FamilyAdapter
 
 Rule = Literal["max", "product", "none"]
 

@@ -1,6 +1,0 @@
-"""Families of models: what each does its own way, behind one interface."""
-
-from erasekit.diffusion.families.base import FamilyAdapter
-from erasekit.diffusion.families.recognise import adapter_for, families_of
-
-__all__ = ["FamilyAdapter", "adapter_for", "families_of"]

@@ -1,0 +1,231 @@
+"""Observation 3: keeping a related concept lowers mean delta more than keeping another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from erasekit.bench.runner import BenchmarkRunner
+from erasekit.bench.suite import Suite
+from erasekit.bench.suites.neutral import is_neutral
+from erasekit.bench.sweep import Sweep, share_settings
+from erasekit.concepts import Erasure, normalised, split_concepts
+from erasekit.errors import ConceptError, ConfigError
+from erasekit.models.loading import LoadedModel
+from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
+from erasekit.observe.paired import (
+    ONE_SEED,
+    contrast,
+    delta_table,
+    kept_words,
+    measured,
+    signed,
+    strength_of,
+)
+from erasekit.records import NAN, Record
+from erasekit.training.plan import plan_erasure
+
+REFERENCE = "none"
+"""The method that keeps nothing."""
+ESR_APART = 0.1
+"""Erasures whose ESR-1 differ by more than this are said to differ."""
+
+Nature = Literal["none", "related", "unrelated", "neutral"]
+
+
+def kept_sets(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The words of each "road" or "road+car", which keeps two at once; "" is the empty prompt.
+
+    Raises:
+        ConfigError: fewer than two, or one twice.
+    """
+    sets = tuple(tuple(split_concepts(text)) for text in texts)
+    if len(sets) < 2:
+        raise ConfigError(
+            "One kept word can be compared with nothing; give --keep twice or more, as in "
+            '--keep road --keep "a photo".'
+        )
+    for words in sets:
+        if sets.count(words) > 1:
+            raise ConfigError(f"--keep {'+'.join(words)!r} stands twice; name each once.")
+    return sets
+
+
+def natures_of(
+    sets: Sequence[tuple[str, ...]],
+    similarities: Sequence[float],
+    related: Sequence[str] = (),
+) -> list[Nature]:
+    """What each kept set is to the erased concepts.
+
+    Related are those that `related` names; where it names none, the set nearest to the erased
+    concepts that is not neutral.
+
+    Raises:
+        ConfigError: a name in `related` is not kept, or all sets are neutral, or all related.
+    """
+    labels = ["+".join(words) for words in sets]
+    unknown = [name for name in related if name not in labels]
+    if unknown:
+        raise ConfigError(f"--related {unknown[0]!r} is not kept; name one of {', '.join(labels)}.")
+    neutral = [all(map(is_neutral, words)) for words in sets]
+    wanted = set(related)
+    if not wanted:
+        others = [i for i, is_so in enumerate(neutral) if not is_so]
+        if not others:
+            raise ConfigError(
+                f"All that is kept is neutral ({', '.join(labels)}); keep a concept beside it, "
+                "as in --keep road."
+            )
+        wanted = {labels[max(others, key=lambda i: similarities[i])]}
+    if len(wanted) == len(labels):
+        raise ConfigError(
+            f"All that is kept is related ({', '.join(labels)}); keep another concept beside it."
+        )
+    return [
+        "related" if label in wanted else "neutral" if is_so else "unrelated"
+        for label, is_so in zip(labels, neutral, strict=True)
+    ]
+
+
+def held_out_names(suite: Suite, kept: Sequence[str]) -> list[str]:
+    """The held-out concepts of a suite of `common_suite`, without `kept` words and their aliases.
+
+    Raises:
+        ConceptError: there is none.
+    """
+    words = {normalised(word) for word in kept}
+    names = [
+        c.name
+        for c in suite.concepts
+        if c.name in suite.spread
+        and c.split != "pool"
+        and not words & {normalised(name) for name in (c.name, *c.aliases)}
+    ]
+    if not names:
+        raise ConceptError(
+            f"The suite {suite.name!r} has no held-out concept that is neither erased nor kept; "
+            "choose another one with --suite."
+        )
+    return names
+
+
+def similarities_to(
+    model: LoadedModel, erasure: Erasure, sets: Sequence[tuple[str, ...]]
+) -> list[float]:
+    """Cosine of each set with the erased concepts in the text encoder, of its nearest pair.
+
+    Raises:
+        ConceptError: a word does not fit the tokenizer.
+    """
+    erased = model.family.word_features([concept.text for concept in erasure.erased])
+    return [float((model.family.word_features(list(words)) @ erased.T).max()) for words in sets]
+
+
+def run_preserve(
+    runner: BenchmarkRunner,
+    sweep: Sweep,
+    sets: Sequence[tuple[str, ...]],
+) -> list[Record]:
+    """Erase with nothing kept, then with each set; `sweep` has one method and one case.
+
+    Raises:
+        ConfigError: the method keeps no words that one names.
+        ConceptError: a kept word is erased too.
+    """
+    (method,), (erasure,) = sweep.methods, sweep.cases
+    shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
+    cases = tuple(replace(erasure, keep=words) for words in sets)
+    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
+    if "concept_space" not in plan.settings:
+        raise ConfigError(
+            f"The method {method!r} keeps no words that one names; use --method random, nearest "
+            "or gumbel."
+        )
+    reference = replace(sweep, methods=(REFERENCE,), settings=shares[REFERENCE])
+    keeping = replace(sweep, cases=cases, settings=shares[method])
+    return [*measured(runner, reference), *measured(runner, keeping)]
+
+
+def preserve(
+    records: Sequence[Record],
+    suite: Suite,
+    natures: Sequence[Nature],
+    similarities: Sequence[float],
+) -> PreserveResult:
+    """Mean delta for each kept set, and whether the observation held.
+
+    Means are over the held-out concepts, less everything that one of the erasures kept.
+
+    Args:
+        records: of `run_preserve`.
+        suite: what they were measured on.
+        natures, similarities: of the kept sets, in the order of the records.
+    """
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(kept_words(record), []).append(record)
+    concepts = held_out_names(suite, [word for words in groups for word in words])
+    tables = [delta_table(group, concepts) for group in groups.values()]
+    all_natures: list[Nature] = ["none", *natures]
+    runs = tuple(
+        Keeping(
+            kept,
+            nature,
+            similarity,
+            strength_of(group),
+            contrast((table, 1.0)),
+            contrast((tables[0] - table, 1.0)),
+        )
+        for (kept, group), nature, similarity, table in zip(
+            groups.items(), all_natures, [NAN, *similarities], tables, strict=True
+        )
+    )
+    related = np.mean(
+        [t for t, nature in zip(tables, all_natures, strict=True) if nature == "related"], axis=0
+    )
+    contrasts = tuple(
+        KeepingContrast(run.label, contrast((table - related, 1.0)))
+        for run, table in zip(runs, tables, strict=True)
+        if run.nature != "related"
+    )
+    verdict = verdict_of([c.lower for c in contrasts])
+    return PreserveResult(
+        records[0].cell.erased,
+        runs,
+        contrasts,
+        tuple(concepts),
+        verdict,
+        preserve_sentence(verdict, runs, contrasts),
+        tuple(_remarks(runs, records)),
+    )
+
+
+def preserve_sentence(
+    verdict: Verdict, runs: Sequence[Keeping], contrasts: Sequence[KeepingContrast]
+) -> str:
+    """Whether keeping what is related lowered mean delta most, with the differences."""
+    related = [run.label for run in runs if run.nature == "related"]
+    openings = {
+        "held": "Held, keeping a related concept lowers mean delta more than keeping another",
+        "not held": "Did not hold, keeping a related concept does not lower mean delta most",
+        "undecided": "Can't be told whether keeping a related concept lowers mean delta more",
+    }
+    clauses = ", ".join(f"{signed(c.lower)} lower than with {c.other} kept" for c in contrasts)
+    return f"{openings[verdict]}: with {' or '.join(related)} kept it is {clauses}."
+
+
+def _remarks(runs: Sequence[Keeping], records: Sequence[Record]) -> list[str]:
+    remarks = []
+    rates = [run.strength.esr1.value for run in runs]
+    if max(rates) - min(rates) > ESR_APART:
+        remarks.append(
+            f"The erasures differ too: ESR-1 is between {100 * min(rates):.0f} and "
+            f"{100 * max(rates):.0f} %, and a weaker erasure costs less."
+        )
+    if len({record.cell.seed for record in records}) == 1:
+        remarks.append(ONE_SEED)
+    return remarks

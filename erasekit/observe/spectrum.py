@@ -1,0 +1,347 @@
+"""Observation 2: neutral concepts lie in the middle of the sensitivity spectrum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+import erasekit
+from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
+from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.store import RecordStore
+from erasekit.bench.suite import Suite
+from erasekit.bench.suites.neutral import NEUTRAL
+from erasekit.concepts import Erasure, normalised
+from erasekit.diffusion.concept_space import words_for
+from erasekit.edits import Edit
+from erasekit.errors import ConceptError
+from erasekit.files import atomic_write_json
+from erasekit.metrics.base import Scorer
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.statistics import crossed_interval, spearman
+from erasekit.models.loading import LoadedModel
+from erasekit.observe.findings import MarkedWord, SampledWord, SpectrumResult, Verdict
+from erasekit.observe.paired import signed
+from erasekit.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
+from erasekit.plugin.registry import Registry
+from erasekit.records import NAN, Estimate, Paired, content_key
+
+HALVES = 10
+"""Pairs of probes up to which all half-samples are taken."""
+MIDDLE = (0.25, 0.75)
+"""The middle of the spectrum: the central half of the words."""
+
+
+@dataclass(frozen=True)
+class SpectrumWords:
+    """What a spectrum is made of.
+
+    Attributes:
+        space: the words whose sensitivities are the spectrum.
+        neutral: the neutral concepts.
+        erased: the edit's erased concepts.
+    """
+
+    space: tuple[str, ...]
+    neutral: tuple[str, ...]
+    erased: tuple[str, ...]
+
+    @property
+    def all(self) -> list[str]:
+        """All of them, each once."""
+        return [*self.space, *self.neutral, *self.erased]
+
+
+def spectrum_words(
+    model: LoadedModel,
+    edit: Edit,
+    registry: Registry,
+    source: str = "",
+    neutral: Sequence[str] = NEUTRAL,
+) -> SpectrumWords:
+    """The words of a spectrum; the space has neither erased nor neutral ones.
+
+    Args:
+        source: of the space, a registered one or a file; "" takes all concepts that the model is
+            known to draw, held-out ones too, or its registered source where it has no list.
+
+    Raises:
+        ConceptError: no word is left, or a neutral one does not fit the tokenizer.
+        UnknownNameError: an unknown source.
+    """
+    erasure = Erasure(tuple(model.concept(text) for text in edit.info["concepts"]))
+    if not source and model.concepts:
+        words = [concept.name for concept in model.concepts]
+    else:
+        words = words_for(model, source)
+    for word in neutral:
+        model.family.check_prompt(word)
+    aside = {normalised(word) for word in neutral}
+    space = [w for w in fitting_words(model, erasure.excludes(words)) if normalised(w) not in aside]
+    if not space:
+        raise ConceptError("The spectrum has no words; name another source with --words.")
+    return SpectrumWords(
+        tuple(space), tuple(dict.fromkeys(neutral)), tuple(c.text for c in erasure.erased)
+    )
+
+
+def edit_key(edit: Edit) -> str:
+    """Content hash of an edit: its base model, every bit of its tensors, its inference part."""
+    digest = hashlib.sha256(edit.base_hash.encode())
+    if edit.inference is not None:
+        digest.update(edit.inference.identity.encode())
+    for name, tensor in sorted(edit.tensors.items()):
+        values = tensor.detach().to("cpu").contiguous()
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        digest.update(values.float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def kept_sensitivities(
+    store: RecordStore,
+    model: LoadedModel,
+    edit: Edit,
+    words: Sequence[str],
+    probes: int,
+    on_words: Callable[[int], None] = lambda count: None,
+) -> NDArray[np.float64]:
+    """`word_sensitivities` at `probes` probes, [K, W], measured where the store has none.
+
+    Raises: as `draw_probes` and `word_sensitivities`.
+    """
+    identity = {
+        "model": model.hash,
+        "edit": edit_key(edit),
+        "words": list(words),
+        "probes": probes,
+        "steps": model.descriptor.num_inference_steps,
+        "dtype": str(model.family.dtype),
+        "erasekit": erasekit.__version__,
+    }
+    path = store.root / "sensitivities" / f"{content_key(identity)}.json"
+    try:
+        found = np.array(json.loads(path.read_text(encoding="utf-8"))["values"], dtype=np.float64)
+        if found.shape == (probes, len(words)):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or not whole: it is measured anew
+    values = word_sensitivities(model, edit, words, draw_probes(model, probes), on_words=on_words)
+    atomic_write_json(path, {"values": values.tolist(), **identity})
+    return values
+
+
+def sample_places(sensitivities: NDArray[np.float64], count: int) -> list[int]:
+    """Indices of `count` words spread evenly over the ranks, least sensitive first."""
+    order = np.argsort(sensitivities, kind="stable")
+    count = min(count, len(order))
+    return [int(order[int((i + 0.5) * len(order) / count)]) for i in range(count)]
+
+
+def drawn_deltas(
+    sheets: SheetScorer, edit: Edit, suite: Suite, words: Sequence[str]
+) -> list[Paired]:
+    """Images of `words` before and after an edit at the same noise, scored; kept in the store.
+
+    Args:
+        sheets: draws and scores on the model that the edit was made from.
+        suite: the prompt, the labels, and how many images a word has.
+    """
+    labels = LabelSet(suite.classes(), suite.label)
+    for word in words:
+        labels = labels.including((word,))
+    evaluated = [
+        EvaluatedConcept.of(
+            word, "held-out", suite.family_of([word]), suite.prompt, suite.images_per_concept
+        )
+        for word in words
+    ]
+    laid_out = list(pages(evaluated, suite.images_per_concept))
+    base, key = sheets.model.hash, edit_key(edit)
+    before = [sheets.scores(sheets.sheet(tuple(page), base), labels) for page in laid_out]
+    after = [sheets.scores(sheets.sheet(tuple(page), key), labels, edit) for page in laid_out]
+    sheets.finish()
+    return list(paired_pages(laid_out, before, after))
+
+
+def spectrum(
+    model: LoadedModel,
+    edit: Edit,
+    scorer: Scorer,
+    store: RecordStore,
+    suite: Suite,
+    words: SpectrumWords,
+    *,
+    probes: int,
+    sample: int,
+    on_words: Callable[[int], None] = lambda count: None,
+    on_images: Callable[[int], None] = lambda count: None,
+) -> SpectrumResult:
+    """The sensitivity of every word, and the delta of a sample of them.
+
+    Args:
+        model: what the edit was made from; it is left as it was.
+        edit: the edit.
+        scorer: scores the sample's images.
+        store: what it has is not computed again.
+        suite: how images are drawn and scored, and how many a word has.
+        words: from `spectrum_words`.
+        probes: points that a sensitivity is the mean over.
+        sample: words whose images are drawn.
+        on_words, on_images: called with the number just done.
+
+    Raises:
+        ConfigError: an impossible number of probes.
+        EditError: the edit is of another model.
+    """
+    store.prepare()
+    values = kept_sensitivities(store, model, edit, words.all, probes, on_words)
+    size = len(words.space)
+    space, means = values[:, :size], values[:, :size].mean(axis=0)
+    chosen = sample_places(means, sample)
+    sheets = SheetScorer(model, scorer, store, suite, on_images)
+    drawn = drawn_deltas(sheets, edit, suite, [words.space[i] for i in chosen])
+    sampled = tuple(
+        SampledWord(
+            words.space[i],
+            float(means[i]),
+            quantile_of(means[i], means),
+            crossed_interval(np.array(paired.deltas)[None, :, None]),
+        )
+        for i, paired in zip(chosen, drawn, strict=True)
+    )
+    marked = marked_words(words.all[size:], values[:, size:], space)
+    neutral, targets = marked[: len(words.neutral)], marked[len(words.neutral) :]
+    verdict, agreement = spectrum_verdict(neutral), reliability(space)
+    order = np.argsort(means, kind="stable")
+    correlation = spearman([w.sensitivity for w in sampled], [w.delta.value for w in sampled])
+    return SpectrumResult(
+        "+".join(words.erased),
+        tuple(words.space[i] for i in order),
+        tuple(float(means[i]) for i in order),
+        neutral,
+        targets,
+        sampled,
+        correlation,
+        probes,
+        agreement,
+        verdict,
+        spectrum_sentence(verdict, neutral, size),
+        (agreement_sentence(correlation), reliability_sentence(agreement, probes)),
+    )
+
+
+def quantile_of(value: float, space: NDArray[np.float64]) -> float:
+    """Share of `space` below `value`; a tie counts half."""
+    return float((space < value).mean() + (space == value).mean() / 2)
+
+
+def half_samples(probes: int) -> NDArray[np.float64]:
+    """Weights [R, K] of means over half of the probes: of each pair one, with twice its weight.
+
+    All 2^pairs of them, or 1,024 drawn ones. The spread of a linear statistic over them is its
+    standard error over pairs (McCarthy, Review of the International Statistical Institute 37,
+    1969). An odd last probe stays in all.
+    """
+    pairs = probes // 2
+    if pairs <= HALVES:
+        chosen = (np.arange(2**pairs)[:, None] >> np.arange(pairs)) & 1
+    else:
+        chosen = np.random.default_rng(0).integers(0, 2, size=(2**HALVES, pairs))
+    weights = np.ones((len(chosen), probes))
+    weights[:, 0 : 2 * pairs : 2] = 2 * chosen
+    weights[:, 1 : 2 * pairs : 2] = 2 - 2 * chosen
+    return weights
+
+
+def marked_words(
+    words: Sequence[str], values: NDArray[np.float64], space: NDArray[np.float64]
+) -> tuple[MarkedWord, ...]:
+    """Where words lie among those of the space.
+
+    Limits are over other noises at the same timesteps, from half-samples of the probes.
+
+    Args:
+        words: M words.
+        values: their s_k(c), [K, M].
+        space: of the space's words at the same probes, [K, W].
+    """
+    probes, pairs = len(space), len(space) // 2
+    weights, means = half_samples(probes), space.mean(axis=0)
+    halved = weights @ space / probes
+    marked = []
+    for word, own in zip(words, values.T, strict=True):
+        quantile = quantile_of(own.mean(), means)
+        low = high = NAN
+        if pairs:
+            places = weights @ own / probes
+            others = np.array([quantile_of(*both) for both in zip(places, halved, strict=True)])
+            error = math.sqrt(((others - quantile) ** 2).mean())
+            reach = float(stdtrit(pairs, 0.975)) * error
+            low, high = max(quantile - reach, 0.0), min(quantile + reach, 1.0)
+        marked.append(MarkedWord(word, float(own.mean()), quantile, low, high))
+    return tuple(marked)
+
+
+def reliability(space: NDArray[np.float64]) -> float:
+    """Rank correlation of two halves of the probes over the words, stepped up to all of them.
+
+    Halves are every other probe, so that both have all timesteps; 2 r / (1 + r) is the formula
+    of Spearman and Brown (1910). NaN with one probe.
+
+    Args:
+        space: s_k(c), [K, W].
+    """
+    if len(space) < 2:
+        return NAN
+    r = spearman(space[::2].mean(axis=0).tolist(), space[1::2].mean(axis=0).tolist()).value
+    return 2 * r / (1 + r) if r > -1 else NAN
+
+
+def spectrum_verdict(neutral: Sequence[MarkedWord]) -> Verdict:
+    """Held where every neutral concept's limits lie in the middle; not, where one's lie outside."""
+    low, high = MIDDLE
+    if any(word.high < low or word.low > high for word in neutral):
+        return "not held"
+    if neutral and all(low <= word.low and word.high <= high for word in neutral):
+        return "held"
+    return "undecided"
+
+
+def spectrum_sentence(verdict: Verdict, neutral: Sequence[MarkedWord], size: int) -> str:
+    """Whether neutral concepts lie in the middle, with their places."""
+    openings = {
+        "held": "Held, neutral concepts lie in the middle of the spectrum",
+        "not held": "Did not hold, not all neutral concepts lie in the middle of the spectrum",
+        "undecided": "Can't be told whether all neutral concepts lie in the middle of the spectrum",
+    }
+    places = ", ".join(f'"{word.word}" {_place(word)}' for word in neutral)
+    return (
+        f"{openings[verdict]} (its central half): of {size} words, the share less sensitive is "
+        f"{places}."
+    )
+
+
+def agreement_sentence(correlation: Estimate) -> str:
+    """How far sensitivity in noise space ranks words as their images do."""
+    return (
+        f"Spearman's rank correlation of sensitivity and delta is {signed(correlation)} over "
+        f"{correlation.n} words."
+    )
+
+
+def reliability_sentence(value: float, probes: int) -> str:
+    """How far the ranks would be the same at other noises."""
+    known = "unknown" if np.isnan(value) else f"{value:.2f}"
+    return f"The reliability of the words' ranks over {probes} probes is {known} (1 is best)."
+
+
+def _place(word: MarkedWord) -> str:
+    limits = "" if np.isnan(word.low) else f" [{100 * word.low:.0f}, {100 * word.high:.0f}]"
+    return f"{100 * word.quantile:.0f} %{limits}"

@@ -1,0 +1,213 @@
+"""The tables of a single erasure: what was measured, its history, its adversaries, its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erasekit.records import Estimate
+from erasekit.reporting.glossary import GLOSSARY
+from erasekit.reporting.table import Column, Number, Table
+from erasekit.scores import number
+
+Record = Mapping[str, Any]
+"""One line of `history.jsonl`; see docs/interface.md."""
+MEAN = "mean"
+
+_LOSS, _LOSSES = Number(5), ("", "erase_", "preserve_")
+
+
+def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
+    """What an erasure did to the erased concepts, and what it cost the others.
+
+    Args:
+        measures: what `QuickResult.as_dict` gives, as `measures.json` has it.
+    """
+
+    def known(*keys: str) -> Any:
+        """The numbers of these fields, in a tuple where they are several."""
+        return lambda row: (
+            number(row.get(keys[0]))
+            if len(keys) == 1
+            else tuple(number(row.get(key)) for key in keys)
+        )
+
+    def rate(row: Mapping[str, Any]) -> tuple[float, Estimate]:
+        low, high = map(number, row.get("esr1_ci95") or (None, None))
+        after = Estimate(number(row["esr1"]), row["n"], 0, low, high)
+        return number(row.get("esr1_before")), after
+
+    def delta(row: Mapping[str, Any]) -> Estimate:
+        low, high = map(number, row["ci95"])
+        return Estimate(number(row["delta"]), row["n"], 0, low, high)
+
+    images = Column("n", "images", Number(0), help="Pairs of images that went in")
+    erased = Table(
+        "Erased",
+        [
+            Column("concept"),
+            Column(
+                "alignment",
+                "alignment\nbefore → after",
+                Number(1),
+                "lower",
+                GLOSSARY["alignment"],
+                known("alignment_before", "alignment_after"),
+            ),
+            Column(
+                "esr1",
+                "ESR-1\nbefore → after",
+                Number(0, share=True, interval=True),
+                "higher",
+                GLOSSARY["ESR-1"],
+                rate,
+            ),
+            images,
+        ],
+        measures["erased"],
+    )
+    mean = {
+        "concept": MEAN,
+        "delta": measures.get("delta_mean"),
+        "ci95": measures.get("delta_ci95"),
+        "n": sum(row["n"] for row in measures["kept"]),
+        "family": "",
+        "split": "",
+    }
+    kept = Table(
+        "What it cost",
+        [
+            Column("concept"),
+            Column(
+                "delta",
+                "delta [95 %]",
+                Number(2, sign=True, interval=True),
+                "lower",
+                GLOSSARY["delta"],
+                delta,
+            ),
+            images,
+            Column("family"),
+            Column("split", drop=1),
+        ],
+        [*([mean] if mean["delta"] is not None else []), *measures["kept"]],
+        [
+            f"Alignment: 100 x cosine by {measures['scorer']}. delta: alignment lost at the same "
+            "noise, 0 is best."
+        ],
+        pinned=lambda row: row is mean,
+    )
+    return erased, kept
+
+
+def settings_table(settings: Mapping[str, Mapping[str, Sequence[str]]]) -> Table:
+    """Hyperparameters, a column per method."""
+    names = dict.fromkeys(name for own in settings.values() for name in own)
+    rows = [
+        {"setting": name, **{m: " or ".join(own.get(name, ("-",))) for m, own in settings.items()}}
+        for name in names
+    ]
+    columns = map(Column, ("setting", *settings))
+    return Table("Hyperparameters as they were used", list(columns), rows)
+
+
+@dataclass(frozen=True)
+class AdversaryUse:
+    """One adversarial concept of one erased concept.
+
+    Attributes:
+        erased: the erased concept.
+        word: the adversarial word; for a free embedding, the word nearest to it.
+        steps: in how many steps it was chosen.
+        first: the first of them.
+        last: the last of them.
+    """
+
+    erased: str
+    word: str
+    steps: int
+    first: int
+    last: int
+
+
+def adversary_uses(history: Iterable[Record], most: int = 0) -> list[AdversaryUse]:
+    """The adversarial concepts of each erased concept, most used first; `most` of each, 0 all."""
+    seen: dict[str, dict[str, list[int]]] = {}
+    for record in history:
+        for entry in record.get("adversary") or ():
+            chosen = entry.get("concept") or entry.get("nearest") or ""
+            for word in filter(None, chosen.split(", ")):
+                own = seen.setdefault(entry["erased"], {})
+                own.setdefault(word, []).append(record["step"])
+    uses = []
+    for erased, words in sorted(seen.items()):
+        found = [AdversaryUse(erased, w, len(s), min(s), max(s)) for w, s in words.items()]
+        uses += sorted(found, key=lambda use: (-use.steps, use.first))[: most or None]
+    return uses
+
+
+def adversaries_table(uses: Sequence[AdversaryUse]) -> Table:
+    """The adversarial concepts that were used most."""
+    counts = [Column(key, heading, Number(0)) for key, heading in _COUNTS.items()]
+    columns = [Column("word", "preserved"), Column("erased", "beside"), *counts]
+    return Table("Adversarial concepts, preserved beside the erased ones", columns, uses)
+
+
+_COUNTS = {"steps": "steps", "first": "first step", "last": "last step"}
+
+
+def sampled(history: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` records, evenly spread, the first and the last among them."""
+    if len(history) <= count:
+        return list(history)
+    if count == 1:
+        return [history[-1]]
+    stride = (len(history) - 1) / (count - 1)
+    return [history[round(i * stride)] for i in range(count)]
+
+
+def history_table(history: Sequence[Record], count: int = 12, title: str = "") -> Table:
+    """The losses and the adversary of `count` steps along a run, a row per erased concept."""
+    shown = sampled(history, count)
+    rows: list[Record] = []
+    for record in shown:
+        adversaries: Sequence[Record] = record.get("adversary") or ({},)
+        for one in adversaries:
+            rows.append({**record, **{f"of_{key}": value for key, value in one.items()}})
+    several = len({row.get("of_erased") for row in rows}) > 1
+    return Table(
+        title or f"{len(shown)} of {len(history)} steps",
+        [
+            Column("step", write=Number(0)),
+            *(Column(f"{k}loss", k[:-1], _LOSS, value=_loss(f"{k}loss")) for k in _LOSSES),
+            *([Column("of_erased", "erased")] if several else []),
+            Column("of_concept", "preserved", value=_text("of_concept"), optional=True),
+            Column("of_nearest", "nearest", value=_text("of_nearest"), optional=True),
+            Column(
+                "of_entropy",
+                "entropy",
+                Number(2),
+                help=GLOSSARY["entropy"],
+                value=lambda row: number(row.get("of_entropy")),
+                optional=True,
+            ),
+            Column(
+                "of_shift",
+                "moved",
+                Number(1, share=True),
+                help=GLOSSARY["moved"],
+                value=lambda row: number(row.get("of_shift")),
+                optional=True,
+            ),
+        ],
+        rows,
+    )
+
+
+def _loss(key: str) -> Any:
+    return lambda row: number(row[key])
+
+
+def _text(key: str) -> Any:
+    return lambda row: row.get(key) or None

@@ -1,0 +1,380 @@
+"""Run folders: what was asked, what a run leaves, how it was made, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+import erasekit
+from erasekit.concepts import Erasure, slug
+from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_tensors, save_tensors
+from erasekit.errors import EditError, ErasekitError, OutputLostError
+from erasekit.files import (
+    RUN_MARKS,
+    atomic_folder,
+    atomic_write_json,
+    atomic_write_text,
+    check_output_folder,
+    new_run_folder,
+    sole_writer,
+    why_unreadable,
+    writing,
+)
+from erasekit.models.loading import LoadedModel
+from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
+
+REQUEST, ADVERSARIES = "request.json", "adversary.safetensors"
+UNFINISHED = "unfinished"
+"""Folder within a run's, where the run that is to replace it grows."""
+MEASURES = "measures.json"
+"""What was measured at the end of a run, as `QuickResult.as_dict` gives it."""
+RUN_FILES = (
+    *(REQUEST, CHECKPOINT, UNPROVEN, WEIGHTS, INFO, ADVERSARIES),
+    *(HISTORY, MEASURES, "README.md", "before-after.png"),
+)
+_PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `erase` was asked for.
+
+    Attributes:
+        model: as the user typed it.
+        base_hash: hash of that model's weights.
+        method: name of the method.
+        erasure: what goes and what stays.
+        seed: of the run.
+        settings: every hyperparameter, resolved.
+        dtype: fp32 or fp16, what the weights were loaded in.
+    """
+
+    model: str
+    base_hash: str
+    method: str
+    erasure: Erasure
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "fp32"
+
+    def save(self, folder: Path) -> None:
+        """Write `request.json`.
+
+        Raises:
+            OutputError: it can't be written.
+        """
+        atomic_write_json(folder / REQUEST, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRequest:
+        """Read `request.json`.
+
+        Raises:
+            EditError: the folder holds no run, or the file is damaged.
+        """
+        path = folder / REQUEST
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise EditError(
+                f"The folder {str(folder)!r} holds no run to resume; name one that `erase` left."
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            fault = f"{where}: {first['msg']}" if where else first["msg"]
+            raise EditError(f"The file {str(path)!r} is damaged ({fault}).") from error
+        except (OSError, ErasekitError) as error:
+            raise EditError(why_unreadable(path, error)) from error
+
+
+class WatchedFolder:
+    """A folder that something is being written into, and that must stay the same meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._seen = path.stat()
+        with suppress(OSError):  # while it is open, nothing else can have its inode
+            weakref.finalize(self, os.close, os.open(path, os.O_RDONLY))
+
+    def check(self) -> None:
+        """Raise `OutputLostError` where it was removed, or something else is in its place."""
+        try:
+            same = os.path.samestat(self.path.stat(), self._seen)
+        except OSError:
+            same = False
+        if not same:
+            raise OutputLostError(
+                f"The folder {str(self.path)!r} was removed or replaced while a run was writing "
+                "it, so the run is lost; start it anew."
+            )
+
+
+class RunFolder:
+    """A run's folder, which no other process writes meanwhile. See `new_run` and `resumed_run`.
+
+    Attributes:
+        path: where the run is.
+        work: where it is written until it is whole: `path`, or over a run that is there already a
+            folder within it.
+    """
+
+    def __init__(self, path: Path, work: Path, held: ExitStack) -> None:
+        self.path, self.work, self._held = path, work, held
+        self._watched = WatchedFolder(work)
+
+    def check(self) -> None:
+        """Raise `OutputLostError` where the folder was removed or replaced."""
+        self._watched.check()
+
+    def finish(self, edit: Edit) -> None:
+        """Write the whole run: edit, history, adversaries. An earlier run there goes now.
+
+        Raises:
+            OutputError: the folder can't be written, the disk is full, or the folder is gone.
+        """
+        self.check()
+        save_run(edit, self.work)
+        if self.work == self.path:
+            return
+        before = self.path.stat()
+        with atomic_folder(self.path, stale=(*RUN_FILES, UNFINISHED)) as new:
+            for entry in self.work.iterdir():
+                entry.rename(new / entry.name)
+        self.work = self.path
+        if not os.path.samestat(before, self.path.stat()):  # another folder, to be held too
+            self._held.enter_context(sole_writer(self.path))
+        self._watched = WatchedFolder(self.path)
+
+    def discard(self) -> None:
+        """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
+        if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
+            return
+        with suppress(OSError):
+            for name in RUN_FILES:
+                (self.work / name).unlink(missing_ok=True)
+            self.work.rmdir()
+
+
+@contextmanager
+def new_run(
+    path: Path | None, request: RunRequest, *, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """A folder for a new run; a run that is there stays until the new one is whole.
+
+    Where the block fails before there is a checkpoint, nothing is left of it.
+
+    Args:
+        path: None makes a numbered one under `runs/`.
+        request: what the run is asked for.
+        overwrite: a run may be there already.
+
+    Raises:
+        OutputError: it is not empty and `overwrite` is off, erasekit did not make it, another
+            process is writing it, or it can't be written.
+    """
+    if path is None:
+        path = new_run_folder(
+            Path("runs"), f"{slug(request.erasure.label)[:60]}-{slug(request.method)}"
+        )
+    existed = path.exists()
+    check_output_folder(path, overwrite=overwrite, marks=RUN_MARKS)
+    with ExitStack() as held:
+        held.enter_context(sole_writer(path))
+        check_output_folder(path, overwrite=overwrite, marks=RUN_MARKS)
+        work = path
+        if any((path / mark).exists() for mark in RUN_MARKS):
+            work = path / UNFINISHED
+            shutil.rmtree(work, ignore_errors=True)
+        with writing(work):
+            work.mkdir(exist_ok=True)
+        folder = RunFolder(path, work, held)
+        try:
+            request.save(work)
+            yield folder
+        except BaseException:
+            folder.discard()
+            if existed and not path.exists():
+                path.mkdir()
+            raise
+
+
+@contextmanager
+def resumed_run(path: Path) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
+    """The folder of a run that goes on, its request, and its checkpoint; None of a finished run.
+
+    Raises:
+        EditError: no run, a damaged one, or one without a checkpoint.
+        OutputError: another process is writing it.
+    """
+    path, work = _places(path)
+    RunRequest.load(work)  # there is a run, before anything is made there
+    with ExitStack() as held:
+        held.enter_context(sole_writer(path))
+        yield RunFolder(path, work, held), *read_request(work)
+
+
+def read_request(path: Path) -> tuple[RunRequest, Checkpoint | None]:
+    """What a run was asked for, and its checkpoint; None of a finished one.
+
+    Raises:
+        EditError: no run, a damaged one, or one without a checkpoint.
+    """
+    _, work = _places(path)
+    request = RunRequest.load(work)
+    if (work / INFO).is_file():
+        return request, None
+    kept = work / CHECKPOINT
+    if not kept.is_file() and (work / UNPROVEN).is_file():
+        kept = work / UNPROVEN  # killed before a step from it was done
+    return request, Checkpoint.load(kept)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """The folder of a run, and where in it the run is that is not finished."""
+    if path.name == UNFINISHED and (path.parent / UNFINISHED).is_dir():
+        path = path.parent
+    inner = path / UNFINISHED
+    return path, inner if (inner / REQUEST).is_file() else path
+
+
+def save_run(edit: Edit, folder: Path) -> None:
+    """Write a finished run: edit, history, adversaries; the checkpoint is no longer needed.
+
+    Raises:
+        OutputError: the folder can't be written, or the disk is full.
+    """
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in edit.history)
+    atomic_write_text(folder / HISTORY, lines)
+    if edit.adversaries:
+        save_tensors(folder / ADVERSARIES, edit.adversaries)
+    edit.save(folder)
+    for name in (CHECKPOINT, UNPROVEN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of erasekit, Python and what the numbers depend on."""
+    found = {"erasekit": erasekit.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    name = Path(sys.argv[0]).name
+    first = "python -m erasekit" if name == "__main__.py" else name
+    return " ".join([first, *map(shlex.quote, sys.argv[1:])])
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """c_a of one erased concept at one step.
+
+    Attributes:
+        step: the outer step.
+        erased: index of the erased concept.
+        caption: the word it is, or "near WORD" for an embedding that no word names.
+        prompt_embeds: [L, D].
+    """
+
+    step: int
+    erased: int
+    caption: str
+    prompt_embeds: Tensor
+
+
+def adversary_snapshots(edit: Edit, folder: Path, model: LoadedModel, count: int) -> list[Snapshot]:
+    """c_a at up to `count` steps, evenly spread; empty where the method has no adversary.
+
+    Embeddings that the run has kept are taken as they are. A method that keeps words and no
+    embeddings gives the first word of each step.
+
+    Args:
+        edit: the run's edit, with its history.
+        folder: the run folder.
+        model: embeds the words.
+        count: steps at most.
+
+    Raises:
+        EditError: the kept embeddings are damaged.
+    """
+    history = {int(record["step"]): record.get("adversary") or [] for record in edit.history}
+    if (folder / ADVERSARIES).is_file():
+        return _kept(load_tensors(folder / ADVERSARIES)[0], history, count)
+    return _worded(history, model, count)
+
+
+def _kept(
+    tensors: dict[str, Tensor], history: dict[int, list[dict[str, Any]]], count: int
+) -> list[Snapshot]:
+    places = sorted(tuple(map(int, key.split("."))) for key in tensors)
+    steps = _spread(sorted({step for step, _ in places}), count)
+    return [
+        Snapshot(step, e, _caption(history.get(step, []), e), tensors[f"{step:06d}.{e}"])
+        for step, e in places
+        if step in steps
+    ]
+
+
+def _worded(
+    history: dict[int, list[dict[str, Any]]], model: LoadedModel, count: int
+) -> list[Snapshot]:
+    named = [step for step, rows in history.items() if any(row["concept"] for row in rows)]
+    chosen = [
+        (step, e, row["concept"].split(", ")[0])
+        for step in _spread(named, count)
+        for e, row in enumerate(history[step])
+        if row["concept"]
+    ]
+    if not chosen:
+        return []
+    embeds = model.family.embed_prompts([word for _, _, word in chosen])
+    return [
+        Snapshot(step, e, word, embed)
+        for (step, e, word), embed in zip(chosen, embeds, strict=True)
+    ]
+
+
+def _caption(rows: Sequence[dict[str, Any]], erased: int) -> str:
+    if erased >= len(rows):
+        return ""
+    row = rows[erased]
+    nearest = row["nearest"] or ""
+    return nearest if row["concept"] or not nearest else f"near {nearest}"
+
+
+def _spread(steps: Sequence[int], count: int) -> list[int]:
+    """At most `count` of `steps`, evenly spread, the first and the last among them."""
+    if len(steps) <= count:
+        return list(steps)
+    if count == 1:
+        return [steps[-1]]
+    stride = (len(steps) - 1) / (count - 1)
+    return [steps[round(i * stride)] for i in range(count)]
