@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
                 options.data, options.out, options.minutes or 10, options.seed, device, options.tiny
             )
         elif name == "evaluate":
-            module.evaluate(quick=options.quick)
+            module.evaluate(options.quick, device.name)
         elif name == "pack":
             module.pack(options.into)
         elif name == "save":

@@ -305,10 +305,10 @@ def train(
             saved = budget.seconds
         if stopper.asked:
             return
-    averaged = build_autoencoder()
+    averaged = build_autoencoder().to(device.name)
     averaged.load_state_dict(average.average)
     averaged.eval().requires_grad_(False)
-    sample = pictures(min(512, len(pictures.pictures))).cpu()
+    sample = pictures(min(512, len(pictures.pictures)))
     latents = encode(averaged, sample)
     standard = {"mean": latents.mean((0, 2, 3)), "std": latents.std((0, 2, 3))}
     save(step, {"done": True, "standardised": standard})

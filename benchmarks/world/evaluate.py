@@ -23,7 +23,15 @@ from benchmarks.world.autoencoder import sheet
 from benchmarks.world.captions import PAIRS, article, known
 from benchmarks.world.generator import load_pipeline
 from benchmarks.world.scenes import is_unseen
-from benchmarks.world.scorer import accuracy, load_scorer, ranks, scores, text_matrix, unseen
+from benchmarks.world.scorer import (
+    accuracy,
+    load_scorer,
+    ranks,
+    scores,
+    text_matrix,
+    unseen,
+    unseen_pairs,
+)
 from benchmarks.world.sprites import BUILD, JUDGED, load_sprites
 
 STEPS, GUIDANCE = 25, 3.0
@@ -187,24 +195,27 @@ def verdicts(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def evaluate(quick: bool = False) -> dict[str, Any]:
-    """Measure everything and write build/metrics.json."""
+def evaluate(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
+    """Measure everything and write build/metrics.json. device: where the pictures are drawn."""
     from benchmarks.world.pack import EMBEDDED
 
-    (scorer, tokenizer), pipeline = load_scorer(), load_pipeline()
+    (scorer, tokenizer), pipeline = load_scorer(), load_pipeline().to(device)
     names = [n.name for n in known()]
-    text, metrics = text_matrix(scorer, tokenizer, names), {"quick": quick}
+    text = text_matrix(scorer, tokenizer, names)
+    metrics: dict[str, Any] = {"quick": quick}
     judged, drawn = load_sprites(JUDGED), load_sprites()
     for role in ("scorer-eval", "generator"):
         pictures, labels = unseen(role, judged, drawn)
         metrics[role] = accuracy(scores(scorer, pictures, text), labels)
+    pictures, labels = unseen_pairs(drawn, 256)
+    metrics["composed_pairs"] = accuracy(scores(scorer, pictures, text), labels)
     concepts = range(0, len(names), 8 if quick else 1)
     count = 60 if quick else 300
     metrics["single"] = measure_single(pipeline, scorer, text, 4, concepts, "single")
     metrics["seen_pairs"] = measure_pairs(pipeline, scorer, text, count, False, "seen-pairs")
     metrics["unseen_pairs"] = measure_pairs(pipeline, scorer, text, count, True, "unseen-pairs")
     shown_sheet(pipeline, LOOK / "shown.png")
-    metrics["seconds_for_16"] = seconds_for_16(pipeline)
+    metrics["seconds_for_16"] = seconds_for_16(pipeline.to("cpu"))
     icons = StableDiffusionPipeline.from_pretrained(EMBEDDED / "icons", safety_checker=None)
     icons.set_progress_bar_config(disable=True)
     metrics["icons_seconds_for_16"] = seconds_for_16(icons)

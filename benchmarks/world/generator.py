@@ -144,7 +144,7 @@ class Reader:
         return rows
 
 
-class Planned(IterableDataset):
+class Planned(IterableDataset[tuple[torch.Tensor, ...]]):
     """Chunks of planned and captioned scenes, in the order of their numbers.
 
     Chunk n is made from (seed, n) alone; worker w of W makes n = w, w + W, ...

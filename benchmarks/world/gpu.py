@@ -38,10 +38,10 @@ def run(data: Path, out: Path, minutes: float, seed: int, device: Device, tiny: 
         build = Path(scratch)
         places = {p: build / "checkpoints" / f"{p}.pt" for p in ("autoencoder", "generator")}
         first = Budget(steps=2) if tiny else Budget(minutes=minutes * AUTOENCODER)
-        size = {"batch": 4, "pool": 64} if tiny else {}
-        autoencoder.train(first, seed, device, places["autoencoder"], sprites, **size)
+        batch, pool = (4, 64) if tiny else (None, None)
+        autoencoder.train(first, seed, device, places["autoencoder"], sprites, batch, pool)
         rest = Budget(steps=2) if tiny else Budget(minutes=left())
-        generator.train(rest, seed, device, places["generator"], sprites, **size)
+        generator.train(rest, seed, device, places["generator"], sprites, batch, pool)
         save_weights(out, build)
     minutes = (time.monotonic() - began) / 60
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB after {minutes:.1f} min")

@@ -227,10 +227,12 @@ def compose(
         if len(dyed):
             where = dyed.to(place)
             chosen[where] = recolour(chosen[where], colours[dyed].to(place))
-        shrink = theta[:, 0, :2].norm(dim=1) * chosen.shape[-1] / size
-        if float(shrink.median()) > 1.4:
-            # grid_sample skips pixels where it shrinks.
-            chosen = F.avg_pool2d(chosen, 2)
+        small = theta[:, 0, :2].norm(dim=1) * chosen.shape[-1] / size > 1.4
+        if small.any():
+            # grid_sample skips pixels where it shrinks, so their means go first.
+            where = small.nonzero()[:, 0].to(place)
+            means = F.avg_pool2d(chosen[where], 2)
+            chosen[where] = F.interpolate(means, chosen.shape[-2:], mode="bilinear")
         grid = F.affine_grid(theta.to(place), [len(used), 4, size, size], align_corners=False)
         layer = F.grid_sample(chosen, grid, mode="bilinear", align_corners=False)
         where = used.to(place)

@@ -16,10 +16,9 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from benchmarks.world.captions import FRAMES, article, every_word, known
-from benchmarks.world.scenes import GROUNDS, Scene, Thing, compose, pack, shade
+from benchmarks.world.scenes import GROUNDS, Planner, Scene, Thing, compose, pack, shade
 from benchmarks.world.sprites import BUILD, JUDGED, Sprites, load_sprites
 from benchmarks.world.tokenizers import LIMIT, build
 from benchmarks.world.training import (
@@ -83,14 +82,13 @@ def prepare_folder(folder: Path = FOLDER) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def new_model(folder: Path = FOLDER) -> nn.Module:
+def new_model(folder: Path = FOLDER) -> Any:
     """The scorer, freshly initialised."""
     content = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
-    model: nn.Module = open_clip.model.CLIP(**content)
-    return model
+    return open_clip.model.CLIP(**content)
 
 
-def load_scorer(path: Path = CHECKPOINT) -> tuple[nn.Module, Any]:
+def load_scorer(path: Path = CHECKPOINT) -> tuple[Any, Any]:
     """The averaged weights of a checkpoint, ready to use, and the tokenizer."""
     state = load_checkpoint(path)
     if state is None:
@@ -104,7 +102,7 @@ def load_scorer(path: Path = CHECKPOINT) -> tuple[nn.Module, Any]:
 
 @torch.no_grad()
 def text_matrix(
-    model: nn.Module, tokenizer: Any, names: list[str], frames: tuple[str, ...] = FRAMES[:2]
+    model: Any, tokenizer: Any, names: list[str], frames: tuple[str, ...] = FRAMES[:2]
 ) -> torch.Tensor:
     """Unit text embeddings, [len(names), 128], averaged over frames."""
     place = next(model.parameters()).device
@@ -116,7 +114,7 @@ def text_matrix(
 
 
 @torch.no_grad()
-def scores(model: nn.Module, images: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+def scores(model: Any, images: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """Cosines of pictures with names. images: [N, 3, H, W] in [0, 1]; text: [names, 128]."""
     parts = []
     for part in images.split(128):
@@ -232,6 +230,16 @@ def unseen(role: str, judged: Sprites, drawn: Sprites) -> tuple[torch.Tensor, to
         [compose(sprites.pixels, scenes[i : i + 64]) / 2 + 0.5 for i in range(0, len(scenes), 64)]
     )
     return images, torch.tensor([[place[r["concept"]]] for r in sprites.records])
+
+
+def unseen_pairs(drawn: Sprites, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scenes of two of the generator's sprites, [count, 3, 128, 128], and labels [count, 2]."""
+    place = {n.name: i for i, n in enumerate(known())}
+    planner, random = Planner(drawn), Random("pairs")
+    scenes = [planner(random, "pair") for _ in range(count)]
+    labels = [[place[drawn.records[t.sprite]["concept"]] for t in s.things] for s in scenes]
+    images = [compose(drawn.pixels, scenes[i : i + 64]) for i in range(0, count, 64)]
+    return torch.cat(images) / 2 + 0.5, torch.tensor(labels)
 
 
 def train(
