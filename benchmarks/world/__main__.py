@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
     parser.add_argument("--eager", action="store_true", help="a GPU without torch.compile")
     parser.add_argument("--threads", type=int, help="threads on a CPU")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="of the generator's training on a CPU"
+    )
     parser.add_argument("--quick", action="store_true", help="evaluate: an eighth of the concepts")
     parser.add_argument("--data", type=Path, help="gpu: the file of sprites")
     parser.add_argument("--out", type=Path, help="gpu, save: the file of weights to write")
@@ -46,7 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if name in MINUTES:
             minutes = None if options.steps else options.minutes or MINUTES[name][device.name]
-            module.train(Budget(options.steps, minutes), options.seed, device)
+            more = {}
+            if name == "generator" and not device.fast:
+                more["processes"] = options.processes
+            module.train(Budget(options.steps, minutes), options.seed, device, **more)
         elif name == "gpu":
             if not (options.data and options.out):
                 parser.error("gpu needs --data and --out")

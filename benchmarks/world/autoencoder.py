@@ -256,8 +256,10 @@ def train(
     torch.manual_seed(seed)
     state = load_checkpoint(checkpoint)
     first = state["step"] if state else 0
-    if state is not None and state["done"]:
-        print(f"{checkpoint} is done; latents depend on it, so remove it to train it again")
+    if state is not None and checkpoint.with_name("generator.pt").exists():
+        print(f"{checkpoint} stays as it is: a generator has learnt its latents")
+        return
+    if state is not None and budget.spent_all(state["step"], state["seconds"]):
         return
     pictures = Pool(sprites, seed + first, device, pool or (16384 if device.fast else 3072))
     model = build_autoencoder().train().to(device.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -33,6 +34,7 @@ from benchmarks.world.training import (
     Log,
     MovingAverage,
     Stopper,
+    Team,
     load_checkpoint,
     plateau,
     save_atomic,
@@ -48,13 +50,13 @@ CHECKPOINT = BUILD / "checkpoints" / "generator.pt"
 TOKENIZER = BUILD / "tokenizer"
 
 
-def build_unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
+def build_unet() -> UNet2DConditionModel:
     """The UNet, freshly initialised: 7.8 M parameters, cross-attention at 8x8 and 4x4."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=channels,
+        block_out_channels=CHANNELS,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -97,11 +99,11 @@ def build_scheduler() -> DDIMScheduler:
 class Pair(nn.Module):
     """Text encoder and UNet: what is trained together."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, channels: tuple[int, ...] = CHANNELS) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
         """Freshly initialised."""
         super().__init__()
         self.text_encoder = build_text_encoder(tokenizer)
-        self.unet = build_unet(channels)
+        self.unet = build_unet()
 
     def forward(
         self, noisy: torch.Tensor, steps: torch.Tensor, tokens: torch.Tensor
@@ -147,17 +149,25 @@ class Reader:
 class Planned(IterableDataset[tuple[torch.Tensor, ...]]):
     """Chunks of planned and captioned scenes, in the order of their numbers.
 
-    Chunk n is made from (seed, n) alone; worker w of W makes n = w, w + W, ...
+    Chunk n is made from (seed, n) alone; of `processes`, each makes every so many, and of each
+    one's W workers worker w makes every W of those.
     """
 
-    def __init__(self, sprites: Sprites, tokenizer: CLIPTokenizer, seed: int, first: int) -> None:
+    def __init__(
+        self,
+        sprites: Sprites,
+        tokenizer: CLIPTokenizer,
+        seed: int,
+        first: int,
+        processes: int = 1,
+    ) -> None:
         """Start with chunk number `first`."""
         names = {n.name: n for n in known()}
         styles = {name: entry.style for name, entry in read_sets().items()}
         self.planner, self.reader = Planner(sprites), Reader(tokenizer)
         self.names = [names[record["concept"]] for record in sprites.records]
         self.styles = [styles[record["set"]] for record in sprites.records]
-        self.seed, self.first = seed, first
+        self.seed, self.first, self.processes = seed, first, processes
 
     def chunk(self, number: int) -> tuple[torch.Tensor, ...]:
         """The parts of CHUNK scenes' Plans, and tokens [CHUNK, CAPTIONS, LIMIT]."""
@@ -176,10 +186,10 @@ class Planned(IterableDataset[tuple[torch.Tensor, ...]]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """For ever."""
         worker = torch.utils.data.get_worker_info()
-        number = self.first + (worker.id if worker else 0)
+        number = self.first + (worker.id if worker else 0) * self.processes
         while True:
             yield self.chunk(number)
-            number += worker.num_workers if worker else 1
+            number += (worker.num_workers if worker else 1) * self.processes
 
 
 class Pool:
@@ -273,55 +283,92 @@ def train(
     sprites: Sprites | None = None,
     batch: int | None = None,
     pool: int | None = None,
-    channels: tuple[int, ...] = CHANNELS,
+    processes: int = 1,
 ) -> None:
     """Train, or go on where a checkpoint left off. SIGTERM stops between two steps.
 
     A checkpoint may come from the other kind of device. One that weights.restore wrote has no
-    moments, so the optimiser starts afresh, with a warm-up.
+    moments, so the optimiser starts afresh, with a warm-up. batch and pool are each process's.
     """
-    device = device or Device.of()
-    sprites = sprites or load_sprites()
+    device, sprites = device or Device.of(), sprites or load_sprites()
+    if device.fast and processes > 1:
+        raise ValueError("a GPU is trained on by one process")
+    prepare_tokenizer(checkpoint.parent.parent / "tokenizer")
+    rest = (budget, seed, device, checkpoint, sprites, batch, pool)
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = f"{scratch}/meeting"
+        context = torch.multiprocessing.get_context("spawn")
+        others = [
+            context.Process(target=run, args=(rank, processes, meeting, *rest), daemon=True)
+            for rank in range(1, processes)
+        ]
+        for other in others:
+            other.start()
+        run(0, processes, meeting, *rest)
+        for other in others:
+            other.join()
+
+
+def run(
+    rank: int,
+    processes: int,
+    meeting: str,
+    budget: Budget,
+    seed: int,
+    device: Device,
+    checkpoint: Path,
+    sprites: Sprites,
+    batch: int | None,
+    pool: int | None,
+) -> None:
+    """One process's part of a training."""
+    if processes > 1:
+        torch.set_num_threads(1)
+    team = Team(rank, processes, meeting)
     batch = batch or (1024 if device.fast else 32)
+    size = pool or (262_144 if device.fast else 2048)
     rate = RATE * (1.3 if device.fast else 1.0)
     torch.manual_seed(seed)
     tokenizer = prepare_tokenizer(checkpoint.parent.parent / "tokenizer")
-    pair = Pair(tokenizer, channels).train().to(device.name)
+    pair = Pair(tokenizer).train().to(device.name)
     scheduler = build_scheduler()
     weights = snr_weights(scheduler).to(device.name)
     noise_level = scheduler.alphas_cumprod.to(device.name)
     optimiser = torch.optim.AdamW(
         pair.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    step = samples = chunks = 0
+    average = MovingAverage(pair, AVERAGE)
+    step = samples = chunks = warm_from = 0
     if (state := load_checkpoint(checkpoint)) is not None:
         pair.load_state_dict(state["model"])
-        if "optimiser" in state:
-            optimiser.load_state_dict(state["optimiser"])
+        average.load_state_dict(state["average"])
         step, samples, chunks = state["step"], state["samples"], state["chunks"]
         budget.spent = state["seconds"]
-    average = MovingAverage(pair, AVERAGE)
-    if state is not None:
-        average.load_state_dict(state["average"])
-    planned = Planned(sprites, tokenizer, seed, chunks)
-    size = pool or (262_144 if device.fast else 1024)
+        if "optimiser" in state:
+            optimiser.load_state_dict(state["optimiser"])
+        else:
+            warm_from = step
+    planned = Planned(sprites, tokenizer, seed, chunks + rank, processes)
     coder = load_autoencoder(checkpoint.with_name("autoencoder.pt"))
     scenes = Pool(sprites, coder, planned, size, device)
     forward = device.compiled(pair)
     log, stopper = Log(checkpoint.parent.parent / "logs" / "generator.jsonl"), Stopper()
-    rng = torch.Generator(device.name).manual_seed(seed * 1_000_003 + step)
+    rng = torch.Generator(device.name).manual_seed((seed * 64 + rank) * 1_000_003 + step)
 
     def save() -> None:
         content = {"model": pair.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
         content |= {"average": average.state_dict(), "samples": samples, "seed": seed}
-        content |= {"chunks": chunks + scenes.taken, "seconds": budget.seconds}
+        content |= {"chunks": chunks + scenes.taken * processes, "seconds": budget.seconds}
         save_atomic(content, checkpoint)
 
     first, total = step, torch.zeros((), device=device.name)
     saved, mark = budget.seconds, (samples, budget.seconds)
-    while (progress := budget.progress(step)) < 1 and not stopper.asked:
+    while True:
+        progress, stop = team.agree(budget.progress(step), float(stopper.asked))
+        if progress >= 1 or stop:
+            break
         for group in optimiser.param_groups:
-            group["lr"] = rate * plateau(step - first, progress, WARMUP)
+            group["lr"] = rate * plateau(step - warm_from, progress, WARMUP)
         latents, noise, moments, ids = scenes.batch(batch, rng)
         level = noise_level[moments][:, None, None, None]
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
@@ -330,20 +377,23 @@ def train(
         error = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         optimiser.zero_grad()
         (error * weights[moments]).mean().backward()
-        if torch.isfinite(torch.nn.utils.clip_grad_norm_(pair.parameters(), 1.0)):
+        team.average(pair)
+        if torch.isfinite(nn.utils.clip_grad_norm_(pair.parameters(), 1.0)):
             optimiser.step()
         average.update(pair)
         total += error.detach().mean()
         step += 1
-        samples += batch
+        samples += batch * processes
         while (scenes.taken * CHUNK - size) * REUSE < (step - first) * batch:
             scenes.take()
-        if step % 50 == 0:
+        if step % 50 == 0 and rank == 0:
             speed = (samples - mark[0]) / (budget.seconds - mark[1])
             log(step=step, samples=samples, loss=float(total) / 50, samples_per_second=speed)
             total.zero_()
             mark = samples, budget.seconds
-        if budget.seconds - saved > EVERY_SECONDS:
+        if budget.seconds - saved > EVERY_SECONDS and rank == 0:
             save()
             saved = budget.seconds
-    save()
+    if rank == 0:
+        save()
+    team.leave()

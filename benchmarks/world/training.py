@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 EVERY_SECONDS = 120
@@ -76,12 +77,61 @@ class Budget:
         """Spent so far, earlier runs included."""
         return self.spent + time.monotonic() - self.began
 
+    def spent_all(self, step: int, seconds: float) -> bool:
+        """Whether earlier runs, of so many steps and seconds, left nothing."""
+        if self.steps is not None:
+            return step >= self.steps
+        assert self.minutes is not None
+        return seconds >= 60 * self.minutes
+
     def progress(self, step: int) -> float:
         """The part of the budget that is spent, at most 1."""
         if self.steps is not None:
             return min(1.0, step / self.steps)
         assert self.minutes is not None
         return min(1.0, self.seconds / (60 * self.minutes))
+
+
+class Team:
+    """Processes of one thread each that average their gradients.
+
+    On small convolutions two are nearly twice as fast as one; two threads are 1.3 times.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, meeting: str = "") -> None:
+        """Wait for the others. meeting: a file that isn't there yet, the same for all."""
+        self.rank, self.size = rank, size
+        if size > 1:
+            dist.init_process_group(
+                "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size
+            )
+
+    def agree(self, *values: float) -> list[float]:
+        """The largest that any of them has, of each value."""
+        if self.size == 1:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        found: list[float] = largest.tolist()
+        return found
+
+    def average(self, module: nn.Module) -> None:
+        """Make every gradient the mean of theirs."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def leave(self) -> None:
+        """Wait until all are done."""
+        if self.size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
 
 
 def cosine(step: int, progress: float, warmup: int, floor: float = 0.02) -> float:

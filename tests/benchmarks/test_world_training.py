@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import open_clip
@@ -21,6 +23,7 @@ from benchmarks.world.training import (
     Budget,
     Device,
     MovingAverage,
+    Team,
     cosine,
     load_checkpoint,
     plateau,
@@ -81,7 +84,9 @@ def test_a_restored_training_goes_on(build: Path, tmp_path: Path) -> None:
     sprites = load_sprites(build / "sprites.npz")
     options = {"device": CPU, "sprites": sprites, "batch": 2, "pool": 64}
     autoencoder.train(Budget(steps=9), checkpoint=place / "autoencoder.pt", **options)
-    assert (load_checkpoint(place / "autoencoder.pt") or {})["step"] == 2  # done stays done
+    assert (load_checkpoint(place / "autoencoder.pt") or {})[
+        "step"
+    ] == 2  # a generator has learnt its latents
     before = load_checkpoint(place / "generator.pt") or {}
     generator.train(Budget(steps=4), checkpoint=place / "generator.pt", **options)
     after = load_checkpoint(place / "generator.pt") or {}
@@ -229,6 +234,43 @@ def test_budgets_and_schedules() -> None:
     assert cosine(100, 1.0, 10) == pytest.approx(0.02)
     assert plateau(50, 0.5, 10) == 1.0
     assert plateau(50, 0.875, 10) == pytest.approx(0.03 + 0.97 / 2)
+
+
+MEMBER = """
+import sys, torch
+from benchmarks.world.training import Team
+rank = int(sys.argv[1])
+team, module = Team(rank, 2, sys.argv[2]), torch.nn.Linear(2, 1)
+module.weight.grad = torch.tensor([[1.0, 4.0 * rank]])
+module.bias.grad = torch.tensor([-1.0 * rank])
+team.average(module)
+print(module.weight.grad.tolist(), module.bias.grad.tolist(), team.agree(0.25 * rank, 1.0 - rank))
+team.leave()
+"""
+
+
+def test_two_processes_average_their_gradients_and_stop_together(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MEMBER]
+    members = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for rank in range(2)
+    ]
+    said = [member.communicate(timeout=120)[0] for member in members]
+    assert said == ["[[1.0, 2.0]] [-0.5] [0.25, 1.0]\n"] * 2
+    alone = Team()
+    assert alone.agree(0.5, 0.0) == [0.5, 0.0]
+    with pytest.raises(ValueError, match="one process"):
+        generator.train(
+            Budget(steps=1),
+            device=Device("cuda"),
+            sprites=discs("generator", 8, "noto"),
+            processes=2,
+        )
 
 
 def test_moving_average_follows_and_survives_a_checkpoint(tmp_path: Path) -> None:
