@@ -101,7 +101,7 @@ def test_families_are_near_neighbours_split_in_half_and_stand_in_a_tree() -> Non
         splits[concept.family][concept.split] += 1
     for family, split in splits.items():
         assert 0 <= split["pool"] - split["held-out"] <= 1, family
-        assert 5 <= split.total() <= 30, family
+        assert 5 <= split.total() <= 20, family
     assert splits.keys() <= tree.keys()
     assert tree["truck"] == ("truck", "road vehicle", "vehicle")
     assert read_unspoken() <= tree.keys() | {"thing"}
