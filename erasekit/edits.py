@@ -22,10 +22,10 @@ from erasekit.diffusion.inference_parts import (
 from erasekit.errors import EditError
 from erasekit.files import atomic_write_json, read_json, read_json_lines, why_unreadable
 from erasekit.models.families import FamilyAdapter, adapter_for
-from erasekit.models.installed_edits import CarriedEdit, carried_edits, carrying, check_base
 from erasekit.models.loading import LoadedModel, hash_pipeline
-from erasekit.models.saving import save_pipeline
-from erasekit.models.tensor_files import load_tensors, save_tensors
+from erasekit.models.pipeline_files import save_pipeline
+from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.models.tensor_files import checksum, load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 
 __all__ = ["Edit", "load_edit", "load_tensors", "read_history", "save_tensors"]
@@ -35,8 +35,10 @@ SCHEMA, PLAIN_SCHEMA = 2, 1
 """Of edits with an inference part, which older versions must not take for plain ones; of others."""
 INFERENCE = "inference|"
 """Before the names of an inference part's tensors, in the file with the changed ones."""
-DELTA_INFO = "edit"
-"""Key of a delta file's metadata under which `edit.json` is."""
+EDIT_INFO = "edit"
+"""Key of the metadata under which `edit.json` is in an edit of one file."""
+CHECKSUM = "sha256"
+"""Key of `edit.json` for the checksum of the tensors; edits of erasekit before 0.2 have none."""
 _FOR_GOOD = "_erasekit_for_good"
 """Attribute of a UNet that holds on to the inference parts that were put in for good."""
 
@@ -45,7 +47,7 @@ _FOR_GOOD = "_erasekit_for_good"
 class Edit:
     """What an erasure changes, with provenance: tensors of a UNet, an inference part, or both.
 
-    Edits are of three kinds, which behave alike: a *delta* has changed tensors, an *adapter* adds
+    Edits are of three kinds, which behave alike: *weights* are changed tensors, an *adapter* adds
     to layers, a *hook* changes how images are drawn. The last two are inference parts
     (`erasekit.diffusion.inference_parts`), which a plugin registers; `info["inference"]` describes
     one.
@@ -53,7 +55,7 @@ class Edit:
     Several edits of one model may be applied at once, one within the other:
 
     - an inference part goes with everything;
-    - a delta beside a delta is refused, since they were not made for each other; the parameters
+    - weights beside weights are refused, since they were not made for each other; the parameters
       that both change are named. With `force` the one applied last wins.
 
     Attributes:
@@ -92,10 +94,10 @@ class Edit:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Which of "delta", "adapter" and "hook" it is; a delta may have an inference part."""
+        """Which of "weights", "adapter" and "hook" it is; one may be weights and another."""
         described = self.info.get("inference")
-        delta = ("delta",) if self.tensors or described is None else ()
-        return delta if described is None else (*delta, str(described["kind"]))
+        weights = ("weights",) if self.tensors or described is None else ()
+        return weights if described is None else (*weights, str(described["kind"]))
 
     @property
     def schema(self) -> int:
@@ -116,8 +118,8 @@ class Edit:
             force: apply to a model it was not made from.
 
         Raises:
-            EditError: another model; tensors that are not there or of another shape; another delta
-                is applied; the inference part is not installed, or does not fit.
+            EditError: another model; tensors that are not there or of another shape; other weights
+                are applied; the inference part is not installed, or does not fit.
         """
         with ExitStack() as stack:
             self._enter(stack, pipeline, force, for_good=False)
@@ -176,9 +178,9 @@ class Edit:
     def merged(
         self, pipeline: Any, *, force: bool = False, allow_loss: bool = False
     ) -> tuple[Edit, str]:
-        """This edit as a delta, and a sentence on what a delta can't carry of it, or "".
+        """This edit as weights, and a sentence on what weights can't carry of it, or "".
 
-        An edit without an inference part is its own delta.
+        An edit without an inference part is returned as it is.
 
         Args:
             pipeline: the model it was made from, or with `force` another.
@@ -196,7 +198,7 @@ class Edit:
         values = {name: p.detach() for name, p in unet.named_parameters()}
         merged = part.merged({**values, **self.tensors})
         if merged.loss and not allow_loss:
-            raise EditError(f"{merged.loss} Export --to delta, or add --allow-loss.")
+            raise EditError(f"{merged.loss} Export --to weights, or add --allow-loss.")
         info = {**self.info, "merged": self.info["inference"], "schema": PLAIN_SCHEMA}
         del info["inference"]
         return Edit({**self.tensors, **merged.tensors}, info, self.history), merged.loss
@@ -242,8 +244,8 @@ class Edit:
             EditError: another model, or an inference part that weights can't carry (`merged`).
             OutputError: the folder can't be written, or the disk is full.
         """
-        delta, _ = self.merged(pipeline, force=force)
-        with delta.applied(pipeline, force=force):
+        weights, _ = self.merged(pipeline, force=force)
+        with weights.applied(pipeline, force=force):
             about = about or {"edit": self.info}
             save_pipeline(_inner(pipeline), Path(folder), about, max_shard_size)
 
@@ -251,7 +253,7 @@ class Edit:
         """The hash of the model under all edits, where it is known.
 
         Raises:
-            EditError: another model, or another delta is applied.
+            EditError: another model, or other weights are applied.
         """
         carried = carried_edits(_inner(pipeline).unet)
         if force and (carried or not isinstance(pipeline, LoadedModel)):
@@ -284,9 +286,27 @@ class Edit:
             OutputError: the folder can't be written, or the disk is full.
         """
         folder = Path(folder)
-        metadata = {"format": "erasekit", "schema": str(self.schema), "base_hash": self.base_hash}
-        save_tensors(folder / WEIGHTS, self.stored, metadata)
-        atomic_write_json(folder / INFO, {"schema": self.schema, **self.info})
+        save_tensors(folder / WEIGHTS, self.stored, self.metadata)
+        atomic_write_json(folder / INFO, self.described)
+
+    def save_file(self, path: Path | str) -> None:
+        """Write the edit as one file, as `--to weights` does, wholly or not at all.
+
+        Raises:
+            OutputError: it can't be written, or the disk is full.
+        """
+        described = json.dumps(self.described, ensure_ascii=False)
+        save_tensors(Path(path), self.stored, {**self.metadata, EDIT_INFO: described})
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Metadata of the file of its tensors."""
+        return {"format": "erasekit", "schema": str(self.schema), "base_hash": self.base_hash}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """`edit.json`: schema, provenance, and a checksum of the tensors."""
+        return {"schema": self.schema, **self.info, CHECKSUM: checksum(self.stored)}
 
 
 def _inner(pipeline: Any) -> Any:
@@ -313,7 +333,7 @@ def _hash_of_the_edited(pipeline: LoadedModel) -> Iterator[None]:
 
 
 def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
-    """Read an edit from its run folder, or from one file as `--to delta` writes it.
+    """Read an edit from its run folder, or from one file as `--to weights` writes it.
 
     Args:
         folder: the folder or file.
@@ -326,7 +346,7 @@ def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
     folder = Path(folder).expanduser()
     try:
         if folder.is_file():
-            return _load_delta(folder, registry)
+            return _load_file(folder, registry)
         there = folder.is_dir()
     except PermissionError as error:  # a folder above it is closed
         raise EditError(why_unreadable(folder, error)) from error
@@ -340,6 +360,7 @@ def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
         ) from error
     _check_info(info, folder / INFO)
     tensors, _ = load_tensors(folder / WEIGHTS)
+    _check_sum(tensors, info, folder / WEIGHTS)
     return _made(tensors, info, read_history(folder), registry)
 
 
@@ -366,21 +387,32 @@ def _made(
     return Edit(tensors, info, history, {}, of_part, registry)
 
 
-def _load_delta(path: Path, registry: Registry | None) -> Edit:
+def _load_file(path: Path, registry: Registry | None) -> Edit:
     tensors, metadata = load_tensors(path)
-    if DELTA_INFO not in metadata:
+    if EDIT_INFO not in metadata:
         if path.name == WEIGHTS and (path.parent / INFO).is_file():
             return load_edit(path.parent, registry)
         raise EditError(
             f"The file {str(path)!r} does not say how it was made; name a run folder, or a file "
-            "that `erasekit export --to delta` wrote."
+            "that `erasekit export --to weights` wrote; `erasekit import` reads those of others."
         )
     try:
-        info = json.loads(metadata[DELTA_INFO])
+        info = json.loads(metadata[EDIT_INFO])
     except (ValueError, RecursionError) as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
     _check_info(info, path)
+    _check_sum(tensors, info, path)
     return _made(tensors, info, [], registry)
+
+
+def _check_sum(tensors: Mapping[str, Tensor], info: dict[str, Any], path: Path) -> None:
+    """Take the checksum out of `info`, and refuse tensors that it is not of."""
+    expected = info.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(tensors):
+        raise EditError(
+            f"The file {str(path)!r} is damaged: its tensors don't have the checksum that was "
+            "written with them; fetch or make it again."
+        )
 
 
 def _check_info(info: Any, path: Path) -> None:

@@ -317,7 +317,7 @@ def test_for_good(model, registry) -> None:
 
 @pytest.mark.parametrize("form", ["diffusers", "single-file", "lora"])
 def test_a_hook_is_in_no_weight(model, registry, form: str, tmp_path: Path) -> None:
-    with pytest.raises(EditError, match=r"is in no weight.*--to delta"):
+    with pytest.raises(EditError, match=r"is in no weight.*--to weights"):
         export(pull(model, registry), model, form, tmp_path / "out", ExportOptions())
     with pytest.raises(EditError, match="is in no weight"):
         pull(model, registry).export_diffusers(model, tmp_path / "out")

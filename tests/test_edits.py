@@ -189,7 +189,7 @@ def test_weights_that_are_something_else_are_refused(edit, tmp_path: Path, start
     edit.save(tmp_path)
     path = tmp_path / WEIGHTS
     path.write_bytes(start + path.read_bytes()[len(start) :])
-    with pytest.raises(EditError, match="damaged or no safetensors file"):
+    with pytest.raises(EditError, match="is damaged"):
         load_edit(tmp_path)
 
 
@@ -380,3 +380,52 @@ def test_what_was_there_survives_a_full_disk(full_disk: Path) -> None:
     assert in_a_process(TRY, full_disk).startswith("No space left for")
     assert (full_disk / WEIGHTS).read_bytes() == b"the edit before"
     assert left_behind(full_disk) == [WEIGHTS]
+
+
+# -- damage, and what older versions wrote ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_flipped_bit_is_refused(edit, tmp_path: Path, form: str) -> None:
+    """Any bit of any tensor; with nothing changed the edit is read."""
+    edit.save(tmp_path)
+    edit.save_file(tmp_path / "one.safetensors")
+    path, read = (tmp_path / WEIGHTS, tmp_path)
+    if form == "file":
+        path = read = tmp_path / "one.safetensors"
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    for place in (start, (start + len(data)) // 2, len(data) - 1):
+        for bit in (0, 7):
+            flipped = bytearray(data)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(bytes(flipped))
+            with pytest.raises(EditError, match="damaged: its tensors don't have the checksum"):
+                load_edit(read)
+    path.write_bytes(data)
+    assert "sha256" not in load_edit(read).info
+
+
+def test_the_same_edit_is_the_same_bytes(edit, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        edit.save(tmp_path / name)
+        edit.save_file(tmp_path / name / "one.safetensors")
+    for file in (WEIGHTS, INFO, "one.safetensors"):
+        assert len({(tmp_path / name / file).read_bytes() for name in "abcd"}) == 1
+    order = list(json.loads((tmp_path / "a" / WEIGHTS).read_bytes()[8:].split(b"}")[0] + b"}}"))
+    assert order == ["__metadata__"]
+
+
+OLD = Path(__file__).parent / "edits_0_1"
+"""A run folder and a `--to delta` file of erasekit 0.1, without checksums."""
+
+
+@pytest.mark.parametrize("name", ["run", "run/edit.safetensors", "weights.safetensors"])
+def test_edits_of_older_versions_are_read(name: str, tiny_model) -> None:
+    edit = load_edit(OLD / name)
+    assert (edit.info["method"], edit.info["concepts"]) == ("gumbel", ["church"])
+    assert len(edit.tensors) == 8
+    assert len(edit.history) == (0 if name.startswith("weights") else 2)
+    before = weights(tiny_model)
+    with edit.applied(tiny_model, force=True):
+        assert any(not torch.equal(v, before[n]) for n, v in weights(tiny_model).items())

@@ -17,7 +17,7 @@ PACKAGE = Path(erasekit.__file__).parent
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "template" not in p.parts)
 """All but the template of a plugin, which an installed erasekit carries."""
 
-LEAVES = {"errors", "concepts", "config", "files", "scores", "summaries", "records"}
+LEAVES = {"errors", "concepts", "config", "files"}
 ORDER = (
     *({leaf} for leaf in ("errors",)),
     LEAVES - {"errors"},
@@ -51,7 +51,10 @@ TORCH_FREE = [
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
     *(f"erasekit.{path.parent.name}.hooks" for path in HOOKS),
-    "erasekit.exports.formats",
+    "erasekit.bench.records",
+    "erasekit.bench.store",
+    "erasekit.metrics.scores",
+    "erasekit.exports.commands",
     "erasekit.observe.commands",
     *(f"erasekit.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py"))),
 ]
@@ -60,7 +63,9 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "acce
 COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
-    "observe/command_options.py",
+    "observe/hooks.py",
+    "exports/commands.py",
+    "exports/hooks.py",
 }
 """Who may import typer beside `cli`."""
 

@@ -16,7 +16,7 @@ from erasekit.concepts import Concept
 from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError
 from erasekit.models.loading import wrap_pipeline
-from erasekit.models.module_state import components, held_still
+from erasekit.models.pipeline_state import components, held_still
 
 SMALL = {"steps": 3, "batch_size": 2, "trajectory_steps": 3, "trajectories": 2}
 

@@ -19,8 +19,8 @@ def write_single_file(folder: Path, path: Path, family: str, *, configured: bool
     """
     from safetensors.torch import save_file
 
-    from erasekit.exports.single_file import original_state
     from erasekit.models.loading import load_model
+    from erasekit.models.original_keys import original_state
     from erasekit.plugin.registry import Registry
 
     state = original_state(load_model(str(folder), Registry()).pipeline, family)

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
 from erasekit.errors import ConfigError
 from erasekit.methods.gradient import GradientConfig
-from erasekit.models.defaults import PUBLISHED
+from erasekit.models.catalog import PUBLISHED
 from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, fit_memory
 
 GPUS = (12, 16, 24)
@@ -168,7 +168,7 @@ def rows_of(
 
     from erasekit.diffusion.scope import ParameterScope
     from erasekit.models.families import adapter_for
-    from erasekit.models.module_state import freeze
+    from erasekit.models.pipeline_state import freeze
     from erasekit.plugin.registry import Registry
     from erasekit.training.memory import measure_row
 

@@ -50,7 +50,7 @@ def step(options: StepOptions) -> dict[str, Any]:
     from erasekit.concepts import Concept, Erasure
     from erasekit.diffusion.scope import ParameterScope
     from erasekit.models.loading import wrap_pipeline
-    from erasekit.models.module_state import freeze
+    from erasekit.models.pipeline_state import freeze
     from erasekit.training.erase import erase
     from erasekit.training.memory import estimate, memory_needs
     from erasekit.training.plan import plan_erasure

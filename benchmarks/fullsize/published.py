@@ -21,7 +21,7 @@ def loops() -> dict[str, Any]:
     import torch
 
     from erasekit.models.loading import wrap_pipeline
-    from erasekit.models.module_state import freeze
+    from erasekit.models.pipeline_state import freeze
     from erasekit.training.memory import measure_row
     from erasekit.training.run_folder import peak_memory_mb, versions
 

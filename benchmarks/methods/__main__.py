@@ -7,13 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from erasekit.bench.store import RecordStore
+from erasekit.bench.records import Record, Row, Summary
+from erasekit.bench.store import RecordStore, open_store
 from erasekit.bench.summary import summarise
-from erasekit.cli.bench_runs import open_store
-from erasekit.records import Record
-from erasekit.reporting.drawing import new_figure, save_figure
-from erasekit.scores import Estimate
-from erasekit.summaries import Row, Summary
+from erasekit.metrics.scores import Estimate
+from erasekit.reporting.figures import new_figure, save
 
 DISTANCE = "clip-distance"
 HEADER = (
@@ -53,7 +51,7 @@ def plot(objects: Sequence[Path], path: Path) -> None:
     axes.margins(y=0.12)
     axes.set_xlabel("mean delta on held-out concepts, 95 % interval (less harm to the left)")
     axes.set_ylabel("ESR-1, % (more erased upwards)")
-    save_figure(figure, path)
+    save(figure, path)
 
 
 def table(objects: Sequence[Path], styles: Sequence[Path]) -> str:

@@ -158,7 +158,7 @@ def _run(path: Path) -> Run | None:
         tuple(data["exposed"]),
         evaluation["labels"],
         tuple(
-            Drawn(c["concept"], c["role"], _side(c["before"]), _side(c["after"]))
+            Drawn(c["concept"], c.get("split") or c["role"], _side(c["before"]), _side(c["after"]))
             for c in data["concepts"]
         ),
         {

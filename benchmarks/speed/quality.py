@@ -23,10 +23,11 @@ from benchmarks.speed.runs import (
     Eye,
     Run,
 )
+from erasekit.bench.records import content_key
 from erasekit.edits import load_tensors, save_tensors
 from erasekit.files import atomic_write_json
+from erasekit.metrics.scores import Estimate
 from erasekit.metrics.statistics import crossed_interval
-from erasekit.records import Estimate, content_key
 from erasekit.training.plan import resolve_settings
 
 PUBLISHED: dict[str, dict[str, Any]] = {

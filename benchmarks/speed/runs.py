@@ -13,14 +13,14 @@ from torch import Tensor
 
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
-from erasekit.bench.quick import quick_concepts
+from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
 from erasekit.diffusion.sampling import generate
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel, load_model
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
@@ -180,7 +180,7 @@ class Eye:
         """
         model = self.bench.model
         erasure = Erasure((model.concept(concept),))
-        kept = quick_concepts(self.suite, erasure, self.near, self.far)
+        kept = spread_of(self.suite, erasure, self.near, self.far)
         names = [concept] * self.erased_images + [k for k in kept for _ in range(self.kept_images)]
         seeds = [*range(self.erased_images), *[*range(self.kept_images)] * len(kept)]
         with installed(model.unet, tensors) if tensors else nullcontext():

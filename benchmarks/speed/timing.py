@@ -15,13 +15,13 @@ import torch
 from benchmarks.speed.ablation import VARIANTS
 from benchmarks.speed.bare import BarePasses
 from benchmarks.speed.runs import Bench, Run
+from erasekit.bench.plan import Sweep
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite_file import load_suite
-from erasekit.bench.sweep import Sweep
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
-from erasekit.metrics.judges.registry import load_scorer
+from erasekit.metrics.judges import load_scorer
 from erasekit.training.trainer import Callback
 
 
@@ -154,7 +154,7 @@ def benching(rounds: int, images: int = 64) -> list[dict[str, Any]]:
     whole, bare, drawn = [], [], 0
     for _ in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            runner = BenchmarkRunner(model, scorer, registry, RecordStore(Path(folder)))
+            runner = BenchmarkRunner(model, scorer, RecordStore(Path(folder)))
             plan = runner.plan(sweep)
             drawn = plan.images
             began = time.perf_counter()

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from erasekit.bench.quick import quick_concepts
+from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_scorer
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.registry import Registry
@@ -85,7 +85,7 @@ class AlongTheRun(Callback):
         self.scorer = load_scorer(model.descriptor.scorer, registry, device=model.family.device)
         suite = Suite("tuning", "1", "", tuple(model.concepts) or paper_world())
         self.labels = LabelSet(suite.classes())
-        names = quick_concepts(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)
+        names = spread_of(suite, erasure, yardstick.near, yardstick.far + yardstick.watched)
         self.kept = names[: yardstick.near + yardstick.far]
         self.passes = passes or model.passes
         self.restart()

@@ -1,4 +1,4 @@
-"""How long a sweep would take and how much it would write, by a short calibration.
+"""Forecast how long a sweep would take and how much it would write, by a short calibration.
 
 The calibration draws a few images with one and with three solver steps, scores them, lets measures
 of sets look at them, and writes nothing. The difference of the two is what UNet passes take here;
@@ -18,13 +18,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from erasekit.bench.costs import ErasureCosts
+from erasekit.bench.images import SheetScorer, missing_features, score_page
+from erasekit.bench.plan import ErasureCosts, PlannedCase, PlannedCell
 from erasekit.bench.prompts import PAGE
 from erasekit.bench.runner import BenchmarkRunner, Plan
-from erasekit.bench.sets import missing_features
-from erasekit.bench.sheets import SheetScorer, score_page
 from erasekit.bench.suite import Suite
-from erasekit.bench.sweep import PlannedCase, PlannedCell
 from erasekit.diffusion.sampling import generate
 from erasekit.metrics.base import Images, SetMeasure
 from erasekit.training.plan import resolve_scope
@@ -86,7 +84,7 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
         return None
     calibration = calibrate(runner, suite, plan.cases[0])
     costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.erasures)
+    erasing = sum(costs.expected(p, runner.model) for p in plan.erasures)
     passes = plan.image_passes / plan.images if plan.images else 0
     per_image = passes * calibration.pass_seconds + calibration.image_seconds
     edits = sum(

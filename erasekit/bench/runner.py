@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from erasekit.bench.along import WeightsAlong
-from erasekit.bench.costs import ErasureCosts
-from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
+from torch import Tensor
+
+from erasekit.bench.images import SheetScorer, measure_sets
+from erasekit.bench.plan import ErasureCosts, PlannedCase, PlannedCell, Sweep, plan_cases
 from erasekit.bench.prompts import EvaluatedConcept, paired_pages
-from erasekit.bench.sets import measure_sets
-from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.records import (
+    BASE,
+    Cell,
+    ListedCase,
+    ListedCell,
+    Manifest,
+    Record,
+    Waypoint,
+)
 from erasekit.bench.store import RecordStore
-from erasekit.bench.sweep import PlannedCase, PlannedCell, Sweep, plan_cases
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError, OutputLostError
 from erasekit.metrics.base import Scorer
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
+from erasekit.metrics.scores import ConceptScores
 from erasekit.models.loading import LoadedModel
-from erasekit.plugin.registry import Registry
-from erasekit.records import Cell, ConceptScores, Paired, Record, Waypoint
 from erasekit.training.erase import erase
 from erasekit.training.trainer import Callback
-
-BASE = "base"
-"""What the un-erased model is called among the methods."""
 
 
 class Observer:
@@ -48,6 +53,9 @@ class Observer:
 
     def on_record(self, record: Record) -> None:
         """A cell is done, or has failed."""
+
+    def on_plan(self, plan: Plan) -> None:
+        """What is missing is going to be run."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,9 @@ class Plan:
     missing: tuple[PlannedCell, ...]
     erasures: tuple[PlannedCell, ...]
     failed: tuple[PlannedCell, ...]
-    images: int
-    image_passes: int
-    erasure_passes: int | None
+    images: int = 0
+    image_passes: int = 0
+    erasure_passes: int | None = None
     damaged: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -90,20 +98,21 @@ class BenchmarkRunner:
     Args:
         model: the model; it is left as it was.
         scorer: judges its images; a scorer alone also classifies them.
-        registry: where methods are registered.
         store: where records are kept, and looked up.
         observer: hears of the run.
+        edits: edits by their names in the store, which are taken from here and not kept there; a
+            fault while one is drawn or scored is raised, not recorded.
     """
 
     def __init__(
         self,
         model: LoadedModel,
         scorer: Scorer | Judges,
-        registry: Registry,
         store: RecordStore,
         observer: Observer | None = None,
+        edits: Mapping[str, Edit] | None = None,
     ) -> None:
-        self.model, self.registry, self.store = model, registry, store
+        self.model, self.store, self.edits = model, store, edits or {}
         self.scorer = Judges.of(scorer)
         self.observer = observer or Observer()
 
@@ -112,7 +121,7 @@ class BenchmarkRunner:
 
         Raises: as `plan_cases`.
         """
-        cases = plan_cases(sweep, self.model, self.scorer, self.registry)
+        cases = plan_cases(sweep, self.model, self.scorer)
         sheets = self._sheets(sweep)
         store = self.store
         missing: list[PlannedCell] = []
@@ -136,8 +145,7 @@ class BenchmarkRunner:
             for cell in case.cells:
                 key = cell.cell.key
                 record = store.record(key)
-                name = f"{cell.cell.method}, {cell.cell.erased}, seed {cell.cell.seed}"
-                if sound(record, store.record_path(key), name) and record is not None:
+                if sound(record, store.record_path(key), cell.cell.name) and record is not None:
                     if record.status == "done":
                         continue
                     if not retry_failed:
@@ -199,6 +207,7 @@ class BenchmarkRunner:
         """
         manifest = self.manifest(sweep, plan)
         missing = {cell.cell.key for cell in plan.missing}
+        self.observer.on_plan(plan)
         done = 0
         with self.store.driven():
             self.store.remove(plan.damaged)
@@ -280,7 +289,7 @@ class BenchmarkRunner:
             record = Record(
                 cell,
                 "done",
-                _paired(case, scores, scores),
+                paired_pages(case.pages, scores, scores),
                 seconds=0.0,
                 sheets=tuple(sheet.key for sheet in wanted),
                 sets=measure_sets(sheets, case, self.model.hash),
@@ -315,25 +324,27 @@ class BenchmarkRunner:
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised
-            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            if self.edits or (
+                isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT)
+            ):
                 raise
             return Record(cell, "failed", error=f"{type(fault).__name__}: {fault}")
         info = edits[planned.edit_key].info
-        passes = info["unet_passes"]
+        passes, seconds = info.get("unet_passes", {}), info.get("seconds", {})
         drawn = {key: tuple(sheets.sheet(page, key).key for page in pages) for key in edits}
         record = Record(
             cell,
             "done",
-            _paired(case, base, after[planned.edit_key]),
+            paired_pages(case.pages, base, after[planned.edit_key]),
             edit=planned.edit_key,
-            seconds=float(info["seconds"]["total"]),
-            forward=int(passes["forward"]),
-            backward=int(passes["backward"]),
+            seconds=float(seconds.get("total", math.nan)),
+            forward=int(passes.get("forward", 0)),
+            backward=int(passes.get("backward", 0)),
             sheets=drawn[planned.edit_key],
             exposed=planned.exposed,
             steps=planned.steps,
             along=tuple(
-                Waypoint(step, _paired(case, base, after[key]), key, drawn[key])
+                Waypoint(step, paired_pages(case.pages, base, after[key]), key, drawn[key])
                 for step, key in planned.along
             ),
             sets=sets,
@@ -342,23 +353,28 @@ class BenchmarkRunner:
 
     def _edits(self, planned: PlannedCell) -> dict[str, Edit]:
         """The edit and those along its run, by name; made where the store lacks one."""
-        found = {key: self.store.edit(key, self.registry) for key in planned.edit_keys}
+        found = {
+            key: self.edits.get(key) or self.store.edit(key, self.model.registry)
+            for key in planned.edit_keys
+        }
         if None in found.values():
-            weights = WeightsAlong(step for step, _ in planned.along)
+            watch = _Watch(self.observer, (step for step, _ in planned.along))
             made = erase(
                 self.model,
                 planned.cell.method,
                 planned.erasure,
-                registry=self.registry,
                 seed=planned.cell.seed,
                 settings=planned.settings,
-                callbacks=[_Forward(self.observer), weights],
+                callbacks=[watch],
             )
-            edits = {key: weights.edit(step, made) for step, key in planned.along}
+            edits = {
+                key: made.with_values(watch.weights[step], after_steps=step)
+                for step, key in planned.along
+            }
             for key, edit in {**edits, planned.edit_key: made}.items():
                 if found[key] is None:
                     self.store.put_edit(key, edit)
-                    found[key] = self.store.edit(key, self.registry) or edit
+                    found[key] = self.store.edit(key, self.model.registry) or edit
         return {key: edit for key, edit in found.items() if edit is not None}
 
     def _sheets(self, sweep: Sweep) -> SheetScorer:
@@ -374,11 +390,12 @@ class BenchmarkRunner:
         return round(sum(there)) if len(there) == len(known) else None
 
 
-class _Forward(Callback):
-    """Tells the observer how far an erasure is."""
+class _Watch(Callback):
+    """Tells the observer how far an erasure is, and keeps the trained values after `steps`."""
 
-    def __init__(self, observer: Observer) -> None:
-        self.observer, self.total = observer, 0
+    def __init__(self, observer: Observer, steps: Iterable[int]) -> None:
+        self.observer, self.total, self.steps = observer, 0, frozenset(steps)
+        self.weights: dict[int, dict[str, Tensor]] = {}
 
     def on_status(self, text: str) -> None:
         self.observer.on_status(text)
@@ -389,10 +406,6 @@ class _Forward(Callback):
     def on_step(self, record: dict[str, Any]) -> None:
         self.observer.on_status(f"step {record['step'] + 1} of {self.total}")
 
-
-def _paired(
-    case: PlannedCase,
-    before: list[tuple[ConceptScores, ...]],
-    after: list[tuple[ConceptScores, ...]],
-) -> tuple[Paired, ...]:
-    return paired_pages(case.pages, before, after)
+    def on_weights(self, step: int, parameters: Mapping[str, Tensor]) -> None:
+        if step in self.steps:
+            self.weights[step] = {name: p.detach().cpu().clone() for name, p in parameters.items()}

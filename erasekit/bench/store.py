@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from erasekit.bench.manifest import Manifest
-from erasekit.errors import EditError, OutputError, OutputLostError
+from erasekit.bench.records import SCHEMA, Manifest, Record, content_key
+from erasekit.errors import ConfigError, EditError, OutputError, OutputLostError
 from erasekit.files import (
     atomic_folder,
     atomic_path,
@@ -46,13 +46,12 @@ from erasekit.files import (
     sole_writer,
 )
 from erasekit.metrics.base import Images
-from erasekit.records import ConceptScores, Record, concept_scores, content_key, nan_to_null
+from erasekit.metrics.scores import ConceptScores, Model, from_json, to_json
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.plugin.registry import Registry
 
-SCHEMA = 1
 MARKER = "store.json"
 
 
@@ -184,7 +183,7 @@ class RecordStore:
 
     def record(self, key: str) -> Record | None:
         """The record of a cell, or None where there is none that can be read."""
-        return _read_record(self.record_path(key))
+        return _read(Record, self.record_path(key))
 
     def records(self) -> Iterator[Record]:
         """The records of all erasures, in no order that means anything."""
@@ -195,30 +194,25 @@ class RecordStore:
 
     def put_record(self, record: Record) -> None:
         """Write the record of a cell."""
-        self._write_json(self.record_path(record.cell.key), record.to_json())
+        self._write(self.record_path(record.cell.key), record, record.cell.key)
 
     def base(self, key: str) -> Record | None:
         """The base record of an erased set, or None."""
-        return _read_record(self.base_path(key))
+        return _read(Record, self.base_path(key))
 
     def put_base(self, record: Record) -> None:
         """Write the base record of an erased set."""
-        self._write_json(self.base_path(record.cell.key), record.to_json())
+        self._write(self.base_path(record.cell.key), record, record.cell.key)
 
     def manifests(self) -> list[Manifest]:
         """The sweeps that were run on this store, the latest last."""
-        found = []
-        for path in sorted((self.root / "sweeps").glob("[!.]*.json")):
-            data = _read_json(path)
-            try:
-                found.append(Manifest.from_json(data or {}))
-            except (KeyError, TypeError, ValueError):
-                continue
+        paths = sorted((self.root / "sweeps").glob("[!.]*.json"))
+        found = [manifest for path in paths if (manifest := _read(Manifest, path))]
         return sorted(found, key=lambda manifest: manifest.started)
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Write what a sweep consists of."""
-        self._write_json(self.root / "sweeps" / f"{manifest.key}.json", manifest.to_json())
+        self._write(self.root / "sweeps" / f"{manifest.key}.json", manifest, manifest.key)
 
     def records_of(self, manifest: Manifest) -> list[Record]:
         """The records of a sweep that are there: per erased set base first, then its cells."""
@@ -232,17 +226,19 @@ class RecordStore:
         """The scores of a sheet, one per row, or None."""
         data = _read_json(self.root / "scores" / f"{key}.json")
         try:
-            return tuple(concept_scores(row) for row in data["rows"]) if data else None
-        except (KeyError, TypeError, ValueError):
+            return tuple(from_json(ConceptScores, row) for row in data["rows"]) if data else None
+        except (KeyError, ValueError):
             return None
 
     def put_scores(
         self, key: str, rows: Sequence[ConceptScores], identity: Mapping[str, Any]
     ) -> None:
         """Write the scores of a sheet with what they depend on."""
-        data = [asdict(row) for row in rows]
         path = self.root / "scores" / f"{key}.json"
-        self._write_json(path, nan_to_null({"rows": data, **identity}))
+        self._write_json(path, {"rows": [to_json(row) for row in rows], **identity})
+
+    def _write(self, path: Path, value: Record | Manifest, key: str) -> None:
+        self._write_json(path, {"schema": SCHEMA, "key": key, **to_json(value)})
 
     def _write_json(self, path: Path, value: dict[str, Any]) -> None:
         self.check_there()
@@ -304,6 +300,21 @@ class RecordStore:
         with atomic_path(path) as temporary:
             temporary.write_bytes(png)
 
+    def images(self, record: Record) -> dict[str, Images]:
+        """Images after an erasure by concept, each uint8 [noises, H, W, 3].
+
+        A concept whose sheet is not there any more is left out.
+        """
+        found: dict[str, Images] = {}
+        pages = record.cell.identity["evaluation"]["concepts"]
+        for key, page in zip(record.sheets, pages, strict=True):
+            images = self.sheet(key, (len(page), len(page[0]["noises"])))
+            if images is not None:
+                for row, own in zip(page, images, strict=True):
+                    seen = found.get(row["concept"])
+                    found[row["concept"]] = own if seen is None else np.concatenate([seen, own])
+        return found
+
     def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
         """An edit that was made before, or None.
 
@@ -330,6 +341,27 @@ class RecordStore:
             edit.save(temporary)
 
 
+def open_store(folder: Path) -> RecordStore:
+    """The store in `folder`.
+
+    Raises:
+        ConfigError: there is none, or no sweep was run on it.
+        OutputError: it is of another schema.
+    """
+    if not (folder / MARKER).is_file():
+        raise ConfigError(
+            f"There is no benchmark in {str(folder)!r}; name the folder that `erasekit bench` "
+            "wrote, such as runs/bench-icons-mini."
+        )
+    store = RecordStore(folder)
+    if not store.manifests():
+        raise ConfigError(
+            f"No sweep is listed in {str(folder)!r}; run the `erasekit bench` command again, which "
+            "takes up what is there."
+        )
+    return store
+
+
 def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
     """A sheet as a PNG file, the same to the last bit when `RecordStore.sheet` reads it.
 
@@ -346,11 +378,11 @@ def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _read_record(path: Path) -> Record | None:
-    data = _read_json(path)
+def _read(kind: type[Model], path: Path) -> Model | None:
+    data = _read_json(path) or {}
     try:
-        return Record.from_json(data) if data else None
-    except (KeyError, TypeError, ValueError):
+        return from_json(kind, data) if data.get("schema") == SCHEMA else None
+    except ValueError:
         return None
 
 

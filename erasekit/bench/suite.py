@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
 from erasekit.concepts import Concept, Erasure, Kind, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError, PluginError
+from erasekit.metrics.scores import Split
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
-from erasekit.records import Role
 
 MOST_SEEDS, MOST_IMAGES = 1_000, 10_000
 """Erasure seeds of a sweep, and starting noises of a concept: more are a slip of the hand."""
@@ -125,7 +125,7 @@ class Suite:
         withheld = self.withheld(erasure)
         if withheld:
             chosen = [self._kept(c) for c in self.concepts if c.name in withheld]
-            alone = [replace(concept, role="held-out") for concept in chosen]
+            alone = [replace(concept, split="held-out") for concept in chosen]
             own = [page for concept in (*erased, *alone) for page in pages([concept], PAGE)]
             return own + list(pages(self._probes(), 1)) + list(pages(self._captions(), 1))
         stays = self.stays(erasure)
@@ -140,7 +140,7 @@ class Suite:
             *pages(self._captions(), 1),
         ]
         always = ("erased", "probe", "caption")
-        drawn = [[e for e in page if e.role in always or e.concept in stays] for page in laid_out]
+        drawn = [[e for e in page if e.split in always or e.concept in stays] for page in laid_out]
         return [page for page in drawn if page]
 
     def typed(self, erasure: Erasure) -> Erasure:
@@ -284,9 +284,9 @@ class Suite:
         ]
 
     def _kept(self, concept: ModelConcept) -> EvaluatedConcept:
-        role: Role = "pool" if concept.split == "pool" else "held-out"
+        split: Split = "pool" if concept.split == "pool" else "held-out"
         return EvaluatedConcept.of(
-            concept.name, role, concept.family, self.prompt, self.images_per_concept
+            concept.name, split, concept.family, self.prompt, self.images_per_concept
         )
 
 

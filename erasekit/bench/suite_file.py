@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from erasekit.bench.suite import MOST_IMAGES, MOST_SEEDS, Suite, at_scale, build_suite, world_of
 from erasekit.concepts import Concept, Erasure, Kind, join_concepts, normalised
 from erasekit.errors import ConceptError, ConfigError, UnknownNameError, nearest_name
-from erasekit.metrics.judges.registry import find_judge
+from erasekit.metrics.judges import find_judge
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 

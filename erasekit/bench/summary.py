@@ -1,139 +1,126 @@
-"""Records to rows: one per method and erased set, one per method over all, one per concept."""
+"""Sum records up: a row per method and erased set, one per method over all, one per concept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from erasekit.bench.comparisons import compare_methods, mark_best
-from erasekit.bench.further import further_measures
-from erasekit.bench.harm import FEW_SEEDS, harmed_share
-from erasekit.bench.matched import compare_matched, match_erasure
-from erasekit.bench.metrics import Metrics, metric_values
-from erasekit.metrics.alignment import Alignment
-from erasekit.metrics.base import Metric
-from erasekit.metrics.delta import Delta
-from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
-from erasekit.records import (
+import numpy as np
+from numpy.typing import NDArray
+
+from erasekit.bench.compare import compare_matched, compare_methods, mark_best, match_erasure
+from erasekit.bench.records import (
+    BASE,
     Comparison,
     ConceptRow,
-    Estimate,
     Matched,
-    Paired,
+    MetricValue,
     Record,
     Row,
     Summary,
-    mean,
+    with_common_splits,
 )
+from erasekit.errors import ErasekitError, PluginError
+from erasekit.metrics.alignment import Alignment
+from erasekit.metrics.base import Metric
+from erasekit.metrics.delta import Delta
+from erasekit.metrics.scores import Estimate, Paired, Split, mean, nan_to_null
+from erasekit.metrics.statistics import (
+    EXACT,
+    SIGNIFICANT,
+    holm,
+    mean_estimate,
+    sign_flip_test,
+    smallest_p,
+)
+from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
+from erasekit.plugin.registry import Registry
 
 OVERALL = "all"
 """`erased` of the rows over all erased sets."""
+CLIP_SCORE = "clip-score"
+"""Mean alignment of captions with their images, 100 * cosine."""
+FEW_SEEDS = 5
 
-
+Metrics = Mapping[str, Callable[[], Metric]]
+"""What makes a metric of the suite's own, by its registered name."""
 NO_METRICS: Metrics = {}
 
 
-def summarise(records: Sequence[Record], metrics: Metrics = NO_METRICS) -> Summary:
+def summarise(
+    records: Sequence[Record], metrics: Metrics = NO_METRICS, remarks: Iterable[str] = ()
+) -> Summary:
     """Rows of `records`, methods and erased sets in the records' order.
 
-    All methods are measured on the same concepts, see `with_common_roles`.
+    All methods are measured on the same concepts, see `with_common_splits`.
 
     Args:
         records: of a sweep.
         metrics: those of the suite's own, beside what every row has.
+        remarks: notes of the sweep, which follow those on its numbers.
     """
-    runs = with_common_roles(records)
-    methods = list(dict.fromkeys(run.cell.method for run in runs))
-    cases = list(dict.fromkeys(run.cell.erased for run in runs))
-    groups = {
-        (method, case): [r for r in runs if (r.cell.method, r.cell.erased) == (method, case)]
-        for case in cases
-        for method in methods
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for run in with_common_splits(records):
+        groups.setdefault((run.cell.erased, run.cell.method), []).append(run)
+    methods = list(dict.fromkeys(method for _, method in groups))
+    sets = {
+        erased: {m: groups[erased, m] for m in methods if (erased, m) in groups}
+        for erased in dict.fromkeys(erased for erased, _ in groups)
     }
-    groups = {key: group for key, group in groups.items() if group}
-    measured = {key: _concepts(*key, group) for key, group in groups.items()}
+    concepts = {key: _concepts(*key, group) for key, group in groups.items()}
+    costs = {key: [found] for key, found in concepts.items()}
+    overall: dict[str, list[Record]] = {}
+    for (_, method), group in groups.items():
+        overall.setdefault(method, []).extend(group)
+    if len(sets) > 1:
+        sets[OVERALL] = {method: overall[method] for method in methods}
+        for method in methods:
+            costs[OVERALL, method] = [own for (_, m), own in concepts.items() if m == method]
     rows: list[Row] = []
     comparisons: list[Comparison] = []
-    for case in cases:
-        own = {method: group for (method, c), group in groups.items() if c == case}
-        _add_set(case, own, {m: [measured[m, case]] for m in own}, rows, comparisons, metrics)
-    overall: list[Row] = []
-    if len(cases) > 1:
-        by_method = {m: [r for r in runs if r.cell.method == m] for m in methods}
-        found = {m: [own for (n, _), own in measured.items() if n == m] for m in methods}
-        _add_set(OVERALL, by_method, found, overall, comparisons, metrics)
-    failures = tuple(
-        f"{r.cell.method}, {r.cell.erased}, seed {r.cell.seed}: {r.error}"
-        for r in runs
-        if r.status == "failed"
-    )
-    concept_rows = tuple(
-        row for (method, _), own in measured.items() if method != "base" for row in own.rows
-    )
-    matched, matched_comparisons = _matched(groups)
+    for erased, runs in sets.items():
+        own = [_row(m, erased, runs[m], costs[erased, m], metrics) for m in runs]
+        compared = compare_methods([row for row in own if row.method != BASE], runs)
+        rows += mark_best(own, compared)
+        comparisons += compared
+    matched, matched_comparisons = _matched(sets)
+    own_rows = tuple(row for row in rows if row.erased != OVERALL or len(sets) == 1)
     return Summary(
-        tuple(rows),
-        tuple(overall),
-        concept_rows,
-        failures,
+        own_rows,
+        tuple(row for row in rows if row not in own_rows),
+        tuple(row for (_, m), own in concepts.items() if m != BASE for row in own.rows),
+        tuple(
+            f"{run.cell.name}: {run.error}"
+            for group in groups.values()
+            for run in group
+            if run.status == "failed"
+        ),
         tuple(comparisons),
         matched,
-        tuple(_notes(rows, matched)),
+        (*_notes(own_rows, matched), *remarks),
         matched_comparisons,
     )
 
 
-def with_common_roles(records: Sequence[Record]) -> list[Record]:
-    """`records` with the same held-out concepts for all that erase the same.
-
-    One that any of them may have kept on purpose (it is in a method's concept space, or the user
-    named it) counts as pool for all.
-    """
-    exposed: dict[str, set[str]] = {}
-    for record in records:
-        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
-    return [_with_roles(record, exposed[record.cell.erased]) for record in records]
-
-
-def _rates() -> dict[str, Metric]:
-    """The metrics of a row that average over images, by the row's field."""
-    found: dict[str, Metric] = {
-        "alignment_before": Alignment("before"),
-        "alignment_after": Alignment("after"),
-    }
-    for k in (1, 5):
-        found[f"esr{k}"], found[f"psr{k}"] = ErasingSuccessRate(k), PreservingSuccessRate(k)
-        found[f"esr{k}_before"] = ErasingSuccessRate(k, "before")
-        found[f"psr{k}_before"] = PreservingSuccessRate(k, "before")
-    return found
-
-
 def _matched(
-    groups: Mapping[tuple[str, str], list[Record]],
+    sets: Mapping[str, Mapping[str, list[Record]]],
 ) -> tuple[tuple[Matched, ...], tuple[Comparison, ...]]:
-    """Methods at matched erasure, and between them, per erased set and over all.
-
-    Empty where no run was scored along the way.
-    """
-    if not any(run.along for runs in groups.values() for run in runs):
+    """Methods at matched erasure, and between them; empty where no run was scored along the way."""
+    runs = {
+        erased: {method: group for method, group in own.items() if method != BASE}
+        for erased, own in sets.items()
+    }
+    if not any(run.along for own in runs.values() for group in own.values() for run in group):
         return (), ()
-    sets: dict[str, dict[str, list[Record]]] = {}
-    overall: dict[str, list[Record]] = {}
-    for (method, erased), runs in groups.items():
-        if method != "base":
-            sets.setdefault(erased, {})[method] = runs
-            overall.setdefault(method, []).extend(runs)
-    if len(sets) > 1:
-        sets[OVERALL] = overall
     matched = [
         found
-        for erased, own in sets.items()
-        for method, runs in own.items()
-        for found in match_erasure(method, erased, runs)
+        for erased, own in runs.items()
+        for method, group in own.items()
+        for found in match_erasure(method, erased, group)
     ]
-    compared = [found for erased, own in sets.items() for found in compare_matched(erased, own)]
+    compared = [found for erased, own in runs.items() for found in compare_matched(erased, own)]
     return tuple(matched), tuple(compared)
 
 
@@ -145,77 +132,23 @@ class _Concepts:
     harmed: Estimate
 
 
-def _add_set(
-    erased: str,
-    runs: Mapping[str, list[Record]],
-    concepts: Mapping[str, list[_Concepts]],
-    rows: list[Row],
-    comparisons: list[Comparison],
-    metrics: Metrics,
-) -> None:
-    """Append the rows of an erased set, and the comparisons of its methods."""
-    own = [_row(method, erased, runs[method], concepts[method], metrics) for method in runs]
-    compared = compare_methods([row for row in own if row.method != "base"], runs)
-    rows += mark_best(own, compared)
-    comparisons += compared
-
-
-def _row(
-    method: str, erased: str, runs: list[Record], concepts: list[_Concepts], metrics: Metrics
-) -> Row:
-    done = [run for run in runs if run.status == "done"]
-    rates = _rates()
-    held, pool = Delta("held-out"), Delta("pool")
-    for run in done:
-        for concept in run.concepts:
-            for metric in rates.values():
-                metric.update(concept, run.cell.seed)
-            for delta in (held, pool):
-                delta.update(concept, run.cell.seed, run.cell.erased)
-    means: dict[str, Any] = {name: metric.compute() for name, metric in rates.items()}
-    base = method == "base"
-    rows = [row for own in concepts for row in own.rows]
-    held_out = [c for c in rows if c.role == "held-out" and not math.isnan(c.delta.value)]
-    worst = max(held_out, key=lambda c: c.delta.value, default=None)
-    return Row(
-        method=method,
-        erased=erased,
-        **means,
-        delta=held.compute(),
-        delta_pool=pool.compute(),
-        worst=None if worst is None or base else (worst.concept, worst.delta.value),
-        seeds=0 if base else len({run.cell.seed for run in done}),
-        failed=len(runs) - len(done),
-        images=sum(_scored(concept) for run in done for concept in run.concepts),
-        seconds=mean([run.seconds for run in done]),
-        unet_passes=mean([float(run.unet_passes) for run in done]),
-        harmed=None if base else _pooled_harm([own.harmed for own in concepts]),
-        measures=further_measures(done),
-        metrics=metric_values(metrics, done),
-    )
-
-
-def _concepts(method: str, erased: str, runs: list[Record]) -> _Concepts:
+def _concepts(erased: str, method: str, runs: list[Record]) -> _Concepts:
     deltas: dict[str, tuple[Paired, Delta]] = {}
     for run in runs:
         for concept in run.concepts:
-            if concept.role in ("held-out", "pool"):
-                _, delta = deltas.setdefault(concept.concept, (concept, Delta(role=None)))
+            if concept.split in ("held-out", "pool"):
+                _, delta = deltas.setdefault(concept.concept, (concept, Delta(split=None)))
                 delta.update(concept, run.cell.seed)
     harmed, p_values = harmed_share(
         {
             name: delta.table()[0][0]
             for name, (concept, delta) in deltas.items()
-            if concept.role == "held-out"
+            if concept.split == "held-out"
         }
     )
     rows = [
         ConceptRow(
-            method,
-            erased,
-            name,
-            concept.role,
-            concept.family,
+            *(method, erased, name, concept.split, concept.family),
             delta.compute(),
             p_values.get(name, math.nan),
         )
@@ -224,37 +157,166 @@ def _concepts(method: str, erased: str, runs: list[Record]) -> _Concepts:
     return _Concepts(rows, harmed)
 
 
+def _row(
+    method: str, erased: str, runs: list[Record], concepts: list[_Concepts], metrics: Metrics
+) -> Row:
+    done = [run for run in runs if run.status == "done"]
+    own: dict[str, Metric] = {
+        "alignment_before": Alignment("before"),
+        "alignment_after": Alignment("after"),
+        "delta": Delta("held-out"),
+        "delta_pool": Delta("pool"),
+    }
+    for k in (1, 5):
+        own[f"esr{k}"], own[f"psr{k}"] = ErasingSuccessRate(k), PreservingSuccessRate(k)
+        own[f"esr{k}_before"] = ErasingSuccessRate(k, "before")
+        own[f"psr{k}_before"] = PreservingSuccessRate(k, "before")
+    found: dict[str, Any] = {name: _over(metric, done) for name, metric in own.items()}
+    base = method == BASE
+    held_out = [
+        c
+        for own_concepts in concepts
+        for c in own_concepts.rows
+        if c.split == "held-out" and not math.isnan(c.delta.value)
+    ]
+    worst = max(held_out, key=lambda c: c.delta.value, default=None)
+    return Row(
+        method=method,
+        erased=erased,
+        **found,
+        worst=None if worst is None or base else (worst.concept, worst.delta.value),
+        seeds=0 if base else len({run.cell.seed for run in done}),
+        failed=len(runs) - len(done),
+        images=sum(
+            not math.isnan(score) for run in done for c in run.concepts for score in c.after.scores
+        ),
+        seconds=mean([run.seconds for run in done]),
+        unet_passes=mean([float(run.unet_passes) for run in done]),
+        harmed=None if base else _pooled_harm([c.harmed for c in concepts]),
+        measures=_measures(done),
+        metrics={name: _value(name, make, done) for name, make in metrics.items()},
+    )
+
+
+def _over(metric: Metric, runs: Iterable[Record]) -> Estimate:
+    for run in runs:
+        for concept in run.concepts:
+            metric.update(concept, run.cell.seed, run.cell.erased)
+    return metric.compute()
+
+
+def _value(name: str, make: Callable[[], Metric], runs: Sequence[Record]) -> MetricValue:
+    """A suite's own metric; where it fails NaN with a note, so that nothing drawn is lost by it."""
+    metric = make()
+    try:
+        estimate = _over(metric, runs)
+    except Exception as fault:  # a plugin's metric may fail in any way
+        note = f"The metric {name!r} failed: {type(fault).__name__}: {fault}"
+        estimate = Estimate(math.nan, 0, note=note)
+    return MetricValue(estimate, metric.higher_is_better)
+
+
+def _measures(runs: Sequence[Record]) -> dict[str, dict[Split, Estimate]]:
+    """Further measures after the erasures: means over images; of sets, over erasures."""
+    values: dict[str, dict[Split, list[float]]] = {}
+    sets: dict[str, list[Estimate]] = {}
+    for run in runs:
+        for concept in run.concepts:
+            found = dict(concept.after.measures)
+            if concept.split == "caption":
+                found[CLIP_SCORE] = concept.after.scores
+            for name, own in found.items():
+                values.setdefault(name, {}).setdefault(concept.split, []).extend(own)
+        for name, estimate in run.sets.items():
+            sets.setdefault(name, []).append(estimate)
+    means = {
+        name: {split: mean_estimate(own) for split, own in by_split.items()}
+        for name, by_split in values.items()
+    }
+    of_sets: dict[str, dict[Split, Estimate]] = {
+        name: {"caption": _pooled(mean([one.value for one in own]), own)}
+        for name, own in sets.items()
+    }
+    return {**means, **of_sets}
+
+
+def _pooled(value: float, parts: Sequence[Estimate]) -> Estimate:
+    """A value that was made of `parts`, with their counts and notes."""
+    notes = dict.fromkeys(part.note for part in parts if part.note)
+    n, missing = sum(part.n for part in parts), sum(part.missing for part in parts)
+    return Estimate(value, n, missing, note="; ".join(notes))
+
+
 def _pooled_harm(shares: Sequence[Estimate]) -> Estimate:
     """Over erased sets, each concept of each set counted once."""
     tested = sum(share.n for share in shares)
-    missing = sum(share.missing for share in shares)
-    notes = dict.fromkeys(share.note for share in shares if share.note)
-    if not tested:
-        return Estimate(math.nan, 0, missing, note="; ".join(notes))
     harmed = sum(share.value * share.n for share in shares if share.n)
-    return Estimate(harmed / tested, tested, missing, note="; ".join(notes))
+    return _pooled(harmed / tested if tested else math.nan, shares)
+
+
+def harmed_share(deltas: Mapping[str, NDArray[np.float64]]) -> tuple[Estimate, dict[str, float]]:
+    """The share of concepts that are significantly harmed, and each one's adjusted p value.
+
+    Per concept a one-sided sign-flip test of its deltas, one per noise and averaged over erasure
+    seeds, then Holm's correction over the concepts. Seeds are not resampled: what is found is
+    found of these edits.
+
+    Args:
+        deltas: per concept, [noises, seeds]; NaN where an image is missing.
+
+    Returns:
+        The share with the number of concepts tested, and of those that could not be. NaN, with
+        the reason as its note, where even a concept that is harmed at every noise would not be
+        significant; no p values then.
+    """
+    by_noise = {name: _over_seeds(values) for name, values in deltas.items()}
+    tested = {name: values for name, values in by_noise.items() if len(values)}
+    noises = max(map(len, tested.values()), default=0)
+    if not tested:
+        return Estimate(math.nan, 0, len(deltas), note="no held-out concept was measured"), {}
+    if smallest_p(noises) * len(tested) >= SIGNIFICANT:
+        return Estimate(math.nan, 0, len(deltas), note=_too_few(noises, len(tested))), {}
+    adjusted = holm([sign_flip_test(values) for values in tested.values()])
+    share = sum(p < SIGNIFICANT for p in adjusted) / len(tested)
+    estimate = Estimate(share, len(tested), len(deltas) - len(tested))
+    return estimate, dict(zip(tested, adjusted, strict=True))
+
+
+def _over_seeds(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means over seeds of the noises that have a value, [noises]."""
+    there = ~np.isnan(deltas)
+    kept = there.any(axis=1)
+    summed = np.where(there, deltas, 0.0).sum(axis=1)
+    return np.asarray(summed[kept] / there.sum(axis=1)[kept])
+
+
+def _too_few(noises: int, concepts: int) -> str:
+    enough = (n for n in range(noises + 1, EXACT + 2) if smallest_p(n) * concepts < SIGNIFICANT)
+    needed = next(enough, None)
+    remedy = f"{needed} would be the fewest" if needed else "there are too many concepts to test"
+    plural = "s" if concepts > 1 else ""
+    return f"too few images per concept ({noises}) to test {concepts} concept{plural}; {remedy}"
 
 
 def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
-    """Sentences on what the numbers can't say."""
-    rates: dict[str, None] = {}
+    """Sentences on what the numbers can't say, each once."""
     for found in matched:
         if found.delta.note:
             yield (
                 f"Matched erasure: {found.method}, {found.erased}, ESR-1 {100 * found.esr1:.0f} %: "
                 f"{found.delta.note}."
             )
-    for row in rows:
-        for k, rate in ((1, row.esr1), (5, row.esr5)):
-            if rate.note:
-                rates[f"ESR-{k}, {row.erased}: {rate.note}."] = None
-    yield from rates
+    said = [
+        f"ESR-{k}, {row.erased}: {rate.note}."
+        for row in rows
+        for k, rate in ((1, row.esr1), (5, row.esr5))
+        if rate.note
+    ]
     measured = [e for row in rows for by in row.measures.values() for e in by.values()]
     measured += [found.estimate for row in rows for found in row.metrics.values()]
-    for note in dict.fromkeys(e.note for e in measured if e.note):
-        yield f"{note}."
-    for note in dict.fromkeys(row.harmed.note for row in rows if row.harmed and row.harmed.note):
-        yield f"Harmed concepts: {note}."
+    said += [f"{e.note}." for e in measured if e.note]
+    said += [f"Harmed concepts: {r.harmed.note}." for r in rows if r.harmed and r.harmed.note]
+    yield from dict.fromkeys(said)
     seeds = [row.seeds for row in rows if row.harmed and row.harmed.n]
     if seeds and min(seeds) < FEW_SEEDS:
         many = "seed" if min(seeds) == 1 else "seeds"
@@ -264,16 +326,145 @@ def _notes(rows: Sequence[Row], matched: Sequence[Matched]) -> Iterator[str]:
         )
 
 
-def _with_roles(record: Record, exposed: set[str]) -> Record:
-    def with_roles(concepts: Sequence[Paired]) -> tuple[Paired, ...]:
-        return tuple(
-            replace(c, role="pool") if c.role == "held-out" and c.concept in exposed else c
-            for c in concepts
-        )
+def load_metrics(names: Iterable[str], registry: Registry) -> dict[str, Callable[[], Metric]]:
+    """The registered metrics of these names.
 
-    along = tuple(replace(w, concepts=with_roles(w.concepts)) for w in record.along)
-    return replace(record, concepts=with_roles(record.concepts), along=along)
+    Raises:
+        UnknownNameError: a name that is not registered.
+        PluginError: what is registered can't be made, or is no `Metric`.
+    """
+    return {name: _maker(name, registry) for name in names}
 
 
-def _scored(concept: Paired) -> int:
-    return sum(not math.isnan(score) for score in concept.after.scores)
+def summarise_stored(
+    records: Sequence[Record], about: Mapping[str, Any], registry: Registry
+) -> Summary:
+    """`summarise` with the metrics of the sweep's suite, and a note for each that is not here.
+
+    Args:
+        records: of the sweep.
+        about: what its manifest says of it.
+        registry: where its metrics are registered.
+    """
+    metrics, left_out = {}, []
+    for name in about.get("metrics", ()):
+        try:
+            metrics[name] = _maker(name, registry)
+        except ErasekitError as error:
+            left_out.append(f"The metric {name!r} is left out: {error}")
+    return summarise(records, metrics, (*left_out, *about.get("remarks", ())))
+
+
+def _maker(name: str, registry: Registry) -> Callable[[], Metric]:
+    descriptor = registry.metric(name)
+    target = descriptor.load()
+
+    def make() -> Metric:
+        metric = target(**descriptor.options)
+        if not isinstance(metric, Metric):
+            raise TypeError(f"it gives {metric!r}, which is no Metric")
+        return metric
+
+    try:
+        make().higher_is_better  # noqa: B018 - a metric that does not say is broken
+    except Exception as fault:  # a plugin's metric may fail in any way
+        raise PluginError(
+            f"The metric {name!r} points at {descriptor.target!r}, which can't be used "
+            f"({type(fault).__name__}: {fault}); mend or uninstall its plugin."
+        ) from fault
+    return make
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """All of it, JSON-ready (see docs/interface.md)."""
+    data: dict[str, Any] = nan_to_null(
+        {
+            "rows": [_row_json(row) for row in summary.rows],
+            "overall": [_row_json(row) for row in summary.overall],
+            "per_concept": [
+                {
+                    **_plain(row, "method", "erased", "concept", "family", "split"),
+                    **_estimate_json("delta", row.delta, "n"),
+                    "p_harmed": row.p_harmed,
+                }
+                for row in summary.per_concept
+            ],
+            "comparisons": [_comparison_json(found) for found in summary.comparisons],
+            "matched": [
+                {
+                    **_plain(found, "method", "erased", "esr1"),
+                    **_estimate_json("delta", found.delta),
+                    "step": found.step,
+                }
+                for found in summary.matched
+            ],
+            "matched_comparisons": [
+                {"esr1": found.esr1, **_comparison_json(found)}
+                for found in summary.matched_comparisons
+            ],
+            **_plain(summary, "notes", "failures"),
+        }
+    )
+    return data
+
+
+def _plain(row: Any, *fields: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in fields}
+
+
+def _estimate_json(name: str, estimate: Estimate, *fields: str) -> dict[str, Any]:
+    return {
+        name: estimate.value,
+        "ci95": [estimate.low, estimate.high],
+        **(_plain(estimate, *fields) or {"n": estimate.n, "note": estimate.note or None}),
+    }
+
+
+def _comparison_json(found: Comparison) -> dict[str, Any]:
+    return {
+        **_plain(found, "method", "other", "erased"),
+        **_estimate_json("difference", found.difference),
+        **_plain(found, "p_value", "seeds_needed", "verdict"),
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    """Of a row; the order of its keys is that of columns in a CSV file."""
+    harmed = row.harmed
+    data = _plain(row, "method", "erased")
+    rates = {name: getattr(row, name) for name in ("esr1", "esr5", "psr1", "psr5")}
+    data |= {name: rate.value for name, rate in rates.items()}
+    for name, rate in rates.items():
+        data[f"{name}_ci95"] = [rate.low, rate.high]
+        data[f"{name}_before"] = getattr(row, f"{name}_before").value
+    data["esr1_note"] = row.esr1.note or None
+    for name in ("alignment_before", "alignment_after"):
+        data[name] = getattr(row, name).value
+    for name in ("delta", "delta_pool"):
+        delta = getattr(row, name)
+        data |= {f"{name}_mean": delta.value, f"{name}_ci95": [delta.low, delta.high]}
+    return {
+        **data,
+        "delta_worst": list(row.worst) if row.worst else None,
+        **_plain(row, "seeds", "failed", "images"),
+        "missing": row.delta.missing + row.delta_pool.missing + row.esr1.missing,
+        **_plain(row, "seconds", "unet_passes"),
+        "harmed": harmed.value if harmed else None,
+        "harmed_n": harmed.n if harmed else 0,
+        "harmed_note": (harmed.note or None) if harmed else None,
+        **_plain(row, "best", "tied"),
+        "measures": {
+            name: {
+                split: {"mean": e.value, "n": e.n, "missing": e.missing} for split, e in by.items()
+            }
+            for name, by in row.measures.items()
+        },
+        "metrics": {
+            name: {
+                **_estimate_json("value", found.estimate),
+                "missing": found.estimate.missing,
+                "higher_is_better": found.higher_is_better,
+            }
+            for name, found in row.metrics.items()
+        },
+    }

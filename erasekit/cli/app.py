@@ -24,12 +24,19 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted, PluginError
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
-COMMANDS = (
+MODULES = (
     *("erase", "generate", "trace", "bench", "compare", "report"),
-    *("export", "apply", "push"),
-    *("methods", "suites", "scorers", "models", "plugins", "plugin"),
+    *("listings", "models", "plugin"),
 )
-"""The built-in command modules of `erasekit.cli`, in the order of the help."""
+"""The modules of `erasekit.cli` with commands, in the order of the help."""
+PANELS = {
+    "Make": ("erase", "generate"),
+    "Measure": ("trace", "bench", "compare", "report", "observe"),
+    "Share": ("export", "import", "apply", "push", "pull"),
+    "Extend": ("methods", "suites", "scorers", "models", "plugin", "plugins"),
+}
+"""Where the help shows the built-in commands; those of other plugins stand behind them."""
+PLUGINS_PANEL = "Of plugins"
 
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "ERASEKIT_TRACEBACK"
@@ -51,9 +58,10 @@ def build_app(registry: Registry) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in COMMANDS:
+    for name in MODULES:
         importlib.import_module(f"erasekit.cli.{name}").register(app)
     _guard(app)
+    _show_in_panels(app)
     add_plugin_commands(app, registry.manager)
     return app
 
@@ -162,6 +170,15 @@ def _guard(app: typer.Typer) -> None:
         _guard(inner)
 
 
+def _show_in_panels(app: typer.Typer, panel: str = "") -> None:
+    """Say in which panel of the help commands stand that say nothing of it themselves."""
+    own = {name: title for title, names in PANELS.items() for name in names}
+    infos: list[Any] = [*app.registered_commands, *app.registered_groups]
+    for info in infos:
+        if not isinstance(info.rich_help_panel, str):
+            info.rich_help_panel = panel or own.get(str(info.name))
+
+
 def guarded(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
     """`callback` of a command of ours, which alone writes to standard output.
 
@@ -214,6 +231,9 @@ def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
         else:
             if plugin.startswith("erasekit:"):
                 _guard(own)
+                _show_in_panels(own)
+            else:
+                _show_in_panels(own, PLUGINS_PANEL)
             app.registered_commands.extend(own.registered_commands)
             app.registered_groups.extend(own.registered_groups)
         own.registered_commands.clear()

@@ -10,7 +10,7 @@ import typer
 
 from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
-from erasekit.cli.bench_runs import export, show, status, summarise_stored
+from erasekit.cli.bench_runs import export, show, status
 from erasekit.cli.context import (
     DEVICE_OPTION,
     DTYPE_OPTION,
@@ -29,13 +29,13 @@ from erasekit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from erasekit.bench.plan import Sweep
+    from erasekit.bench.records import Record, Summary
     from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
-    from erasekit.bench.sweep import Sweep
-    from erasekit.metrics.judges.judges import Judges
+    from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
-    from erasekit.records import Record, Summary
 
 
 class LongPrompts(StrEnum):
@@ -191,15 +191,14 @@ def bench(
     """
     if context.invoked_subcommand:
         return
-    from erasekit.bench.cases import typed_cases
     from erasekit.bench.forecast import forecast
-    from erasekit.bench.metrics import load_metrics
-    from erasekit.bench.prompt_file import with_prompts
+    from erasekit.bench.plan import typed_cases
+    from erasekit.bench.prompts import with_prompts
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
-    from erasekit.bench.summary_json import summary_json
-    from erasekit.metrics.judges.registry import load_judges
+    from erasekit.bench.summary import load_metrics, summarise_stored, summary_json
+    from erasekit.metrics.judges import load_judges
 
     registry = registry_of(context)
     if not suite.endswith(SUFFIX):
@@ -246,7 +245,7 @@ def bench(
                 "The prompts of --prompts are drawn, but no measure looks at them; add one with "
                 "--measures, such as nudenet."
             )
-        runner = BenchmarkRunner(loaded, judges, registry, store)
+        runner = BenchmarkRunner(loaded, judges, store)
         plan = runner.plan(sweep, retry_failed=retry_failed)
         for sentence in (*judges.left_out, *scaled.remarks, *plan.remarks):
             print_note(sentence)
@@ -304,8 +303,7 @@ def _sweep(
     cases: list[str],
     settings: dict[str, str],
 ) -> Sweep:
-    from erasekit.bench.cases import parse_cases
-    from erasekit.bench.sweep import Sweep
+    from erasekit.bench.plan import Sweep, parse_cases
 
     return Sweep(
         suite,
@@ -374,11 +372,11 @@ def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> list[Path]:
     """Write results, Pareto plot and a picture of each erased set beside the records."""
-    from erasekit.bench.pictures import comparison_rows
     from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.figures import save_pareto
-    from erasekit.reporting.grids import comparison_grid
+    from erasekit.reporting.pareto import save_pareto
+    from erasekit.reporting.pictures import comparison_grid
+    from erasekit.reporting.results import comparison_rows
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
     files = [store.root / RESULTS, *save_pareto(summary, store.root / FIGURE)]

@@ -84,10 +84,10 @@ class SweepBar:
 @contextmanager
 def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
     """For the block, show how far `runner` is with `plan`."""
-    from erasekit.bench.costs import ErasureCosts
+    from erasekit.bench.plan import ErasureCosts
 
     costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model, runner.registry) for p in plan.erasures)
+    erasing = sum(costs.expected(p, runner.model) for p in plan.erasures)
     bar = SweepBar(len(plan.missing), plan.image_passes + erasing)
     before = runner.observer
     runner.observer = _observer(bar, runner)
@@ -100,8 +100,8 @@ def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
 
 
 def _observer(bar: SweepBar, runner: BenchmarkRunner) -> Observer:
+    from erasekit.bench.records import Cell, Record
     from erasekit.bench.runner import Observer
-    from erasekit.records import Cell, Record
 
     passes = runner.model.passes
     start = passes.cost

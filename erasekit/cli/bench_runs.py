@@ -18,11 +18,8 @@ from erasekit.reporting.bench_table import TABLES, bench_table, export_table
 from erasekit.reporting.table import FORMS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from erasekit.bench.manifest import Manifest
+    from erasekit.bench.records import Manifest, Record, Summary
     from erasekit.bench.store import RecordStore
-    from erasekit.records import Record, Summary
 
 SHORT = 8
 """Digits of a sweep's key in listings."""
@@ -46,6 +43,8 @@ def status(
     folder: Annotated[Path, RUN_ARGUMENT], as_json: Annotated[bool, JSON_OPTION] = False
 ) -> None:
     """How far the sweeps of a folder are, and what it takes on disk."""
+    from erasekit.bench.store import open_store
+
     store = open_store(folder)
     sweeps = [_progress_of(store, manifest) for manifest in store.manifests()]
     used = _bytes_below(folder)
@@ -80,7 +79,7 @@ def show(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
-    from erasekit.bench.summary_json import summary_json
+    from erasekit.bench.summary import summary_json
 
     manifest, records, summary = _read(folder, sweep, registry_of(context))
     if as_json:
@@ -128,52 +127,12 @@ def export(
     stdout().print(str(output), soft_wrap=True, markup=False)
 
 
-def open_store(folder: Path) -> RecordStore:
-    """The store in `folder`.
-
-    Raises:
-        ConfigError: there is none, or no sweep was run on it.
-        OutputError: it is of another schema.
-    """
-    from erasekit.bench.store import MARKER, RecordStore
-
-    if not (folder / MARKER).is_file():
-        raise ConfigError(
-            f"There is no benchmark in {str(folder)!r}; name the folder that `erasekit bench` "
-            "wrote, such as runs/bench-icons-mini."
-        )
-    store = RecordStore(folder)
-    if not store.manifests():
-        raise ConfigError(
-            f"No sweep is listed in {str(folder)!r}; run the `erasekit bench` command again, which "
-            "takes up what is there."
-        )
-    return store
-
-
-def summarise_stored(
-    records: Sequence[Record], about: Mapping[str, Any], registry: Registry
-) -> Summary:
-    """The rows of a sweep, with the remarks on it and on metrics that are not to be had here.
-
-    Args:
-        records: of the sweep.
-        about: what its manifest says of it.
-        registry: where its metrics are registered.
-    """
-    from dataclasses import replace
-
-    from erasekit.bench.metrics import known_metrics
-    from erasekit.bench.summary import summarise
-
-    metrics, left_out = known_metrics(about.get("metrics", ()), registry)
-    summary = summarise(records, metrics)
-    return replace(summary, notes=(*summary.notes, *left_out, *about.get("remarks", ())))
-
-
 def _read(
     folder: Path, sweep: str | None, registry: Registry
 ) -> tuple[Manifest, list[Record], Summary]:
+    from erasekit.bench.store import open_store
+    from erasekit.bench.summary import summarise_stored
+
     store = open_store(folder)
     manifests = store.manifests()
     found = [m for m in manifests if sweep is None or m.key.startswith(sweep)]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.bench_runs import open_store
 from erasekit.cli.context import (
     DEVICE_OPTION,
     DTYPE_OPTION,
@@ -27,11 +26,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from erasekit.bench.differences import Difference, Differences
+    from erasekit.bench.compare import Difference, Differences
+    from erasekit.bench.records import Record
     from erasekit.edits import Edit
+    from erasekit.metrics.scores import Estimate
     from erasekit.models.loading import LoadedModel
     from erasekit.plugin.registry import Registry
-    from erasekit.records import Estimate, Record
 
 IMAGES = 4
 SHOWN = 10
@@ -73,8 +73,8 @@ def compare(
     first, at the same noises, with the model they were made from. Runs that were not measured
     alike are refused.
     """
-    from erasekit.bench.differences import compare_benches, compare_pairs, differences_json
-    from erasekit.bench.run_folders import check_same_erasure
+    from erasekit.bench.compare import compare_benches, compare_pairs, differences_json
+    from erasekit.bench.measure import check_same_erasure
     from erasekit.bench.store import MARKER
     from erasekit.edits import load_edit
 
@@ -106,6 +106,8 @@ def compare(
 
 def _records(folder: Path) -> Sequence[Record]:
     """The records of the latest sweep of a bench."""
+    from erasekit.bench.store import open_store
+
     store = open_store(folder)
     return store.records_of(store.manifests()[-1])
 
@@ -119,8 +121,8 @@ def _given(context: typer.Context, option: str) -> bool:
 def _measured(
     model: LoadedModel, a: Edit, b: Edit, registry: Registry, images: int | None, scorer: str | None
 ) -> list[tuple[Record, Record]]:
-    from erasekit.bench.run_folders import measure_pair
-    from erasekit.metrics.judges.registry import load_scorer
+    from erasekit.bench.measure import measure_pair
+    from erasekit.metrics.judges import load_scorer
 
     judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
     with progress("Drawing, before and after each") as bar:
@@ -128,7 +130,6 @@ def _measured(
             model,
             a,
             b,
-            registry,
             images_per_concept=images or IMAGES,
             scorer=judge,
             on_images=bar.advance,

@@ -227,6 +227,10 @@ class ProgressBar:
         """Begin another stretch of work of `total` units on the same line."""
         self._progress.reset(self._id, description=plain(description), total=total, status="")
 
+    def expect(self, count: int) -> None:
+        """`count` more units are to be done."""
+        self._progress.update(self._id, total=(self._task.total or 0) + count)
+
     def advance(self, count: int = 1) -> None:
         """`count` more units are done."""
         self._progress.advance(self._id, count)

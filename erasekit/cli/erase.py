@@ -47,7 +47,7 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
 if TYPE_CHECKING:
-    from erasekit.bench.quick import QuickResult
+    from erasekit.bench.records import Measured
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
     from erasekit.plugin.registry import Registry
@@ -215,8 +215,7 @@ def _planned(registry: Registry, request: RunRequest, device: Device) -> Plan:
 
 
 def _load(registry: Registry, name: str, device: Device, dtype: str) -> LoadedModel:
-    from erasekit.models.devices import choose_device
-    from erasekit.models.loading import load_model
+    from erasekit.models.loading import choose_device, load_model
 
     return load_model(name, registry, device=choose_device(device), dtype=torch_dtype(dtype))
 
@@ -309,16 +308,14 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     _print_result(edit, result, uses, path)
 
 
-def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> QuickResult | None:
-    from erasekit.bench.quick import quick_measure
+def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
+    from erasekit.bench.measure import measure
     from erasekit.files import atomic_path
-    from erasekit.reporting.grids import before_after_grid
+    from erasekit.reporting.pictures import before_after_grid
 
     try:
         with progress("Drawing before and after") as bar:
-            result = quick_measure(
-                plan.model, edit, plan.erasure, plan.registry, on_images=bar.advance
-            )
+            result = measure(plan.model, edit, plan.erasure, on_images=bar.advance)
     except ErasekitError as error:
         print_note(
             f"The edit is saved, but was not measured: {error} Measure it with: "
@@ -340,7 +337,7 @@ def _what_it_is(edit: Edit) -> str:
     return "; ".join(words)
 
 
-def _print_result(edit: Edit, result: QuickResult | None, uses: list[Any], folder: Path) -> None:
+def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: Path) -> None:
     from erasekit.reporting.run_table import adversaries_table, measures_tables
 
     console = stdout()

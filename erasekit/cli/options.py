@@ -250,8 +250,7 @@ def opened(
         ModelError: it can't be loaded.
         UnknownNameError: no such model.
     """
-    from erasekit.models.devices import choose_device
-    from erasekit.models.loading import load_model
+    from erasekit.models.loading import choose_device, load_model
 
     place = choose_device(device)
     with quiet_libraries():

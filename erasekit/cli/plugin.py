@@ -1,4 +1,4 @@
-"""`erasekit plugin`: begin a plugin, and check one.
+"""`erasekit plugin`: list the plugins, begin one, and check one.
 
 A plugin is checked in a process of its own, which sees the folder that was named as if it were
 installed, whatever else is installed under that name.
@@ -16,14 +16,15 @@ import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from erasekit.cli.console import print_json, stdout, table, working
-from erasekit.cli.options import JsonOption, output_path
+from erasekit.cli.console import print_error, print_json, stdout, table, working
+from erasekit.cli.options import JsonOption, output_path, registry_of
 from erasekit.errors import PluginError
 from erasekit.plugin.hookspecs import GROUP
 from erasekit.plugin.package import PREFIX, plugin_name, write_plugin
@@ -36,10 +37,26 @@ SOME_FAULTS = 1
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    group = typer.Typer(help="Begin a plugin, and check one.", no_args_is_help=True)
+    group = typer.Typer(help="List the plugins, begin one, and check one.", no_args_is_help=True)
+    group.command("list")(plugins)
     group.command("new")(new)
     group.command("check")(check)
     app.add_typer(group, name="plugin")
+    app.command("plugins")(plugins)
+
+
+def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the plugins that were found, with their versions and their faults."""
+    registry = registry_of(context)
+    collisions = registry.collisions()
+    found = registry.manager.plugins
+    if as_json:
+        print_json({"plugins": [asdict(p) for p in found], "collisions": collisions})
+        return
+    rows = [(p.name, p.version, p.module, f"broken: {p.error}" if p.error else "ok") for p in found]
+    stdout().print(table("Plugins", ("plugin", "version", "module", "state"), rows))
+    for collision in collisions:
+        print_error(collision)
 
 
 def new(

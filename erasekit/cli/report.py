@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from erasekit.cli.context import JSON_OPTION, registry_of
-from erasekit.cli.output import print_json, print_note, stdout
+from erasekit.cli.console import print_json, print_note, stdout
+from erasekit.cli.options import OUTPUT_PANEL, JsonOption, output_path, registry_of
 from erasekit.errors import ConfigError, OutputError
 
 MEGABYTE = 1_000_000
@@ -25,24 +25,35 @@ def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders that `bench` or `erase` wrote.", metavar="RUN...")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=output_path,
+            metavar="FILE",
+            help="The page [default: report.html in the first RUN].",
+            show_default=False,
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     max_megabytes: Annotated[
         float, typer.Option(min=0, help="Megabytes that the pictures may take.")
     ] = 16,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one HTML file with tables, plots and pictures; it needs no network when opened.
 
     A benchmark shows the sweep that was run last in its folder, as far as it has come.
     """
     import erasekit
-    from erasekit.cli.reading import read_result
     from erasekit.files import atomic_write_text
     from erasekit.reporting.page import render
-    from erasekit.reporting.report import Report
+    from erasekit.reporting.results import Report, read_result
     from erasekit.training.run_folder import command
 
+    output = output or runs[0] / "report.html"
     if output.is_dir():
         raise OutputError(f"{str(output)!r} is a folder; name a file with --output.")
     if not math.isfinite(max_megabytes):
@@ -71,8 +82,4 @@ def report(
             f"The pictures of {page.left_out} concepts were left out to keep the page small; "
             "--max-megabytes changes that."
         )
-    stdout().print(
-        f"{output} ({size / MEGABYTE:.1f} MB, {page.images} pictures)",
-        soft_wrap=True,
-        markup=False,
-    )
+    stdout().print(f"{output} ({size / MEGABYTE:.1f} MB, {page.images} pictures)", soft_wrap=True)

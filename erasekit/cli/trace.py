@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erasekit.cli.context import (
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_HELP,
-    REVISION_OPTION,
+from erasekit.cli.console import print_json, print_note, progress, stdout
+from erasekit.cli.options import (
+    OUTPUT_PANEL,
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
     LoadedAs,
+    ModelOption,
+    RevisionOption,
+    chosen_model,
+    opened,
+    output_path,
     registry_of,
 )
-from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.files import writing
 from erasekit.reporting.run_table import (
     AdversaryUse,
@@ -49,15 +53,23 @@ def trace(
         int, typer.Option(min=0, help="Pictures of c_a along the run; 0 draws none.")
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Starting noise of the pictures.")] = 0,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = LoadedAs.FP32,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the pictures [default: the run's]."),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=output_path,
+            metavar="FOLDER",
+            help="Folder for the pictures [default: the run's].",
+            show_default=False,
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a run's history: losses, the concepts it preserved, and what c_a looked like.
 
@@ -65,7 +77,7 @@ def trace(
     one starting noise: a word where the method preserves words, else the embedding itself.
     """
     from erasekit.edits import load_edit
-    from erasekit.reporting.curves import plot_history
+    from erasekit.reporting.figures import plot_history
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"

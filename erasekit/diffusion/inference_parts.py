@@ -129,7 +129,7 @@ class InferencePart(ABC):
         """
         raise EditError(
             "This edit works while images are drawn and is in no weight, so other programs can't "
-            "have it; export --to delta, which erasekit reads."
+            "have it; export --to weights, which erasekit reads."
         )
 
 

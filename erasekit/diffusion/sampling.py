@@ -15,7 +15,7 @@ from erasekit.diffusion.guidance import Drawing
 from erasekit.errors import ConfigError
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel
-from erasekit.models.module_state import held_still
+from erasekit.models.pipeline_state import held_still
 
 
 def initial_noise(family: FamilyAdapter, seeds: Sequence[int]) -> Tensor:
@@ -112,8 +112,9 @@ def _sample(
         noise = _drawn_noise(family, generators)
         scheduler = copy.deepcopy(model.pipeline.scheduler)
         scheduler.set_timesteps(steps, device=family.device)
-        draws = "generator" in inspect.signature(scheduler.step).parameters
-        extra = {"generator": generators} if draws else {}
+        taken = inspect.signature(scheduler.step).parameters
+        plain = {"generator": generators, "eta": 0.0}  # eta as the pipelines give it, also to TCD
+        extra = {name: value for name, value in plain.items() if name in taken}
         latents = noise * scheduler.init_noise_sigma
         both = torch.cat([empty.expand_as(embeds), embeds]) if scale > 1 else embeds
         drawing = Drawing(family)

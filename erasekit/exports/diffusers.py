@@ -9,9 +9,8 @@ from typing import Any
 
 from erasekit.edits import Edit
 from erasekit.errors import ConfigError
-from erasekit.exports.casting import casted, dtype_of
 from erasekit.exports.formats import ExportOptions, ExportResult
-from erasekit.exports.merging import as_delta
+from erasekit.exports.weights import as_weights, casted, dtype_of
 from erasekit.models.loading import LoadedModel
 
 
@@ -36,9 +35,9 @@ def export_diffusers(
         raise ConfigError("A diffusers folder holds a whole model; give the base model.")
     if options.max_shard_size is not None:
         _check_size(options.max_shard_size)
-    delta, notes = as_delta(edit, model, options)
+    weights, notes = as_weights(edit, model, options)
     with casted(model.pipeline, dtype_of(options.dtype, model.family.dtype)):
-        delta.export_diffusers(
+        weights.export_diffusers(
             model, path, force=options.force, max_shard_size=options.max_shard_size, about=about
         )
     name = type(model.pipeline).__name__

@@ -199,9 +199,9 @@ FORMATS: dict[str, Format] = {
             file_stem="model",
         ),
         Format(
-            "delta",
+            "weights",
             "one file with the changed tensors and how they were made; load_edit reads it",
-            "erasekit.exports.delta:export_delta",
+            "erasekit.exports.weights:export_weights",
             file_stem="edit",
             needs_model=False,
         ),
@@ -209,12 +209,17 @@ FORMATS: dict[str, Format] = {
 }
 
 
+ALIASES = {"delta": "weights"}
+"""Former names of forms."""
+
+
 def format_named(name: str) -> Format:
-    """The form of this name.
+    """The form of this name, or of this former name.
 
     Raises:
         UnknownNameError: there is none.
     """
+    name = ALIASES.get(name, name)
     if name not in FORMATS:
         raise UnknownNameError("export form", name, FORMATS)
     return FORMATS[name]

@@ -8,23 +8,22 @@ relative error in Frobenius norm is the square root of the share left out (Eckar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from erasekit.diffusion.sampling import generate, initial_noise
 from erasekit.edits import Edit, save_tensors
 from erasekit.errors import ConfigError, EditError
-from erasekit.exports.casting import DTYPES
-from erasekit.exports.comparing import Difference, difference, outputs
 from erasekit.exports.formats import ExportOptions, ExportResult, Layout
-from erasekit.exports.lora_layouts import LAYOUTS, place_of
-from erasekit.exports.merging import as_delta
-from erasekit.exports.provenance import file_metadata
+from erasekit.exports.weights import DTYPES, as_weights, file_metadata
 from erasekit.models.loading import LoadedModel
+from erasekit.models.original_keys import unet_module
 
 MATTERS = 0.1
 """A LoRA is refused where what it can't carry makes more than this share of the edit's effect."""
@@ -71,13 +70,13 @@ def export_lora(
     """
     if model is None:
         raise ConfigError("A LoRA is the difference to the base model; give it.")
-    edit, notes = as_delta(edit, model, options)
+    edit, notes = as_weights(edit, model, options)
     with edit.applied(model, force=options.force):
         pass  # the edit fits
     changes, left_out = _changes(edit, model.unet)
     if not changes:
         raise EditError(
-            "This edit changes no weight that a LoRA could carry; export --to delta or diffusers."
+            "This edit changes no weight that a LoRA could carry; export --to weights or diffusers."
         )
     factors = factorise(changes, options)
     carried = _carried(edit, model, changes, factors, left_out)
@@ -249,3 +248,139 @@ def _notes(report: Mapping[str, Any], left_out: list[str]) -> list[str]:
             f"{100 * report['left_out']['share_of_effect']:.1f} % of the edit's effect."
         )
     return notes
+
+
+# -- how far two states of a model are apart -------------------------------------------------------
+
+NOISE_SEEDS = (0, 1)
+TIMES = (0.1, 0.5, 0.9)
+"""Where noise is predicted, as shares of the model's training timesteps."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model gives at fixed noise.
+
+    Attributes:
+        noise_pred: predicted noise, [N, C, h, w], float32 on the CPU.
+        images: uint8 [M, H, W, 3], or None where none were drawn.
+    """
+
+    noise_pred: Tensor
+    images: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between two `Outputs`.
+
+    Attributes:
+        noise_max: largest absolute difference of predicted noise (which is of about unit size).
+        noise_mean: mean absolute difference of it.
+        noise_relative: norm of the difference, in units of how far the edit is from the base.
+        pixel_max: largest absolute difference of 8-bit pixels, 0 to 255.
+        pixel_mean: mean absolute difference of them.
+        images: how many were drawn.
+    """
+
+    noise_max: float
+    noise_mean: float
+    noise_relative: float
+    pixel_max: int | None
+    pixel_mean: float | None
+    images: int
+
+
+@torch.no_grad()
+def outputs(model: LoadedModel, prompts: Sequence[str], images: int) -> Outputs:
+    """Predicted noise for all prompts at fixed noises and times, and images of the first prompt.
+
+    Args:
+        model: in the state that is asked about.
+        prompts: at least one.
+        images: images to draw of the first prompt, of seeds 0, 1, ...
+    """
+    family = model.family
+    noise = initial_noise(family, NOISE_SEEDS)
+    embeds = family.embed_prompts(list(prompts))
+    steps = model.pipeline.scheduler.config.num_train_timesteps
+    predictions = []
+    for share in TIMES:
+        for embed in embeds:
+            timesteps = torch.full((len(noise),), int(share * steps), device=family.device)
+            conditions = embed.expand(len(noise), *embed.shape)
+            predictions.append(family.predict_noise(noise, timesteps, conditions).float().cpu())
+    drawn = generate(model, [prompts[0]] * images, range(images)) if images else None
+    return Outputs(torch.cat(predictions), drawn)
+
+
+def difference(ours: Outputs, wanted: Outputs, base: Outputs) -> Difference:
+    """How far `ours` is from `wanted`, which was made from `base`."""
+    gap = ours.noise_pred - wanted.noise_pred
+    effect = float((wanted.noise_pred - base.noise_pred).norm())
+    pixel_max, pixel_mean, count = None, None, 0
+    if ours.images is not None and wanted.images is not None:
+        pixels = np.abs(ours.images.astype(int) - wanted.images.astype(int))
+        pixel_max, pixel_mean, count = int(pixels.max()), float(pixels.mean()), len(pixels)
+    return Difference(
+        float(gap.abs().max()),
+        float(gap.abs().mean()),
+        float(gap.norm()) / effect if effect else 0.0,
+        pixel_max,
+        pixel_mean,
+        count,
+    )
+
+
+# -- names of tensors ------------------------------------------------------------------------------
+
+Place = Callable[[str], str]
+Written = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata."""
+
+_BASE_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+
+
+def place_of(family: str, layout: Layout, unet_config: Mapping[str, Any]) -> Place:
+    """A function from a UNet module's name to the name the layout has for it.
+
+    kohya's scripts train Stable Diffusion 1 and 2 on diffusers' UNet and XL on the original one,
+    and name modules by it; ComfyUI and A1111 expect the same.
+    """
+    if layout is Layout.KOHYA and family == "sdxl":
+        return unet_module(unet_config)
+    return lambda module: module
+
+
+def diffusers_layout(factors: Mapping[str, Factors], place: Place, family: str) -> Written:
+    """peft's names, as diffusers' `load_lora_weights` reads: W + lora_B @ lora_A."""
+    tensors = {}
+    for module, factor in factors.items():
+        tensors[f"unet.{place(module)}.lora_A.weight"] = factor.down
+        tensors[f"unet.{place(module)}.lora_B.weight"] = factor.up
+    return tensors, {}
+
+
+def kohya_layout(factors: Mapping[str, Factors], place: Place, family: str) -> Written:
+    """kohya's names: W + alpha / rank * lora_up @ lora_down; all alphas are equal."""
+    tensors = {}
+    for module, factor in factors.items():
+        name = "lora_unet_" + place(module).replace(".", "_")
+        tensors[f"{name}.lora_down.weight"] = factor.down
+        tensors[f"{name}.lora_up.weight"] = factor.up
+        tensors[f"{name}.alpha"] = torch.tensor(factor.alpha)
+    largest = str(max(factor.rank for factor in factors.values()))
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": largest,
+        "ss_network_alpha": largest,
+        "ss_v2": str(family == "sd2"),
+        "ss_base_model_version": _BASE_VERSIONS.get(family, ""),
+    }
+    return tensors, metadata
+
+
+LAYOUTS: dict[Layout, Callable[[Mapping[str, Factors], Place, str], Written]] = {
+    Layout.DIFFUSERS: diffusers_layout,
+    Layout.KOHYA: kohya_layout,
+}

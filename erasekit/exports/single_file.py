@@ -5,31 +5,17 @@ ComfyUI and A1111 load it as any checkpoint; diffusers with `from_single_file`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from erasekit.edits import Edit, save_tensors
-from erasekit.errors import ConfigError, EditError
-from erasekit.exports import original_keys as keys
-from erasekit.exports.casting import dtype_of
+from erasekit.errors import ConfigError
 from erasekit.exports.formats import ExportOptions, ExportResult
-from erasekit.exports.merging import as_delta
-from erasekit.exports.provenance import file_metadata
+from erasekit.exports.weights import as_weights, dtype_of, file_metadata
 from erasekit.models.loading import LoadedModel
-
-_ENCODERS: dict[str, list[tuple[str, str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]]] = {
-    "sd1": [("text_encoder", keys.CLIP, keys.original_clip)],
-    "sd2": [("text_encoder", keys.OPEN_CLIP, keys.original_open_clip)],
-    "sdxl": [
-        ("text_encoder", keys.XL_CLIP, keys.original_clip),
-        ("text_encoder_2", keys.XL_OPEN_CLIP, keys.original_open_clip),
-    ],
-}
-"""By family: the pipeline's text encoders, each with its prefix and how its names change."""
+from erasekit.models.original_keys import original_state
 
 
 def export_single_file(
@@ -46,7 +32,7 @@ def export_single_file(
     if model is None:
         raise ConfigError("A single file holds a whole model; give the base model.")
     dtype = dtype_of(options.dtype, model.family.dtype)
-    edit, notes = as_delta(edit, model, options)
+    edit, notes = as_weights(edit, model, options)
     with edit.applied(model, force=options.force):
         tensors = original_state(model.pipeline, model.family.name)
         cast = {name: _cast(value, dtype) for name, value in tensors.items()}
@@ -57,33 +43,6 @@ def export_single_file(
     load_with = f'{type(model.pipeline).__name__}.from_single_file("{path}"{config})'
     report = {"dtype": str(dtype).removeprefix("torch."), "tensors": len(cast)}
     return ExportResult(path, [path], load_with, report, [*notes, *_notes(model)])
-
-
-def original_state(pipeline: Any, family: str) -> dict[str, Tensor]:
-    """All weights of a pipeline under their original names.
-
-    Args:
-        pipeline: UNet, VAE and text encoders of it are taken.
-        family: "sd1", "sd2" or "sdxl".
-
-    Raises:
-        EditError: another family, or a part of the model has no place in the layout.
-    """
-    if family not in _ENCODERS:
-        raise EditError(
-            f"There is no original layout known for the family {family!r}, only for "
-            f"{', '.join(_ENCODERS)}; export --to diffusers."
-        )
-    unet, vae = pipeline.unet, pipeline.vae
-    state = {}
-    for name, value in keys.original_unet(unet.state_dict(), unet.config).items():
-        state[keys.UNET + name] = value
-    for name, value in keys.original_vae(vae.state_dict(), vae.config).items():
-        state[keys.VAE + name] = value
-    for component, prefix, original in _ENCODERS[family]:
-        for name, value in original(getattr(pipeline, component).state_dict()).items():
-            state[prefix + name] = value
-    return state
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

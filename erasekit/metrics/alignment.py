@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from erasekit.metrics.base import Metric
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.metrics.statistics import mean_estimate
-from erasekit.records import Estimate, Paired, Role
 
 
 class Alignment(Metric):
-    """Mean alignment, 100 * cosine, of one role's images before or after the erasure.
+    """Mean alignment, 100 * cosine, of one split's images before or after the erasure.
 
     Args:
         when: which images.
-        role: which concepts.
+        split: which concepts.
     """
 
     higher_is_better: ClassVar[bool] = False
 
-    def __init__(self, when: Literal["before", "after"] = "after", role: Role = "erased") -> None:
-        self.when, self.role = when, role
+    def __init__(self, when: Literal["before", "after"] = "after", split: Split = "erased") -> None:
+        self.when, self.split = when, split
         self.reset()
 
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
-        if concept.role == self.role:
+        if concept.split == self.split:
             self._values += (concept.before if self.when == "before" else concept.after).scores
 
     def compute(self) -> Estimate:

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.records import Estimate, Paired, Role, Score
+from erasekit.metrics.scores import Estimate, Paired, Score, Split
 
 Images = NDArray[np.uint8]
 """uint8 [N, H, W, 3], RGB."""
@@ -141,7 +141,7 @@ class Metric(ABC):
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
         """Take in one concept's images after one erasure.
 
-        A metric ignores the roles that it is not about.
+        A metric ignores the splits that it is not about.
 
         Args:
             concept: its scores before and after.
@@ -162,17 +162,17 @@ class CrossedMetric(Metric):
     """A metric of one number per image, kept by concept, starting noise and erasure seed.
 
     Class attributes:
-        role: which concepts it is about; None takes all that come in.
+        split: which concepts it is about; None takes all that come in.
     """
 
-    role: Role | None = None
+    split: Split | None = None
 
     @abstractmethod
     def values(self, concept: Paired) -> tuple[float, ...]:
         """A number per noise; NaN where an image is missing."""
 
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
-        if self.role in (None, concept.role):
+        if self.split in (None, concept.split):
             own = self._values.setdefault((stratum, concept.concept, concept.before.noises), {})
             again = sum(run[:2] == (stratum, seed) for run in own)
             own[stratum, seed, again] = self.values(concept)

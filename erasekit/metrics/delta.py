@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from erasekit.metrics.base import CrossedMetric
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.metrics.statistics import CrossedEffect, crossed_effect
-from erasekit.records import Estimate, Paired, Role
 
 
 class Delta(CrossedMetric):
@@ -20,13 +20,13 @@ class Delta(CrossedMetric):
     `crossed_effect`.
 
     Args:
-        role: which concepts; None takes all that come in.
+        split: which concepts; None takes all that come in.
     """
 
     higher_is_better: ClassVar[bool] = False
 
-    def __init__(self, role: Role | None = "held-out") -> None:
-        self.role = role
+    def __init__(self, split: Split | None = "held-out") -> None:
+        self.split = split
         self.reset()
 
     def values(self, concept: Paired) -> tuple[float, ...]:

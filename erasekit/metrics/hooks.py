@@ -17,7 +17,7 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
             "icons-clip",
             "small CLIP in the wheel, trained on icons that the model icons never saw",
             f"{home}:open_clip_folder",
-            options={"folder": "erasekit.models.icons:scorer_folder", "name": "icons-clip"},
+            options={"folder": "erasekit.models.catalog:icons_clip", "name": "icons-clip"},
         ),
         ScorerDescriptor(
             "open_clip",
@@ -56,7 +56,7 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
             "icons-distance",
             "measure: distance to the base model's image by icons-clip's image encoder",
             "erasekit.metrics.judges.clip_distance:clip_distance_folder",
-            options={"folder": "erasekit.models.icons:scorer_folder", "name": "icons-clip"},
+            options={"folder": "erasekit.models.catalog:icons_clip", "name": "icons-clip"},
         ),
         ScorerDescriptor(
             "fid",

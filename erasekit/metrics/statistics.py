@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from erasekit.records import Estimate, mean
+from erasekit.metrics.scores import Estimate, mean
 
 LEVEL = 0.95
 """Coverage of intervals."""

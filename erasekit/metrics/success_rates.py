@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 from erasekit.metrics.base import CrossedMetric
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.metrics.statistics import crossed_rate
-from erasekit.records import Estimate, Paired, Role
 
 DRAWN = 0.25
 """A concept that the base model draws in a smaller share of its images can't be seen to go."""
@@ -52,7 +52,7 @@ class ErasingSuccessRate(TopKRate):
     k of fewer than `DRAWN` of the base model's images are left out, and the note says so.
     """
 
-    role: Role | None = "erased"
+    split: Split | None = "erased"
 
     def success(self, rank: float) -> bool:
         return rank > self.k
@@ -60,7 +60,7 @@ class ErasingSuccessRate(TopKRate):
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
         ranks = [rank for rank in concept.before.ranks if not math.isnan(rank)]
         drawn = sum(rank <= self.k for rank in ranks)
-        if self.when == "after" and concept.role == self.role and drawn < DRAWN * len(ranks):
+        if self.when == "after" and concept.split == self.split and drawn < DRAWN * len(ranks):
             self._unseen[concept.concept] = f"{drawn} of {len(ranks)}"
         else:
             super().update(concept, seed, stratum)
@@ -81,7 +81,7 @@ class ErasingSuccessRate(TopKRate):
 class PreservingSuccessRate(TopKRate):
     """Share of images of held-out concepts whose class IS in the classifier's top k."""
 
-    role: Role | None = "held-out"
+    split: Split | None = "held-out"
 
     def success(self, rank: float) -> bool:
         return rank <= self.k

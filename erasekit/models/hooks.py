@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasekit.models.defaults import ICONS_DEFAULTS, ICONS_SUITES, PUBLISHED
+from erasekit.models.catalog import ICONS_DEFAULTS, ICONS_SUITES, PUBLISHED
 from erasekit.plugin.descriptors import FamilyDescriptor, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 
@@ -56,9 +56,9 @@ def erasekit_register_models() -> list[ModelDescriptor]:
         ModelDescriptor(
             "icons",
             "small model in the wheel: 64x64 icons of about 200 concepts",
-            "erasekit.models.icons:folder",
+            "erasekit.models.catalog:icons",
             family="sd1",
-            concepts="erasekit.models.icons:concepts",
+            concepts="erasekit.models.catalog:icons_concepts",
             scorer="icons-clip",
             concept_space="model",
             guidance_scale=3.0,
@@ -70,7 +70,7 @@ def erasekit_register_models() -> list[ModelDescriptor]:
             ModelDescriptor(
                 name,
                 summary,
-                f"erasekit.models.known:{where}",
+                f"erasekit.models.catalog:{where}",
                 family=family,
                 scorer="open_clip",
                 concept_space="vocabulary",

@@ -1,4 +1,4 @@
-"""Models on the hub: the few files that loading reads, from the local cache or downloaded.
+"""The Hugging Face hub: a model's files from the cache or downloaded, and its errors as sentences.
 
 `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE` and `HF_ENDPOINT` work as huggingface_hub documents them.
 """
@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from erasekit.errors import ModelError
+from erasekit.errors import ErasekitError, ModelError
 from erasekit.models.names import split_revision
-from erasekit.models.weight_files import (
+from erasekit.models.pipeline_files import (
     INDEX,
     PipelineIndex,
     choose_variant,
     local_files,
-    wanted_files,
+    weight_files,
 )
 from erasekit.plugin.registry import Registry
+
+_CONNECTION = ("httpx", "httpcore", "requests", "urllib3")
 
 
 def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype) -> Path:
@@ -38,23 +40,27 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
     from huggingface_hub import hf_hub_download, snapshot_download
 
     hub_id, revision = split_revision(source)
-    with _hub_errors(name, hub_id, revision):
+    at = revision or None
+    with hub_errors("model", hub_id, ModelError):
         files = _remote_files(hub_id, revision)
-        offline = files is None
-        path = hf_hub_download(hub_id, INDEX, revision=revision or None, local_files_only=offline)
+        path = hf_hub_download(hub_id, INDEX, revision=at, local_files_only=files is None)
         folder = Path(path).parent
         index = PipelineIndex(name, folder / INDEX, registry)
         if files is None:
-            _check_cached(name, folder, index, dtype)
+            try:
+                choose_variant(name, local_files(folder), index.weighted, dtype)
+            except ModelError as error:
+                raise ModelError(
+                    f"The model {name!r} is in the local cache in part alone and the hub can't be "
+                    "reached; connect to fetch the rest."
+                ) from error
             return folder
         variant = choose_variant(name, files, index.weighted, dtype, source=source)
-        return Path(
-            snapshot_download(
-                hub_id,
-                revision=revision or None,
-                allow_patterns=wanted_files(files, index, variant),
-            )
-        )
+        wanted = [INDEX, *(f"{p}/*.{end}" for p in index.components for end in ("json", "txt"))]
+        for part in index.weighted:
+            found = weight_files(files, part)
+            wanted += found.get(variant) or found[None]
+        return Path(snapshot_download(hub_id, revision=at, allow_patterns=wanted))
 
 
 def _remote_files(hub_id: str, revision: str) -> list[str] | None:
@@ -73,59 +79,58 @@ def _remote_files(hub_id: str, revision: str) -> list[str] | None:
     return [file.rfilename for file in info.siblings or []]
 
 
-def _check_cached(name: str, folder: Path, index: PipelineIndex, dtype: torch.dtype) -> None:
-    try:
-        choose_variant(name, local_files(folder), index.weighted, dtype)
-    except ModelError as error:
-        raise ModelError(
-            f"The model {name!r} is in the local cache in part alone and the hub can't be reached; "
-            "connect to fetch the rest."
-        ) from error
-
-
 @contextmanager
-def _hub_errors(name: str, hub_id: str, revision: str) -> Iterator[None]:
-    """Turn the hub client's errors into one sentence each."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+def hub_errors(kind: str, repo_id: str, error_class: type[ErasekitError]) -> Iterator[None]:
+    """Turn the hub's refusals, and its absence, into one sentence.
 
+    Args:
+        kind: what is asked for, "model" or "repository".
+        repo_id: owner/name.
+        error_class: of the sentence.
+    """
     try:
         yield
-    except GatedRepoError as error:
-        raise ModelError(
-            f"The model {name!r} is gated; accept its licence at https://huggingface.co/{hub_id} "
-            "and set HF_TOKEN to a token of that account."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The hub has no model {hub_id!r} that you may read; check the id, or set HF_TOKEN."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
-            f"The model {hub_id!r} has no revision {revision!r}; name a branch, tag or commit."
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"The model {name!r} is not in the local cache and the hub can't be reached; connect, "
-            "or name a local folder, or use --model icons."
-        ) from error
-    except EntryNotFoundError as error:
-        raise ModelError(
-            f"The hub's {hub_id!r} has no {INDEX}, so it is no diffusers pipeline; download its "
+    except ErasekitError:
+        raise
+    except Exception as error:
+        if sentence := _sentence(error, kind, repo_id):
+            raise error_class(sentence) from error
+        raise
+
+
+def _sentence(error: Exception, kind: str, repo_id: str) -> str | None:
+    """What an error of the hub's client says; None where it is none."""
+    from huggingface_hub import constants, errors
+
+    named = f"The {kind} {repo_id!r}"
+    if isinstance(error, errors.GatedRepoError):
+        where = f"https://huggingface.co/{repo_id}"
+        return (
+            f"{named} is gated; accept its licence at {where} and set HF_TOKEN to a token of that "
+            "account."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"The hub has no {kind} {repo_id!r} that you may read; check the name, or set HF_TOKEN."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{named} has no such revision; name a branch, tag or commit of it."
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        return (
+            f"{named} is not in the local cache and the hub can't be reached{why}; connect, or "
+            "name a local folder, or use --model icons."
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return (
+            f"The hub's {repo_id!r} has no {INDEX}, so it is no diffusers pipeline; download its "
             ".safetensors file, if it has one, and name that."
-        ) from error
-    except HfHubHTTPError as error:
-        raise ModelError(
-            f"The hub refused to give the model {name!r} ({_first_line(error)}); try again, or "
-            "set HF_TOKEN."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        code = getattr(error.response, "status_code", None)
+        remedy = "set HF_TOKEN to a token that may do this" if code in (401, 403) else "try again"
+        return f"The hub answered with error {code} for {repo_id!r}; {remedy}."
+    of_connection = any(k.__module__.startswith(_CONNECTION) for k in type(error).__mro__)
+    if of_connection or isinstance(error, ConnectionError | TimeoutError):
+        return f"The hub at {constants.ENDPOINT} can't be reached; connect and try again."
+    return None

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from erasekit.concepts import KINDS, Concept, Kind, normalised
-from erasekit.models.devices import choose_device
+from erasekit.errors import ConfigError, ModelError
+from erasekit.files import why_unreadable
 from erasekit.models.families import FamilyAdapter, adapter_for
-from erasekit.models.installed_edits import hash_with_parts
-from erasekit.models.module_state import freeze
+from erasekit.models.hub import fetch_folder
 from erasekit.models.names import plain_descriptor, resolve_source
-from erasekit.models.reading import read_pipeline
+from erasekit.models.pipeline_files import quiet, read_folder, reading_errors
+from erasekit.models.pipeline_state import check_plain, freeze, hash_with_parts
+from erasekit.models.single_file import read_single_file
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
@@ -30,6 +34,9 @@ __all__ = [
     "resolve_source",
     "wrap_pipeline",
 ]
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(repr=False)
@@ -124,13 +131,36 @@ def load_model(
     """
     place = choose_device(device) if isinstance(device, str) else device
     registry = registry or Registry()
-    descriptor, source = resolve_source(name, registry)
-    pipeline = read_pipeline(name, source, registry, dtype).to(place)
+    try:
+        descriptor, source = resolve_source(name, registry)
+    except PermissionError as error:
+        raise ModelError(why_unreadable(Path(name), error)) from error
+    with quiet(), reading_errors(name):
+        pipeline = _read(name, source, registry, dtype).to(place)
     freeze(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     model = wrap_pipeline(pipeline, name, descriptor, registry)
     model.family.truncate = truncate
     return model
+
+
+def _read(name: str, source: str, registry: Registry, dtype: torch.dtype) -> Any:
+    """The diffusers pipeline that lies at `source`, on the CPU.
+
+    Args:
+        name: what the user typed, for errors.
+        source: a folder, a .safetensors file, or a hub id with or without "@revision".
+        dtype: of all its weights.
+
+    Raises:
+        ModelError: it can't be found or read, or its family is unknown.
+    """
+    path = Path(source)
+    if path.is_file():
+        return read_single_file(name, path, registry, dtype)
+    folder = path if path.is_dir() else fetch_folder(name, source, registry, dtype)
+    with reading_errors(name, folder):
+        return read_folder(name, folder, registry, dtype)
 
 
 def wrap_pipeline(
@@ -147,8 +177,10 @@ def wrap_pipeline(
         registry: what is registered; None loads what is installed.
 
     Raises:
-        ModelError: its family is unknown, or its adapter can't work on it.
+        ModelError: its family is unknown, its adapter can't work on it, or its weights are not
+            plain (`check_plain`).
     """
+    check_plain(pipeline)
     descriptor = descriptor or plain_descriptor(id)
     registry = registry or Registry()
     known, family = adapter_for(pipeline, registry, descriptor.family)
@@ -195,3 +227,31 @@ def hash_weights(modules: Iterable[nn.Module]) -> str:
                 values = values.to(torch.float16)
             digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of this name; "auto" is a CUDA GPU where there is one, else the CPU.
+
+    "cuda:1" is the second GPU, and so on; of several processes, each takes the GPU of its number
+    on this machine.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (":" in name and not (kind == "cuda" and number.isdecimal())):
+        raise ConfigError(f"Unknown device {name!r}; use {', '.join(DEVICES)} or cuda:N.")
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        kind = "cuda" if cuda else "cpu"
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigError(f"PyTorch finds no {name!r} device here; use --device cpu.")
+    if kind == "cuda":
+        place = int(number or os.environ.get("LOCAL_RANK") or 0)
+        if place >= torch.cuda.device_count():
+            raise ConfigError(
+                f"There are {torch.cuda.device_count()} GPUs, so no number {place}; start one "
+                "process for each GPU, or use --device cpu."
+            )
+        return torch.device(kind, place)
+    return torch.device(kind)

@@ -3,27 +3,31 @@
 Such a file has weights alone. Its family follows from the names in it; the configuration is one of
 those in `erasekit/models/configs`, or a diffusers folder of configurations that lies beside
 the file under its name without the ending (`model.safetensors` and `model/model_index.json`), for
-models of another shape. Nothing is fetched.
+models of another shape. Nothing is fetched: CLIP's vocabulary is made from open_clip's merges.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+import yaml
 
 from erasekit.errors import ModelError
-from erasekit.models.clip_vocabulary import write_clip_vocabulary
-from erasekit.models.weight_files import INDEX, PipelineIndex
+from erasekit.files import why_unreadable
+from erasekit.models import original_keys
+from erasekit.models.pipeline_files import INDEX, PipelineIndex
 from erasekit.plugin.registry import Registry
 
 _UNET = "model.diffusion_model.input_blocks.0.0.weight"
@@ -73,32 +77,88 @@ def read_single_file(name: str, path: Path, registry: Registry, dtype: torch.dty
         ModelError: not a whole model of a known layout, or its configuration does not fit.
         OSError, ValueError, SafetensorError: as diffusers raises them.
     """
-    import diffusers
-
     header = Header.read(path)
     family = family_of(name, header)
     with _config_folder(name, path, header, family) as folder:
         index = PipelineIndex(name, folder / INDEX, registry)
-        try:
-            pipeline = getattr(diffusers, index.pipeline_class).from_single_file(
-                str(path),
-                config=str(folder),
-                local_files_only=True,
-                torch_dtype=dtype,
-                **index.families[0].pipeline_options,
-            )
-        except NotImplementedError as error:  # a tensor that was not filled can't be cast
+        _check_fits(name, path, header, family, folder)
+        return index.load(path, config=str(folder), torch_dtype=dtype)
+
+
+def _check_fits(name: str, path: Path, header: Header, family: str, folder: Path) -> None:
+    """Check that the file has every tensor that its configuration asks for, in its shape.
+
+    Raises:
+        ModelError: it has not, or its UNet has more; names the first.
+    """
+    parts = _empty_parts(folder)
+    wanted = {
+        key: tuple(value.shape)
+        for key, value in original_keys.original_state(parts, family).items()
+    }
+    labels = {
+        original_keys.UNET: "UNet",
+        original_keys.VAE: "autoencoder",
+        "con": "text encoder",
+    }
+    beside = (
+        f"put a diffusers folder of its configurations at {str(path.with_suffix(''))!r}, or name "
+        "a diffusers folder"
+    )
+    for prefix, label in labels.items():
+        ours = {key: shape for key, shape in wanted.items() if key.startswith(prefix)}
+        theirs = {key: s for key, s in header.shapes.items() if key.startswith(prefix)}
+        missing = [key for key in ours if key not in theirs]
+        more = [key for key in theirs if key not in wanted]
+        if missing and more and prefix != "con":
             raise ModelError(
-                f"The file {name!r} lacks tensors of one of its parts; fetch it again."
-            ) from error
-    for part in index.weighted:
-        missing = [n for n, p in getattr(pipeline, part).named_parameters() if p.is_meta]
+                f"The {label} in the file {name!r} is not that of {family}: it has no "
+                f"{missing[0]!r}, and has {more[0]!r}; {beside}."
+            )
         if missing:
             raise ModelError(
-                f"The file {name!r} lacks {len(missing)} tensors of its {part}, such as "
-                f"{missing[0]!r}; fetch it again."
+                f"The file {name!r} lacks {len(missing)} tensors of its {label}, such as "
+                f"{missing[0]!r}; if it is whole, it is of another architecture than {family}: "
+                f"{beside}."
             )
-    return pipeline
+        if more and prefix == original_keys.UNET:
+            raise ModelError(
+                f"The {label} in the file {name!r} has {len(more)} tensors more than that of "
+                f"{family}, such as {more[0]!r}; {beside}."
+            )
+        for key, shape in ours.items():
+            if _squeezed(shape) != _squeezed(theirs[key]):
+                raise ModelError(
+                    f"The {label} in the file {name!r} is of another shape than that of {family}: "
+                    f"{key!r} is {theirs[key]}, not {shape}; {beside}."
+                )
+
+
+def _empty_parts(folder: Path) -> SimpleNamespace:
+    """The models that the configurations in a diffusers folder describe, without memory."""
+    import diffusers
+    import transformers
+
+    parts = SimpleNamespace()
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            if part not in index:
+                continue
+            library, class_name = index[part]
+            if library == "diffusers":
+                model = getattr(diffusers, class_name)
+                built = model.from_config(model.load_config(folder / part))
+            else:
+                config = transformers.CLIPTextConfig.from_pretrained(folder / part)
+                built = getattr(transformers, class_name)(config)
+            setattr(parts, part, built)
+    return parts
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the 1 x 1 of a convolution that stands for a linear layer."""
+    return shape[:2] if shape[2:] == (1, 1) else shape
 
 
 def family_of(name: str, header: Header) -> str:
@@ -156,44 +216,135 @@ def _configuration(name: str, path: Path, header: Header, family: str) -> dict[s
     """What differs from the family's bundled configuration, by file within the folder."""
     scheduler: dict[str, Any] = {"prediction_type": prediction_type(name, path, header, family)}
     changes = {"scheduler/scheduler_config.json": scheduler}
-    if "ztsnr" in header.shapes:
+    if "ztsnr" in header.shapes and scheduler["prediction_type"] == "v_prediction":
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if family == "sd2" and scheduler["prediction_type"] == "epsilon":  # 2.x base: 512 pixels
         changes["unet/config.json"] = {"sample_size": 64}
     return changes
 
 
+_PREDICTIONS = {
+    **dict.fromkeys(("v", "vpred", "vprediction", "velocity", "vscaling"), "v_prediction"),
+    **dict.fromkeys(("eps", "epsilon", "noise", "epsscaling"), "epsilon"),
+}
+"""What the words of metadata and .yaml files mean, without case, "-" and "_"."""
+
+
 def prediction_type(name: str, path: Path, header: Header, family: str) -> str:
     """What the UNet in the file predicts: "epsilon" or "v_prediction".
 
-    Names and shapes don't tell. Where it is looked for, in this order: ModelSpec's metadata in the
-    file; a tensor `v_pred`, as ComfyUI has it; a .yaml of the same name beside the file, as A1111
-    has it. Stable Diffusion 1.x and XL predict noise where nothing says otherwise.
+    Names and shapes don't tell. Where it is looked for, in this order: metadata in the file, of
+    ModelSpec or plain; a tensor `v_pred`, as ComfyUI has it; a .yaml of the same name beside the
+    file, as A1111 has it. Stable Diffusion 1.x and XL predict noise where nothing says otherwise.
 
     Raises:
-        ModelError: Stable Diffusion 2.x, of which both kinds exist, and nothing tells.
+        ModelError: it predicts something else; or Stable Diffusion 2.x, of which both kinds exist,
+            and nothing tells.
     """
-    spec = header.metadata.get("modelspec.prediction_type", "")
-    architecture = header.metadata.get("modelspec.architecture", "")
-    if spec:
-        return "v_prediction" if spec.startswith("v") else "epsilon"
+    if edm := [key for key in header.shapes if key.startswith("edm_")]:
+        raise ModelError(
+            f"The file {name!r} has {edm[0]!r}, so it was trained in the formulation of EDM "
+            "(Karras et al. 2022), whose UNet predicts neither noise nor v; name another model."
+        )
+    metadata, beside = header.metadata, path.with_suffix(".yaml")
+    architecture = metadata.get("modelspec.architecture", "")
+    for key in ("modelspec.prediction_type", "prediction_type", "modelspec.predict_key"):
+        if metadata.get(key):
+            return _prediction(name, f"{key} in its metadata", metadata[key])
+    if metadata.get("ss_v_parameterization", metadata.get("ss_v_pred", "")).lower() == "true":
+        return "v_prediction"
     if "v_pred" in header.shapes or architecture.endswith("-v"):
         return "v_prediction"
-    if path.with_suffix(".yaml").is_file():
-        text = path.with_suffix(".yaml").read_text(encoding="utf-8")
-        return "v_prediction" if _V_IN_YAML.search(text) else "epsilon"
+    if beside.is_file():
+        for said in _said_in_yaml(beside):
+            return _prediction(name, str(beside), said)
+        return "epsilon"  # the default of LDM's classes
     if family != "sd2" or architecture:
         return "epsilon"
     raise ModelError(
         f"The file {name!r} is of Stable Diffusion 2.x and doesn't say whether it predicts noise "
-        f"or v; write {str(path.with_suffix('.yaml'))!r} beside it with the line "
+        f"or v; write {str(beside)!r} beside it with the line "
         "'parameterization: v' (768 pixels) or 'parameterization: eps' (base, 512 pixels)."
     )
 
 
-_V_IN_YAML = re.compile(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", re.MULTILINE)
+def _prediction(name: str, where: str, said: str) -> str:
+    word = said.strip().lower().replace("-", "").replace("_", "")
+    if word not in _PREDICTIONS:
+        raise ModelError(
+            f"The file {name!r} predicts {said!r} ({where}); noise can be had from 'epsilon' and "
+            "'v_prediction' alone."
+        )
+    return _PREDICTIONS[word]
+
+
+def _said_in_yaml(path: Path) -> Iterator[str]:
+    """What a configuration of LDM or sgm says of the prediction: `parameterization`, or a scaling.
+
+    Raises:
+        ModelError: it can't be read as YAML.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        line = str(error).splitlines()[0]
+        raise ModelError(why_unreadable(path, OSError(line))) from error
+    open_nodes = [tree]
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, list):
+            open_nodes += node
+        elif isinstance(node, dict):
+            open_nodes += node.values()
+            if node.get("parameterization") is not None:
+                yield str(node["parameterization"])
+            target = str(node.get("target", ""))
+            if target.endswith("Scaling"):
+                yield target.rpartition(".")[2]
 
 
 def _update_json(path: Path, values: Mapping[str, Any]) -> None:
     current = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**current, **values}), encoding="utf-8")
+
+
+_MERGES = "bpe_simple_vocab_16e6.txt.gz"
+_MERGE_COUNT = 49152 - 256 - 2
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
+    """CLIP's vocabulary: token to id (49,408 of them), and the merges, "left right", first first.
+
+    All of Stable Diffusion 1.x, 2.x and XL use it. A vocabulary is the 256 bytes, the same ending a
+    word, the merges in their order, and begin and end of text (Radford et al., CLIP, 2021).
+    """
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
+    packed = (Path(spec.origin).parent / _MERGES).read_bytes()
+    merges = gzip.decompress(packed).decode("utf-8").split("\n")[1 : _MERGE_COUNT + 1]
+    letters = list(byte_letters())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += ["".join(merge.split()) for merge in merges]
+    return {token: i for i, token in enumerate([*tokens, BEGIN, END])}, merges
+
+
+def byte_letters() -> list[str]:
+    """The printable letter that stands for each byte, in the vocabulary's order.
+
+    Printable bytes of Latin-1 stand for themselves and come first; the others follow, as the
+    letters from U+0100 on.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = 256 - len(printable)
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(others)]
+
+
+def write_clip_vocabulary(folder: Path) -> None:
+    """Write `vocab.json` and `merges.txt` into a tokenizer's folder."""
+    vocabulary, merges = clip_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
+    )

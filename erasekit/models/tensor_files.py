@@ -1,12 +1,15 @@
-"""Tensors in files: safetensors alone, written wholly or not at all."""
+"""Tensors in files: safetensors alone, written wholly or not at all, the same bytes each time."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,9 +30,37 @@ def save_tensors(
     with atomic_path(path) as temporary:
         try:
             save_file(contiguous, temporary, dict(metadata or {}))
+            _sort_metadata(temporary)
         except SafetensorError as error:
             with writing(path):
                 raise as_os_error(error) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order of their names; safetensors has them in none.
+
+    The header is a JSON object, its length in 8 bytes before it, spaces behind it.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+            if len(text) > length:
+                raise ValueError(f"the header of {path} grew from {length} to {len(text)} bytes")
+            file.seek(8)
+            file.write(text.ljust(length))
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, dtypes and every bit of tensors, 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

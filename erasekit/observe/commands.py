@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import (
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_HELP,
-    REVISION_OPTION,
+from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.options import (
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
     LoadedAs,
+    MethodOption,
+    ModelOption,
+    OutputOption,
+    RevisionOption,
+    ScorerOption,
+    SetOption,
+    SuiteOption,
+    chosen_model,
+    opened,
     registry_of,
 )
-from erasekit.cli.loading import chosen_model
-from erasekit.cli.output import progress
-from erasekit.config import parse_assignments
-from erasekit.observe.command_options import Loading, checked_place, counting, opened_bench
-from erasekit.plugin.hookspecs import hookimpl
+from erasekit.concepts import slug
+from erasekit.errors import OutputError
 
 if TYPE_CHECKING:
+    from erasekit.bench.plan import Sweep
+    from erasekit.bench.records import Record
+    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.suite import Suite
+    from erasekit.concepts import Erasure
     from erasekit.edits import Edit
+    from erasekit.metrics.base import Scorer
+    from erasekit.models.loading import LoadedModel
+    from erasekit.observe.paired import Observation
+
+RUNS = Path("runs")
+RESULTS, PAGE, STORE = "results.json", "table.md", "store"
+FIGURES = ("figure.png", "figure.svg")
+TITLES = {
+    "impact": "What erasing different concepts harms",
+    "spectrum": "Where neutral concepts lie in the sensitivity spectrum",
+    "preserve": "What keeping different concepts saves",
+}
 
 EraseOption = Annotated[
     list[str],
     typer.Option("--erase", help="What to erase; a plus erases together, as in church+castle."),
-]
-SuiteOption = Annotated[
-    str,
-    typer.Option(
-        "--suite",
-        "-s",
-        help="Where the concepts that are evaluated come from: a name of `erasekit suites`, or a "
-        "TOML file.",
-    ),
 ]
 SeedsOption = Annotated[
     int | None, typer.Option(help="Erasure seeds [default: the suite's].", show_default=False)
@@ -49,25 +66,8 @@ ImagesOption = Annotated[
         show_default=False,
     ),
 ]
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)]
-RevisionOption = Annotated[str | None, REVISION_OPTION]
-DeviceOption = Annotated[str, DEVICE_OPTION]
-DtypeOption = Annotated[LoadedAs, DTYPE_OPTION]
-ScorerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="A registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or local-dir:FOLDER."
-    ),
-]
 StepsOption = Annotated[
     int | None, typer.Option(help="Solver steps of an image [default: the model's own].")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="A hyperparameter of the method, KEY=VALUE.")
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Folder of the results [default: one in runs/]."),
 ]
 StoreOption = Annotated[
     Path | None,
@@ -77,11 +77,9 @@ StoreOption = Annotated[
         "[default: store/ in the output folder].",
     ),
 ]
-JsonOption = Annotated[bool, JSON_OPTION]
 
 
-@hookimpl
-def erasekit_register_commands(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
         no_args_is_help=True,
@@ -90,7 +88,7 @@ def erasekit_register_commands(app: typer.Typer) -> None:
     )
     for command in (impact, spectrum, preserve):
         group.command(command.__name__)(command)
-    app.add_typer(group, name="observe")
+    app.add_typer(group, name="observe", rich_help_panel="Measure")
 
 
 def impact(
@@ -104,13 +102,13 @@ def impact(
             show_default=False,
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="The method that erases.")] = "none",
+    method: MethodOption = "none",
     suite: SuiteOption = "icons-mini",
     seeds: SeedsOption = None,
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
@@ -125,20 +123,21 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.cases import parse_case
-    from erasekit.bench.sweep import words_kept
+    from erasekit.bench.plan import parse_case, words_kept
     from erasekit.observe.impact import check_sets, related_names
     from erasekit.observe.impact import impact as compare
     from erasekit.observe.paired import common_suite, measured, settings_of
 
     check_sets(erase)
+    from erasekit.config import parse_assignments
+
     settings = parse_assignments(assignments or [])
     place = checked_place("impact", "-".join(erase), output, store)
-    loading = Loading(chosen_model(model, revision=revision), device, dtype)
-    with opened_bench(
-        context, suite, seeds, images_per_concept, loading, scorer, sampling_steps
-    ) as b:
-        b.registry.method(method)
+    with opened(
+        chosen_model(model, revision=revision), registry_of(context), device=device, dtype=dtype
+    ) as loaded:
+        b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
+        b.model.registry.method(method)
         erasures = tuple(parse_case(text, b.model) for text in erase)
         names = related_names(related or [], erasures, b.suite)
         wanted = common_suite(b.suite, erasures, [n for own in names.values() for n in own])
@@ -146,7 +145,7 @@ def impact(
         with b.runner(place.store) as runner:
             records = measured(runner, sweep)
         resolved = settings_of(records)[method]
-        kept = words_kept(method, resolved, erasures[0], b.model, b.registry)
+        kept = words_kept(method, resolved, erasures[0], b.model)
         result = compare(records, wanted, erasures, names, keeps=bool(kept))
         how = b.how(wanted, records)
     place.finish(result, how, as_json)
@@ -168,15 +167,13 @@ def preserve(
             show_default=False,
         ),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="The method that keeps: random, nearest, gumbel or argmax.")
-    ] = "random",
+    method: MethodOption = "random",
     suite: SuiteOption = "icons-mini",
     seeds: SeedsOption = None,
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
@@ -191,7 +188,7 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.cases import parse_case
+    from erasekit.bench.plan import parse_case
     from erasekit.observe.paired import common_suite
     from erasekit.observe.preserve import (
         held_out_names,
@@ -203,12 +200,14 @@ def preserve(
     from erasekit.observe.preserve import preserve as compare
 
     sets = kept_sets(keep)
+    from erasekit.config import parse_assignments
+
     settings = parse_assignments(assignments or [])
     place = checked_place("preserve", "-".join([erase, *keep]), output, store)
-    loading = Loading(chosen_model(model, revision=revision), device, dtype)
-    with opened_bench(
-        context, suite, seeds, images_per_concept, loading, scorer, sampling_steps
-    ) as b:
+    with opened(
+        chosen_model(model, revision=revision), registry_of(context), device=device, dtype=dtype
+    ) as loaded:
+        b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
         erasure = parse_case(erase, b.model)
         similarities = similarities_to(b.model, erasure, sets)
         natures = natures_of(sets, similarities, related or [])
@@ -254,7 +253,7 @@ def spectrum(
     images_per_concept: ImagesOption = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = LoadedAs.FP32,
     scorer: ScorerOption = None,
     sampling_steps: StepsOption = None,
@@ -276,11 +275,11 @@ def spectrum(
 
     found = load_edit(edit, registry_of(context))
     place = checked_place("spectrum", "-".join(found.info["concepts"]), output, store)
-    loading = Loading(chosen_model(model, found, revision), device, dtype)
-    with opened_bench(
-        context, suite, None, images_per_concept, loading, scorer, sampling_steps
-    ) as b:
-        chosen = spectrum_words(b.model, found, b.registry, words, neutral or NEUTRAL)
+    with opened(
+        chosen_model(model, found, revision), registry_of(context), device=device, dtype=dtype
+    ) as loaded:
+        b = Bench.of(loaded, suite, None, images_per_concept, scorer, sampling_steps)
+        chosen = spectrum_words(b.model, found, b.model.registry, words, neutral or NEUTRAL)
         with progress("Measuring words", len(chosen.all)) as bar:
             result = measure(
                 b.model,
@@ -300,3 +299,186 @@ def spectrum(
 
 def _edit_how(folder: Path, edit: Edit) -> dict[str, Any]:
     return {"run": str(folder), **{k: edit.info.get(k) for k in ("method", "seed", "config")}}
+
+
+@dataclass
+class Bench:
+    """A model with its suite and scorer."""
+
+    model: LoadedModel
+    suite: Suite
+    scorer: Scorer
+
+    @staticmethod
+    def of(
+        model: LoadedModel,
+        suite: str,
+        seeds: int | None,
+        images: int | None,
+        scorer: str | None,
+        sampling_steps: int | None,
+    ) -> Bench:
+        """A model with the suite at the scale asked for, and the scorer.
+
+        Raises:
+            ConfigError: a number that is not positive, or a file that is no suite.
+            ModelError: the scorer can't be had.
+            UnknownNameError: an unknown suite or scorer.
+        """
+        from erasekit.bench.plan import completed
+        from erasekit.bench.suite_file import load_suite
+        from erasekit.metrics.judges import load_scorer
+
+        registry = model.registry
+        scaled = load_suite(suite, registry, model.descriptor).scaled(
+            images_per_concept=images,
+            images_per_erased=images,
+            seeds=seeds,
+            num_inference_steps=sampling_steps,
+        )
+        name = scorer or scaled.scorer or model.descriptor.scorer
+        judge = load_scorer(name, registry, device=model.family.device)
+        scaled = completed(scaled, model)
+        return Bench(model, scaled.fitting(model.family.check_prompt), judge)
+
+    def sweep(
+        self, suite: Suite, method: str, cases: tuple[Erasure, ...], settings: dict[str, str]
+    ) -> Sweep:
+        """What is to run: one method on `cases`, with the suite's number of seeds."""
+        from erasekit.bench.plan import Sweep
+
+        return Sweep(suite, (method,), cases, tuple(range(suite.seeds)), settings)
+
+    @contextmanager
+    def runner(self, store: Path) -> Iterator[BenchmarkRunner]:
+        """A runner on this store, which shows on a progress bar what it is at."""
+        from erasekit.bench.runner import BenchmarkRunner
+        from erasekit.bench.store import RecordStore
+
+        with progress("Observing") as bar:
+            yield BenchmarkRunner(self.model, self.scorer, RecordStore(store), _observer(bar))
+
+    def how(self, suite: Suite, records: Sequence[Record]) -> dict[str, Any]:
+        """How the numbers were made, but for what only the command knows."""
+        from erasekit.bench.plan import generation_identity
+        from erasekit.observe.paired import settings_of
+        from erasekit.training.run_folder import command, versions
+
+        return {
+            "model": self.model.id,
+            "model_hash": self.model.hash,
+            "suite": suite.name,
+            "suite_version": suite.version,
+            "scorer": self.scorer.identity,
+            "images_per_concept": suite.images_per_concept,
+            "seeds": sorted({record.cell.seed for record in records}),
+            "settings": settings_of(records),
+            "generation": generation_identity(suite, self.model),
+            "versions": versions(),
+            "command": command(),
+        }
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an observation goes."""
+
+    observation: str
+    folder: Path
+    store: Path
+
+    def finish(self, result: Observation, how: dict[str, Any], as_json: bool) -> None:
+        """Write the results, the page and the figures, and print."""
+        from erasekit.files import atomic_write_json, atomic_write_text
+        from erasekit.observe.paired import observation_page, plot_observation, result_json
+
+        data = {"observation": self.observation, "how": how, **result_json(result)}
+        atomic_write_json(self.folder / RESULTS, {"schema": SCHEMA, **data})
+        page = observation_page(TITLES[self.observation], result, how["command"])
+        atomic_write_text(self.folder / PAGE, page)
+        plot_observation(result, self.folder)
+        if as_json:
+            print_json(data)
+            return
+        console = stdout()
+        for table in result.tables():
+            console.print(table)
+            console.print()
+        console.print(result.sentence, style="bold")
+        for remark in result.remarks:
+            print_note(remark)
+        files = ", ".join(str(self.folder / name) for name in (RESULTS, PAGE, *FIGURES))
+        console.print(files, soft_wrap=True, style="dim")
+
+
+def checked_place(observation: str, what: str, output: Path | None, store: Path | None) -> Place:
+    """Where to write, checked; touches nothing.
+
+    Raises:
+        OutputError: the folder has something else in it.
+    """
+    from erasekit.bench.store import RecordStore
+    from erasekit.files import check_output_folder
+
+    folder = output or RUNS / f"observe-{observation}-{slug(what)[:60]}"
+    own = {RESULTS, PAGE, STORE, *FIGURES}
+    holds = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    check_output_folder(folder, overwrite=holds <= own)
+    earlier = folder / RESULTS
+    if earlier.is_file() and f'"observation": "{observation}"' not in earlier.read_text("utf-8"):
+        raise OutputError(
+            f"The folder {str(folder)!r} holds another observation; name another with --output."
+        )
+    place = Place(observation, folder, store or folder / STORE)
+    RecordStore(place.store)
+    return place
+
+
+def counting(bar: ProgressBar) -> Callable[[int], None]:
+    """Shows on the bar how many images were drawn."""
+    drawn = 0
+
+    def count(images: int) -> None:
+        nonlocal drawn
+        drawn += images
+        bar.status(f"{drawn} images drawn")
+
+    return count
+
+
+def _observer(bar: ProgressBar) -> Observer:
+    from erasekit.bench.records import Cell
+    from erasekit.bench.runner import Observer
+
+    class Bar(Observer):
+        """Shows on the bar what the current cell is at."""
+
+        def __init__(self) -> None:
+            self.cell, self.images = "", 0
+
+        def on_base(self, erased: str) -> None:
+            self._begin(f"base, {erased}")
+
+        def on_cell(self, cell: Cell) -> None:
+            kept = cell.identity["erasure"]["erasure"]["keep"]
+            beside = f" with {'+'.join(kept)} kept" if kept else ""
+            self._begin(f"{cell.method}, {cell.erased}{beside}, seed {cell.seed}")
+
+        def on_status(self, text: str) -> None:
+            bar.status(f"{self.cell}: {text}")
+
+        def on_images(self, count: int) -> None:
+            self.images += count
+            bar.status(f"{self.cell}: {self.images} images drawn")
+
+        def on_record(self, record: Record) -> None:
+            bar.advance()
+
+        def on_plan(self, plan: Plan) -> None:
+            bar.expect(len(plan.missing))
+
+        def _begin(self, cell: str) -> None:
+            self.cell, self.images = cell, 0
+            bar.status(cell)
+
+    return Bar()

@@ -3,27 +3,221 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
+from matplotlib.figure import Figure
+
+from erasekit.bench.records import Record
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
-from erasekit.observe.findings import (
-    Impact,
-    ImpactContrast,
-    ImpactedConcept,
-    ImpactResult,
-    Verdict,
-    verdict_of,
-)
+from erasekit.metrics.scores import Estimate, Paired, Split
 from erasekit.observe.paired import (
+    DELTA,
     ONE_SEED,
+    Strength,
+    Verdict,
     contrast,
     delta_table,
+    frame,
+    point,
     signed,
+    strength_columns,
     strength_of,
+    verdict_of,
 )
-from erasekit.records import Paired, Record
+from erasekit.reporting.figures import COLOURS, MARKERS, new_figure
+from erasekit.reporting.table import Column, Table
+
+ROWS = 60
+"""Concepts that a figure has room for."""
+SHOWN = 20
+"""Rows of a long table in the terminal; the files have all."""
+
+
+@dataclass(frozen=True)
+class Impact:
+    """One erasure of the first observation.
+
+    Attributes:
+        erased: the erased concepts, joined by "+".
+        related: the concepts near it: its own family, or what the user named.
+        strength: how far it got.
+        delta: mean over all concepts that are evaluated.
+    """
+
+    erased: str
+    related: tuple[str, ...]
+    strength: Strength
+    delta: Estimate
+
+
+@dataclass(frozen=True)
+class ImpactedConcept:
+    """What each erasure cost one concept; `deltas` are in the order of the erasures."""
+
+    concept: str
+    family: str
+    split: Split
+    deltas: tuple[Estimate, ...]
+
+    @property
+    def harm(self) -> float:
+        """The largest delta; minus infinity where none is known."""
+        known = [delta.value for delta in self.deltas if not math.isnan(delta.value)]
+        return max(known, default=-math.inf)
+
+
+@dataclass(frozen=True)
+class ImpactContrast:
+    """Two erasures, each on its own related concepts and on the other's.
+
+    Attributes:
+        first, second: what they erase.
+        first_own, first_other: mean delta of the first on its own related concepts, and on the
+            second's.
+        second_own, second_other: the same of the second.
+        first_gap: first_own - second_other, paired: on the first's related concepts, how much
+            more the first costs. The observation needs this and `second_gap` above zero: an
+            erasure that is merely the stronger of two would be below zero in one of them.
+        second_gap: second_own - first_other.
+        specificity: the mean of the two gaps.
+    """
+
+    first: str
+    second: str
+    first_own: Estimate
+    first_other: Estimate
+    second_own: Estimate
+    second_other: Estimate
+    first_gap: Estimate
+    second_gap: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True)
+class ImpactResult:
+    """Observation 1: erasing different concepts harms different concepts."""
+
+    erasures: tuple[Impact, ...]
+    concepts: tuple[ImpactedConcept, ...]
+    contrasts: tuple[ImpactContrast, ...]
+    verdict: Verdict
+    sentence: str
+    remarks: tuple[str, ...] = ()
+
+    def tables(self) -> list[Table]:
+        """What was erased, what is related to each, and every concept."""
+        erased = [
+            Column("erased"),
+            *strength_columns(before=True),
+            Column("delta", "mean delta", DELTA),
+        ]
+        gaps = [
+            Column("related to"),
+            Column("against"),
+            *(Column(key, write=DELTA) for key in ("by erasing it", "by the other")),
+            Column("more by its own", write=DELTA),
+        ]
+        rows = [
+            dict(zip([column.key for column in gaps], values, strict=True))
+            for c in self.contrasts
+            for values in (
+                (c.first, c.second, c.first_own, c.second_other, c.first_gap),
+                (c.second, c.first, c.second_own, c.first_other, c.second_gap),
+            )
+        ]
+        deltas = [
+            Column(e.erased, write=DELTA, value=partial(_delta, place))
+            for place, e in enumerate(self.erasures)
+        ]
+        return [
+            Table("What was erased", erased, self.erasures),
+            Table("delta of the concepts related to an erasure", gaps, rows),
+            Table(
+                "delta per concept, the most harmed first",
+                [Column("concept"), Column("family"), *deltas],
+                sorted(self.concepts, key=lambda concept: concept.harm, reverse=True),
+                most=SHOWN,
+            ),
+        ]
+
+    def figure(self) -> Figure:
+        """A row per concept, a mark per erasure: what is related to each first, then the others.
+
+        Of more than `ROWS` concepts, those related to an erasure and the most harmed are shown.
+        """
+        groups = self._groups()
+        count = sum(len(concepts) for _, concepts in groups) + len(groups)
+        figure = new_figure(7.5, 1.4 + 0.19 * count)
+        axes = figure.add_subplot()
+        places: list[float] = []
+        names: list[str] = []
+        values: list[float] = []
+        y = 0.0
+        for title, concepts in groups:
+            axes.text(
+                0.995,
+                y,
+                title,
+                transform=axes.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                fontsize="small",
+                fontstyle="italic",
+            )
+            axes.axhline(y + 0.5, color="0.8", linewidth=0.6)
+            y += 1
+            for concept in concepts:
+                for position, delta in enumerate(concept.deltas):
+                    offset = 0.3 * (position - (len(concept.deltas) - 1) / 2)
+                    point(axes, delta, y + offset, position)
+                    values.append(delta.value)
+                places.append(y)
+                names.append(concept.concept)
+                y += 1
+        axes.set_yticks(places, names, fontsize="x-small")
+        axes.set_ylim(y - 0.4, -0.8)
+        frame(axes, values)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_xlabel("delta: loss of alignment at the same noise (0 is best); bars: 95 %")
+        axes.grid(axis="x", alpha=0.25)
+        handles = [
+            axes.plot(
+                [],
+                [],
+                linestyle="",
+                marker=MARKERS[i % len(MARKERS)],
+                color=COLOURS[i % len(COLOURS)],
+                label=e.erased,
+            )[0]
+            for i, e in enumerate(self.erasures)
+        ]
+        figure.legend(handles=handles, title="erased", loc="outside upper center", ncols=4)
+        return figure
+
+    def _groups(self) -> list[tuple[str, list[ImpactedConcept]]]:
+        """Titles with concepts; of the others, most room goes to those that are harmed most."""
+        taken: set[str] = set()
+        groups = []
+        for erasure in self.erasures:
+            own = [
+                c for c in self.concepts if c.concept in erasure.related and c.concept not in taken
+            ]
+            taken |= {c.concept for c in own}
+            if own:
+                groups.append((f"related to {erasure.erased}", own))
+        others = [c for c in self.concepts if c.concept not in taken]
+        by_harm = sorted(others, key=lambda c: c.harm, reverse=True)[: max(ROWS - len(taken), 0)]
+        title = "others" if len(by_harm) == len(others) else f"{len(by_harm)} most harmed others"
+        return [*groups, (title, by_harm)] if by_harm else groups
+
+
+def _delta(place: int, concept: ImpactedConcept) -> Estimate:
+    return concept.deltas[place]
 
 
 def check_sets(texts: Sequence[str]) -> None:
@@ -103,7 +297,7 @@ def impact(
         ImpactedConcept(
             c.concept,
             c.family,
-            c.role,
+            c.split,
             tuple(contrast((table[i : i + 1], 1.0)) for table in tables.values()),
         )
         for i, c in enumerate(shown)
@@ -183,6 +377,6 @@ def _fair_concepts(records: Sequence[Record], keeps: bool) -> list[Paired]:
     return [
         paired
         for paired in records[0].concepts
-        if (paired.role == "held-out" and not (keeps and paired.concept in exposed))
-        or (paired.role == "pool" and not keeps)
+        if (paired.split == "held-out" and not (keeps and paired.concept in exposed))
+        or (paired.split == "pool" and not keeps)
     ]

@@ -1,28 +1,81 @@
-"""What the observations share: one set of concepts for several erasures, and paired contrasts."""
+"""What the observations share: verdict, concepts of several erasures, paired contrasts, figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from erasekit.bench.runner import BASE, BenchmarkRunner
+from erasekit.bench.plan import Sweep
+from erasekit.bench.records import BASE, Record
+from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
-from erasekit.bench.sweep import Sweep
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
+from erasekit.metrics.scores import Estimate, nan_to_null
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.metrics.success_rates import ErasingSuccessRate
-from erasekit.observe.findings import Strength
-from erasekit.records import Estimate, Record
+from erasekit.reporting.figures import COLOURS, MARKERS, save
+from erasekit.reporting.table import Column, Number, Table
 
 ONE_SEED = "With one erasure seed the intervals speak of these edits, not of the method."
+Verdict = Literal["held", "not held", "undecided"]
+"""Whether an observation held: shown, shown to be otherwise, or can't be told from these data."""
+FIGURES = ("figure.png", "figure.svg")
+DELTA = Number(2, interval=True)
+
+
+class Observation(Protocol):
+    """What the result of each observation has; its other fields are the numbers.
+
+    The sentence says whether the observation held and is made of the numbers beside it.
+    """
+
+    @property
+    def sentence(self) -> str: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+    def tables(self) -> list[Table]:
+        """The numbers, the longest table last."""
+
+    def figure(self) -> Figure:
+        """The numbers, readable without colour vision: shapes and dashes differ too."""
+
+
+def verdict_of(parts: Sequence[Estimate]) -> Verdict:
+    """The verdict on the claim that every one of `parts` is above zero.
+
+    It held where every 95 % interval lies above zero, which needs no correction for several
+    parts, as all of them have to. Where one lies below, it did not; else it can't be told.
+    """
+    intervals = [part.interval for part in parts]
+    if any(limits is not None and limits[1] < 0 for limits in intervals):
+        return "not held"
+    if parts and all(limits is not None and limits[0] > 0 for limits in intervals):
+        return "held"
+    return "undecided"
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far an erasure got, over its images of the erased concepts.
+
+    Attributes:
+        alignment_before, alignment_after: 100 * cosine.
+        esr1: share of images whose class is not the scorer's top one.
+    """
+
+    alignment_before: Estimate
+    alignment_after: Estimate
+    esr1: Estimate
 
 
 def common_suite(suite: Suite, erasures: Sequence[Erasure], more: Iterable[str] = ()) -> Suite:
@@ -78,7 +131,7 @@ def kept_words(record: Record) -> tuple[str, ...]:
 
 def delta_table(records: Iterable[Record], concepts: Sequence[str]) -> NDArray[np.float64]:
     """Deltas of one erasure, [concepts, noises, seeds], in the order given; NaN where missing."""
-    delta = Delta(role=None)
+    delta = Delta(split=None)
     for record in records:
         found = {paired.concept: paired for paired in record.concepts}
         for name in concepts:
@@ -136,3 +189,93 @@ def signed(estimate: Estimate) -> str:
 def settings_of(records: Iterable[Record]) -> dict[str, Any]:
     """The resolved hyperparameters of the erasures, by method."""
     return {r.cell.method: dict(r.cell.identity["erasure"]["settings"]) for r in records}
+
+
+def result_json(result: Observation) -> dict[str, Any]:
+    """All fields, JSON-ready (see docs/interface.md); NaN is null."""
+    data: dict[str, Any] = nan_to_null(asdict(result))  # type: ignore[call-overload]
+    return data
+
+
+def observation_page(title: str, result: Observation, command: str) -> str:
+    """A page of Markdown: the sentence, the figure, the tables, and how they were made."""
+    remarks = "".join(f"\n{remark}\n" for remark in result.remarks)
+    tables = "\n".join(f"## {table.title}\n\n{table.markdown()}" for table in result.tables())
+    return (
+        f"# {title}\n\n**{result.sentence}**\n{remarks}\n![{title}](figure.png)\n\n{tables}\n"
+        "Alignment is 100 x cosine; delta is its loss at the same noise, 0 is best. Intervals are "
+        f"95 %.\n\nMade by\n\n    {command}\n"
+    )
+
+
+def plot_observation(result: Observation, folder: Path) -> list[Path]:
+    """Write `FIGURES` into `folder`; gives their paths.
+
+    Raises:
+        OutputError: they can't be written.
+    """
+    written = [folder / name for name in FIGURES]
+    for path in written:
+        save(result.figure(), path)
+    return written
+
+
+def strength_columns(before: bool) -> list[Column]:
+    """Alignment of the erased concepts after an erasure, or before and after, and ESR-1."""
+    return [
+        Column(
+            "alignment",
+            write=Number(1),
+            better="lower",
+            value=lambda row: (
+                (row.strength.alignment_before, row.strength.alignment_after)
+                if before
+                else row.strength.alignment_after
+            ),
+        ),
+        Column(
+            "esr1",
+            "ESR-1",
+            Number(0, share=True),
+            "higher",
+            value=lambda row: row.strength.esr1,
+        ),
+    ]
+
+
+def point(
+    axes: Any,
+    estimate: Estimate,
+    place: float,
+    position: int,
+    *,
+    upright: bool = False,
+    marker: str = "",
+    colour: str = "",
+) -> None:
+    """A mark with its interval, along x, or along y where `upright`; none where there is NaN."""
+    if math.isnan(estimate.value):
+        return
+    low, high = estimate.interval or (estimate.value, estimate.value)
+    reach = [[estimate.value - low], [high - estimate.value]]
+    x, y = (place, estimate.value) if upright else (estimate.value, place)
+    colour = colour or COLOURS[position % len(COLOURS)]
+    axes.errorbar(
+        x,
+        y,
+        **{"yerr" if upright else "xerr": reach},
+        fmt=marker or MARKERS[position % len(MARKERS)],
+        color=colour,
+        ecolor=(colour, 0.5),
+        markersize=5,
+        elinewidth=0.8,
+        capsize=1.5,
+    )
+
+
+def frame(axes: Any, values: Sequence[float], *, upright: bool = False) -> None:
+    """Limits that show every mark; wide intervals run out of the frame rather than rule it."""
+    there = [value for value in values if not math.isnan(value)]
+    low, high = min([0.0, *there]), max([0.0, *there])
+    margin = 0.25 * (high - low) or 1.0
+    (axes.set_ylim if upright else axes.set_xlim)(low - margin, high + margin)

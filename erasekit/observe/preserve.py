@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from erasekit.bench.plan import Sweep, share_settings
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
-from erasekit.bench.sweep import Sweep, share_settings
 from erasekit.concepts import Erasure, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import NAN, Estimate
 from erasekit.models.loading import LoadedModel
-from erasekit.observe.findings import Keeping, KeepingContrast, PreserveResult, Verdict, verdict_of
 from erasekit.observe.paired import (
+    DELTA,
     ONE_SEED,
+    Strength,
+    Verdict,
     contrast,
     delta_table,
     kept_words,
     measured,
+    point,
     signed,
+    strength_columns,
     strength_of,
+    verdict_of,
 )
-from erasekit.records import NAN, Record
-from erasekit.training.plan import plan_erasure
+from erasekit.reporting.figures import COLOURS, new_figure
+from erasekit.reporting.table import Column, Number, Table, percent
+from erasekit.training.plan import plan_erasure, uses_concept_space
 
 REFERENCE = "none"
 """The method that keeps nothing."""
@@ -34,6 +44,120 @@ ESR_APART = 0.1
 """Erasures whose ESR-1 differ by more than this are said to differ."""
 
 Nature = Literal["none", "related", "unrelated", "neutral"]
+NATURES = {"none": "o", "related": "D", "unrelated": "s", "neutral": "^"}
+"""The mark of each in a figure."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """One erasure of the third observation.
+
+    Attributes:
+        kept: the kept words; none for the reference.
+        nature: "none", "related", "unrelated" or "neutral".
+        similarity: cosine of the kept with the erased concepts in the text encoder's pooled
+            output, the nearest pair's; NaN for none.
+        strength: how far the erasure got.
+        delta: mean over the held-out concepts.
+        saved: delta without kept words, less this one's, at the same noise and erasure seed.
+    """
+
+    kept: tuple[str, ...]
+    nature: Nature
+    similarity: float
+    strength: Strength
+    delta: Estimate
+    saved: Estimate
+
+    @property
+    def label(self) -> str:
+        """The kept words as tables name them."""
+        return " + ".join(word or '""' for word in self.kept) or "nothing"
+
+
+@dataclass(frozen=True)
+class KeepingContrast:
+    """How much lower delta is where related words are kept, than where these are."""
+
+    other: str
+    lower: Estimate
+
+
+@dataclass(frozen=True)
+class PreserveResult:
+    """Observation 3: keeping a related concept lowers mean delta more than keeping another.
+
+    Attributes:
+        erased: the erased concepts, joined by "+".
+        runs: the erasures, the one that keeps nothing first.
+        contrasts: the related ones against every other kept word, and against nothing kept.
+        concepts: the held-out concepts that delta is the mean over.
+    """
+
+    erased: str
+    runs: tuple[Keeping, ...]
+    contrasts: tuple[KeepingContrast, ...]
+    concepts: tuple[str, ...]
+    verdict: Verdict
+    sentence: str
+    remarks: tuple[str, ...] = ()
+
+    def tables(self) -> list[Table]:
+        """What was kept, and the contrasts."""
+        shown = [
+            Column("kept", value=lambda run: run.label),
+            Column("nature", " ", value=lambda run: None if run.nature == "none" else run.nature),
+            Column("similarity", "cosine", Number(2)),
+            *strength_columns(before=False),
+            Column("delta", "mean delta", DELTA, "lower"),
+            Column(
+                "saved", write=DELTA, value=lambda run: None if run.nature == "none" else run.saved
+            ),
+        ]
+        over = f"mean delta over {len(self.concepts)} held-out concepts"
+        return [
+            Table(f"Erased: {self.erased}; {over}", shown, self.runs),
+            Table(
+                "How much lower mean delta is with the related concept kept",
+                [Column("other", "than with"), Column("lower", "lower by", DELTA)],
+                self.contrasts,
+            ),
+        ]
+
+    def figure(self) -> Figure:
+        """A row per kept concept: mean delta, and what keeping it saves."""
+        figure = new_figure(9, 1.6 + 0.5 * len(self.runs))
+        left, right = figure.subplots(1, 2, sharey=True)
+        for y, run in enumerate(self.runs):
+            colour = COLOURS[list(NATURES).index(run.nature)]
+            point(left, run.delta, y, 0, marker=NATURES[run.nature], colour=colour)
+            if run.nature != "none":
+                point(right, run.saved, y, 0, marker=NATURES[run.nature], colour=colour)
+        labels = [
+            f"{run.label}" + (f"\n({run.nature})" if run.nature != "none" else "")
+            for run in self.runs
+        ]
+        left.set_yticks(range(len(labels)), labels, fontsize="small")
+        left.set_ylim(len(labels) - 0.5, -0.5)
+        left.set_ylabel("kept")
+        left.set_xlabel("mean delta (lower is better); bars: 95 %")
+        right.set_xlabel("lower than with nothing kept, paired")
+        right.axvline(0, color="black", linewidth=0.8)
+        for y, run in enumerate(self.runs):
+            right.text(
+                1.01,
+                y,
+                f"ESR-1 {percent(run.strength.esr1.value)}",
+                transform=right.get_yaxis_transform(),
+                va="center",
+                fontsize="small",
+            )
+        for axes in (left, right):
+            axes.grid(axis="x", alpha=0.25)
+        figure.suptitle(
+            f"erased: {self.erased}; {len(self.concepts)} held-out concepts", fontsize="medium"
+        )
+        return figure
 
 
 def kept_sets(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -137,10 +261,10 @@ def run_preserve(
         ConceptError: a kept word is erased too.
     """
     (method,), (erasure,) = sweep.methods, sweep.cases
-    shares = share_settings((REFERENCE, method), sweep.settings, runner.registry)
+    shares = share_settings((REFERENCE, method), sweep.settings, runner.model.registry)
     cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], shares[method], registry=runner.registry)
-    if "concept_space" not in plan.settings:
+    plan = plan_erasure(runner.model, method, cases[0], shares[method])
+    if not uses_concept_space(plan.registry.method(method), plan.registry, plan.settings):
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."
@@ -220,8 +344,8 @@ def preserve_sentence(
 
 def _remarks(runs: Sequence[Keeping], records: Sequence[Record]) -> list[str]:
     remarks = []
-    rates = [run.strength.esr1.value for run in runs]
-    if max(rates) - min(rates) > ESR_APART:
+    rates = [v for v in (run.strength.esr1.value for run in runs) if not math.isnan(v)]
+    if rates and max(rates) - min(rates) > ESR_APART:
         remarks.append(
             f"The erasures differ too: ESR-1 is between {100 * min(rates):.0f} and "
             f"{100 * max(rates):.0f} %, and a weaker erasure costs less."

@@ -25,7 +25,7 @@ from erasekit.edits import Edit
 from erasekit.errors import ConceptError, ConfigError, EditError
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel
-from erasekit.models.module_state import held_still
+from erasekit.models.pipeline_state import held_still
 
 BATCH = 32
 """Words of one UNet pass."""

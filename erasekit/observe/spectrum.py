@@ -6,15 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 import erasekit
+from erasekit.bench.images import SheetScorer
 from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
-from erasekit.bench.sheets import SheetScorer
+from erasekit.bench.records import content_key
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import NEUTRAL
@@ -25,18 +28,180 @@ from erasekit.errors import ConceptError
 from erasekit.files import atomic_write_json
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.scores import NAN, Estimate, Paired
 from erasekit.metrics.statistics import crossed_interval, spearman
 from erasekit.models.loading import LoadedModel
-from erasekit.observe.findings import MarkedWord, SampledWord, SpectrumResult, Verdict
-from erasekit.observe.paired import signed
+from erasekit.observe.paired import DELTA, Verdict, frame, point, signed
 from erasekit.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
 from erasekit.plugin.registry import Registry
-from erasekit.records import NAN, Estimate, Paired, content_key
+from erasekit.reporting.figures import COLOURS, new_figure
+from erasekit.reporting.table import Column, Number, Table, percent
 
 HALVES = 10
 """Pairs of probes up to which all half-samples are taken."""
 MIDDLE = (0.25, 0.75)
 """The middle of the spectrum: the central half of the words."""
+ENDS = 15
+"""Words at either end of a spectrum that are listed."""
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class MarkedWord:
+    """A word with its place in the spectrum.
+
+    Attributes:
+        word: the prompt.
+        sensitivity: mean squared change of its noise prediction.
+        quantile: share of the words of the space that are less sensitive; a tie counts half.
+        low, high: 95 % limits of the quantile, over other noises at the same timesteps.
+    """
+
+    word: str
+    sensitivity: float
+    quantile: float
+    low: float
+    high: float
+
+    @property
+    def place(self) -> Estimate:
+        """The quantile with its limits."""
+        return Estimate(self.quantile, 1, 0, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class SampledWord:
+    """A word of the spectrum whose images were drawn: its sensitivity beside its delta."""
+
+    word: str
+    sensitivity: float
+    quantile: float
+    delta: Estimate
+
+
+@dataclass(frozen=True)
+class SpectrumResult:
+    """Observation 2: neutral concepts lie in the middle of the sensitivity spectrum.
+
+    Attributes:
+        erased: the edit's erased concepts, joined by "+".
+        words, sensitivities: the space, least sensitive first.
+        neutral: the neutral concepts.
+        targets: the erased concepts.
+        sample: words along the spectrum with their delta.
+        correlation: Spearman's rank correlation of sensitivity and delta over the sample.
+        probes: noises and timesteps that a sensitivity is the mean of.
+        reliability: rank correlation of sensitivities from two halves of the probes, stepped up
+            to the whole (Spearman-Brown); NaN with one probe.
+    """
+
+    erased: str
+    words: tuple[str, ...]
+    sensitivities: tuple[float, ...]
+    neutral: tuple[MarkedWord, ...]
+    targets: tuple[MarkedWord, ...]
+    sample: tuple[SampledWord, ...]
+    correlation: Estimate
+    probes: int
+    reliability: float
+    verdict: Verdict
+    sentence: str
+    remarks: tuple[str, ...] = ()
+
+    def tables(self) -> list[Table]:
+        """The marked words, the sample, and both ends of the spectrum."""
+        sensitivity = Column("sensitivity", write=lambda v: "-" if math.isnan(v) else f"{v:.3g}")
+        place = Number(0, share=True, interval=True)
+        marked = [
+            Column("word", value=lambda row: row["word"].word or '""'),
+            Column("nature", " "),
+            replace(sensitivity, value=lambda row: row["word"].sensitivity),
+            Column("quantile", "less sensitive words", place, value=lambda row: row["word"].place),
+        ]
+        pairs = list(zip(self.words, self.sensitivities, strict=True))
+        count = min(ENDS, len(pairs))
+        ends = [
+            Column("most sensitive", value=lambda row: row[0][0]),
+            replace(sensitivity, key="of the most", heading=" ", value=lambda row: row[0][1]),
+            Column("least sensitive", value=lambda row: row[1][0]),
+            replace(sensitivity, key="of the least", heading=" ", value=lambda row: row[1][1]),
+        ]
+        return [
+            Table(
+                f"Among {len(self.words)} words",
+                marked,
+                [
+                    {"word": word, "nature": nature}
+                    for nature, words in (("neutral", self.neutral), ("erased", self.targets))
+                    for word in words
+                ],
+            ),
+            Table(
+                "A sample along the spectrum",
+                [
+                    Column("word"),
+                    sensitivity,
+                    Column("quantile", "less sensitive words", place),
+                    Column("delta", write=DELTA),
+                ],
+                self.sample,
+            ),
+            Table(
+                f"The {count} most and the {count} least sensitive words",
+                ends,
+                list(zip(pairs[::-1][:count], pairs[:count], strict=True)),
+            ),
+        ]
+
+    def figure(self) -> Figure:
+        """The histogram of sensitivities with its marks, above the sample's deltas."""
+        figure = new_figure(8, 7)
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        values = [v for v in self.sensitivities if v > 0]
+        logarithmic = len(values) == len(self.sensitivities) and values[0] < values[-1]
+        if logarithmic:
+            upper.set_xscale("log")
+        size = len(self.sensitivities)
+        quarter = [self.sensitivities[int(q * (size - 1))] for q in (0.25, 0.75)]
+        upper.axvspan(*quarter, color="0.9", label="middle half of the words")
+        upper.hist(
+            self.sensitivities,
+            bins=_bins(self.sensitivities, logarithmic),
+            color="0.65",
+            edgecolor="white",
+            linewidth=0.4,
+        )
+        for kind, marked, colour in (
+            ("neutral", self.neutral, COLOURS[0]),
+            ("erased", self.targets, COLOURS[1]),
+        ):
+            for i, word in enumerate(marked):
+                upper.axvline(
+                    word.sensitivity,
+                    color=colour,
+                    linestyle=DASHES[i % len(DASHES)],
+                    linewidth=2 if kind == "neutral" else 3.5,
+                    label=f'{kind}: "{word.word}", above {percent(word.quantile)}',
+                )
+        upper.set_ylabel("words")
+        upper.set_title(f"erased: {self.erased}; {size} words", fontsize="medium")
+        figure.legend(fontsize="small", loc="outside upper center", ncols=2)
+        for drawn in self.sample:
+            point(lower, drawn.delta, drawn.sensitivity, 0, upright=True)
+            if not math.isnan(drawn.delta.value):
+                lower.annotate(
+                    drawn.word,
+                    (drawn.sensitivity, drawn.delta.value),
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                )
+        frame(lower, [word.delta.value for word in self.sample], upright=True)
+        lower.axhline(0, color="black", linewidth=0.8)
+        lower.set_ylabel("delta of its images")
+        lower.set_xlabel("sensitivity: mean squared change of the noise prediction")
+        lower.grid(alpha=0.25)
+        return figure
 
 
 @dataclass(frozen=True)
@@ -345,3 +510,11 @@ def reliability_sentence(value: float, probes: int) -> str:
 def _place(word: MarkedWord) -> str:
     limits = "" if np.isnan(word.low) else f" [{100 * word.low:.0f}, {100 * word.high:.0f}]"
     return f"{100 * word.quantile:.0f} %{limits}"
+
+
+def _bins(values: Sequence[float], logarithmic: bool) -> Any:
+    count = min(60, max(10, len(values) // 10))
+    if not logarithmic:
+        return count
+    low, high = math.log10(values[0]), math.log10(values[-1])
+    return [10 ** (low + (high - low) * i / count) for i in range(count + 1)]

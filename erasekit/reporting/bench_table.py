@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from erasekit.bench.summary_json import summary_json
-from erasekit.records import Comparison, ConceptRow, Estimate, Matched, Row, Summary
+from erasekit.bench.records import Comparison, ConceptRow, Matched, Row, Summary
+from erasekit.bench.summary import summary_json
+from erasekit.metrics.scores import NOTHING
 from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import (
     Better,
@@ -23,7 +25,6 @@ from erasekit.reporting.table import (
     thousands,
     with_interval,
 )
-from erasekit.scores import NOTHING
 
 BASE = "base"
 """What the un-erased model is called among the methods."""
@@ -46,6 +47,7 @@ _NUDENET = "parts/"
 _ROLES = ("probe", "erased", "held-out", "pool", "caption")
 """Whose images come first: prompts that ask for what is erased."""
 
+_SCREEN = "terminal page"
 _PLAIN, _DELTA = Number(2), Number(2, interval=True)
 _ALIGNMENT, _SHARE = Number(1), Number(0, share=True)
 _RATE = Number(0, share=True, interval=True)
@@ -58,7 +60,9 @@ def bench_table(summary: Summary, about: Mapping[str, Any]) -> RenderableType:
         summary: the rows.
         about: what the benchmark says about itself.
     """
-    tables = [methods_table(summary, about), measures_table(summary)]
+    methods = methods_table(summary)
+    methods = replace(methods, legend=[_judged(about), *methods.legend])
+    tables = [methods, measures_table(summary)]
     parts: list[RenderableType] = []
     for table in filter(None, tables):
         parts += [table, Text()]
@@ -112,30 +116,26 @@ def export_table(summary: Summary, what: str, about: Mapping[str, Any]) -> Table
     data = [{**origin(about), **row} for field in TABLES[what] for row in plain[field]]
     if not data:
         return None
-    if what == "methods":
-        return methods_table(summary, about, data)
-    if what == "concepts":
-        return concepts_table(summary, about, data)
-    if what == "matched":
-        return matched_table(summary, about, data)
-    compared = summary.comparisons if what == "comparisons" else summary.matched_comparisons
-    return comparisons_table(compared, about, data)
+    tables: dict[str, Callable[[], Table]] = {
+        "methods": lambda: methods_table(summary),
+        "concepts": lambda: concepts_table(summary),
+        "comparisons": lambda: comparisons_table(summary.comparisons),
+        "matched": lambda: matched_table(summary),
+        "matched-comparisons": lambda: comparisons_table(summary.matched_comparisons),
+    }
+    table = tables[what]()
+    return replace(table, legend=[_judged(about), *table.legend], data=data)
 
 
-def methods_table(
-    summary: Summary,
-    about: Mapping[str, Any] | None = None,
-    data: Sequence[Mapping[str, Any]] | None = None,
-) -> Table:
+def methods_table(summary: Summary) -> Table:
     """Every method on every erased set: erasure, what it cost, what it took; base first."""
     rows = (*summary.overall, *summary.rows)
     return Table(
         "",
         [*_method_columns(rows), *_measure_columns(rows, "page paper")],
         _by_set(summary),
-        [*_judged(about), ABOUT_DELTA],
+        [ABOUT_DELTA],
         pinned=_is_base,
-        data=data,
     )
 
 
@@ -149,11 +149,7 @@ def measures_table(summary: Summary) -> Table | None:
     )
 
 
-def concepts_table(
-    summary: Summary,
-    about: Mapping[str, Any] | None = None,
-    data: Sequence[Mapping[str, Any]] | None = None,
-) -> Table:
+def concepts_table(summary: Summary) -> Table:
     """Delta of every kept concept, a column per method, what lost most first."""
     from erasekit.metrics.statistics import SIGNIFICANT
 
@@ -188,28 +184,23 @@ def concepts_table(
             Column("concept", value=of("concept")),
             *map(column, there),
             Column("erased", value=of("erased")),
-            Column("split", value=of("role")),
-            Column("family", value=of("family"), media="terminal page"),
+            Column("split", value=of("split")),
+            Column("family", value=of("family"), media=_SCREEN),
         ],
         sorted(found.values(), key=lambda own: -most(own)),
-        [*_judged(about), "Brackets: 95 % limits."],
+        ["Brackets: 95 % limits."],
         filters=("erased", "split"),
-        data=data,
     )
 
 
-def comparisons_table(
-    comparisons: Sequence[Comparison],
-    about: Mapping[str, Any] | None = None,
-    data: Sequence[Mapping[str, Any]] | None = None,
-) -> Table:
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     """Pairs of methods; where they are compared at the same strength of erasure, also at which."""
     columns = [
-        Column("verdict", media="terminal page"),
+        Column("verdict", media=_SCREEN),
         Column("erased"),
         Column("method", media="paper"),
         Column("other", media="paper"),
-        Column("esr1", "at ESR-1", _SHARE, help=GLOSSARY["ESR-1"], optional=True),
+        Column("esr1", "at ESR-1", _SHARE, optional=True),
         Column(
             "difference",
             "difference of delta",
@@ -231,17 +222,11 @@ def comparisons_table(
         f"Methods against each other, on the same concepts, noises and erasure seeds{at}",
         columns,
         comparisons,
-        _judged(about),
         filters=("erased",),
-        data=data,
     )
 
 
-def matched_table(
-    summary: Summary,
-    about: Mapping[str, Any] | None = None,
-    data: Sequence[Mapping[str, Any]] | None = None,
-) -> Table:
+def matched_table(summary: Summary) -> Table:
     """Delta where runs first reach the same strength of erasure, a column per strength."""
     strengths = sorted({one.esr1 for one in summary.matched})
     found: dict[tuple[str, str], dict[float, Matched]] = {}
@@ -278,8 +263,6 @@ def matched_table(
             *(column for strength in strengths for column in columns(strength)),
         ],
         groups,
-        _judged(about),
-        data=data,
     )
 
 
@@ -300,11 +283,11 @@ def parts_table(summary: Summary) -> Table | None:
         )
 
     def lines(rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        known = [(row, role) for role in _ROLES for row in rows]
+        known = [(row, split) for split in _ROLES for row in rows]
         return [
-            (row, role)
-            for row, role in known
-            if any(role in row.measures.get(name, {}) for name in names)
+            (row, split)
+            for row, split in known
+            if any(split in row.measures.get(name, {}) for name in names)
         ]
 
     def images(line: tuple[Row, Any]) -> int:
@@ -389,15 +372,13 @@ def classes_by(about: Mapping[str, Any]) -> str:
     return f"{classifier['name']}{' zero-shot' if classifier == scorer else ''}"
 
 
-def _judged(about: Mapping[str, Any] | None) -> list[str]:
+def _judged(about: Mapping[str, Any]) -> str:
     """A line on what was measured and who judged."""
-    if about is None:
-        return []
     said = origin(about)
-    return [
+    return (
         f"{said['suite']} {said['suite_version']} on {said['model']}, {said['protocol']} protocol; "
         f"alignment by {said['scorer']}, classes by {said['classifier']}."
-    ]
+    )
 
 
 def _by_set(summary: Summary) -> dict[str, Sequence[Row]]:
@@ -443,161 +424,111 @@ def _mark(row: Row) -> str:
     return "best" if row.best else "tied" if row.tied else ""
 
 
-def _rate(key: str, better: Better = "higher", **more: Any) -> Column:
+def _rate(key: str, **more: Any) -> Column:
     """ESR-k or PSR-k: before → after with its interval; narrow without what can go."""
-    heading = f"{key[:3].upper()}-{key[3]}"
-    meaning = GLOSSARY.get(heading, "")
+    title, before = f"{key[:3].upper()}-{key[3]}", f"{key}_before"
 
     def both(row: Row) -> Any:
-        return getattr(row, key) if _is_base(row) else (_before(row, key), getattr(row, key))
+        after = getattr(row, key)
+        return after if _is_base(row) else (getattr(row, before), after)
 
-    bare = Column(key, heading, _SHARE, better, meaning, lambda row: getattr(row, key))
-    after = Column(
-        key, heading, _RATE, better, meaning, lambda row: getattr(row, key), narrow=(12, bare)
-    )
-    wide = {"narrow": (6 if key.startswith("psr") else 9, after), **more}
-    return Column(key, heading, _RATE, better, meaning, both, **wide)
+    bare = Column(key, title, _SHARE, "higher")
+    after = replace(bare, write=_RATE, narrow=(12, bare))
+    return replace(after, value=both, narrow=(9 if key[:3] == "esr" else 6, after), **more)
 
 
-def _before(row: Row, key: str) -> Estimate:
-    found: Estimate = getattr(row, f"{key}_before", NOTHING)
-    return found
+def _own(key: str) -> Callable[[Row], Any]:
+    """A field of a row; nothing for the un-erased model."""
+    return lambda row: None if _is_base(row) else getattr(row, key)
 
 
 def _method_columns(rows: Sequence[Row]) -> list[Column]:
     """Erasure first, then what it cost, then what it took; terminals drop in twelve steps."""
     pooled = any(not math.isnan(row.delta_pool.value) for row in rows)
-    aside = "terminal page" if pooled else "terminal page paper"
-    delta_pool = _of_method(lambda row: row.delta_pool)
+    aside = _SCREEN if pooled else f"{_SCREEN} paper"
 
-    def worst(letters: int | None) -> Column:
-        return Column(
-            "worst",
-            "worst\nheld-out" if letters is None else "worst",
-            lambda lost: f"{lost[0][:letters]} {_ALIGNMENT(lost[1])}",
-            "lower",
-            GLOSSARY["worst"],
-            left=True,
-            media="terminal page",
-            drop=10,
-        )
+    def method(row: Row) -> str:
+        return row.method + (f" ({row.failed} failed)" if row.failed else "")
 
+    def alignments(row: Row) -> Any:
+        after = row.alignment_after
+        return after if _is_base(row) else (row.alignment_before, after)
+
+    def worst(letters: int | None, lost: tuple[str, float]) -> str:
+        return f"{lost[0][:letters]} {_ALIGNMENT(lost[1])}"
+
+    align = Column("alignment_after", "align", _ALIGNMENT, "lower")
+    short = Column("worst", "worst", partial(worst, SHORT_NAME), "lower", left=True)
+    pool = Column("delta_pool", "pool", _PLAIN, "lower", _own("delta_pool"), optional=True)
     return [
         Column("erased", media="paper"),
-        Column(
-            "method",
-            value=lambda row: row.method + (f" ({row.failed} failed)" if row.failed else ""),
-        ),
+        Column("method", value=method),
         _rate("esr1"),
         _rate("esr5", media=aside, optional=True, drop=1),
         Column(
-            "alignment",
-            "alignment\nbefore → after",
-            _ALIGNMENT,
-            "lower",
-            GLOSSARY["alignment"],
-            lambda row: (
-                row.alignment_after
-                if _is_base(row)
-                else (row.alignment_before, row.alignment_after)
-            ),
-            media="terminal page",
-            narrow=(
-                4,
-                Column(
-                    "alignment", "align", _ALIGNMENT, "lower", value=lambda r: r.alignment_after
-                ),
-            ),
+            *("alignment", "alignment\nbefore → after", _ALIGNMENT, "lower", alignments),
+            media=_SCREEN,
+            narrow=(4, align),
         ),
-        Column(
-            "delta",
-            "delta\nheld-out",
-            _DELTA,
-            "lower",
-            GLOSSARY["delta"],
-            _of_method(lambda row: row.delta),
-            _mark,
-        ),
+        Column("delta", "delta\nheld-out", _DELTA, "lower", _own("delta"), _mark),
         _rate("psr1"),
         _rate("psr5", media=aside, optional=True, drop=1),
         Column(
-            "harmed",
-            "",
-            _SHARE,
-            "lower",
-            GLOSSARY["harmed"],
-            _of_method(lambda row: row.harmed or math.nan),
-            media="terminal page",
+            *("harmed", "", _SHARE, "lower", _own("harmed")),
+            media=_SCREEN,
             optional=True,
             drop=9,
         ),
-        replace(worst(None), narrow=(5, worst(SHORT_NAME))),
-        Column(
-            "delta_pool",
-            "delta\npool",
-            _DELTA,
-            "lower",
-            GLOSSARY["pool"],
-            delta_pool,
-            optional=True,
-            drop=11,
-            narrow=(3, Column("delta_pool", "pool", _PLAIN, "lower", value=delta_pool)),
+        replace(
+            short,
+            heading="worst\nheld-out",
+            write=partial(worst, None),
+            media=_SCREEN,
+            drop=10,
+            narrow=(5, short),
         ),
+        replace(pool, heading="delta\npool", write=_DELTA, drop=11, narrow=(3, pool)),
         Column(
-            "unet_passes",
-            "UNet\npasses",
-            thousands,
-            "",
-            GLOSSARY["UNet passes"],
-            _of_method(lambda row: row.unet_passes),
+            *("unet_passes", "UNet\npasses", thousands, "", _own("unet_passes")),
             left=False,
-            media="terminal page",
+            media=_SCREEN,
             drop=8,
         ),
-        Column(
-            "seconds",
-            "s",
-            Number(0),
-            "",
-            GLOSSARY["seconds"],
-            _of_method(lambda row: row.seconds),
-            media="terminal page",
-            drop=7,
-        ),
-        Column("seeds", "", Number(0), value=_of_method(lambda row: row.seeds), drop=2),
-        Column("images", "", Number(0), media="terminal page", drop=2),
+        Column("seconds", "s", Number(0), "", _own("seconds"), media=_SCREEN, drop=7),
+        Column("seeds", "", Number(0), "", _own("seeds"), drop=2),
+        Column("images", "", Number(0), media=_SCREEN, drop=2),
     ]
 
 
 def _measure_columns(rows: Iterable[Row], media: str) -> list[Column]:
-    """A column per further measure and role that a row has, and per metric of the suite's own.
+    """A column per further measure and split that a row has, and per metric of the suite's own.
 
     What counts single parts, "NAME/PART", is left to the files and to `parts_table`.
     """
     rows = tuple(rows)
     keys = dict.fromkeys(
-        (n, role) for row in rows for n, own in row.measures.items() for role in own
+        (n, split) for row in rows for n, own in row.measures.items() for split in own
     )
     metrics = {name: one.higher_is_better for row in rows for name, one in row.metrics.items()}
 
     def place(key: tuple[str, str]) -> int:
         return next(i for i, start in enumerate(_ORDER) if key[0].startswith(start))
 
-    def measure(name: str, role: Any) -> Column:
+    def measure(name: str, split: Any) -> Column:
         rate = name.startswith(NER)
         plain = f"NER {name.removeprefix(NER)}" if rate else _TITLES.get(name, name)
         better: Better = ""
-        if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and role == "erased"):
+        if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and split == "erased"):
             better = "higher"
         elif rate or name in (FID, LPIPS, DISTANCE):
             better = "lower"
         write = _SHARE if rate else Number(3 if name == LPIPS else 2)
         return Column(
-            f"{name}_{role}",
-            f"{plain}\n{role}",
+            f"{name}_{split}",
+            f"{plain}\n{split}",
             write,
             better,
-            value=lambda row: row.measures.get(name, {}).get(role, NOTHING),
+            value=lambda row: row.measures.get(name, {}).get(split, NOTHING),
             media=media,
         )
 

@@ -29,7 +29,7 @@ def run_card(
 
     Args:
         info: provenance, as `edit.json` has it.
-        measures: what `QuickResult.as_dict()` gives, or None where nothing was measured.
+        measures: what `Measured.as_dict()` gives, or None where nothing was measured.
         adversaries: the adversarial concepts that were used most.
     """
     erased = markdown_text(", ".join(info["concepts"]))

@@ -1,85 +1,144 @@
-"""Figures of a bench: erasure against what it costs, and whom it costs most."""
+"""Figures: how a method looks, what a run's curves are, whom an erasure harms most; PNG and SVG."""
 
 from __future__ import annotations
 
+import colorsys
+import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
-from erasekit.records import ConceptRow, Estimate, Row, Summary
+from erasekit.bench.records import ConceptRow
+from erasekit.files import atomic_path
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.bench_table import BASE
-from erasekit.reporting.drawing import (
-    INK,
-    Style,
-    dressed,
-    new_figure,
-    save_figure,
-    styles,
-)
+from erasekit.reporting.run_table import Record
 
-PANELS_ACROSS = 3
-SUFFIXES = (".png", ".svg")
+INK = "#1b1c1e"
+"""Text and axes; on a page it becomes the colour of the text around the figure."""
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
+    *("#332288", "#882255", "#999933", "#661100", "#5b8c85", "#aa4499"),
+)
+"""Okabe and Ito's colours but yellow and black, then some of Tol's; the first twelve methods'."""
+MARKERS = "sD^vP*Xp<>d"
+"""Their number has no divisor in common with that of the colours."""
+BUILT_IN = ("none", "neutral", "l2", "pgd", "gumbel", "random", "argmax", "nearest")
+"""Methods that look the same in every figure."""
 HARMED = 12
 """Concepts in a figure of those that were harmed most."""
-APART = 5.0
-"""Points of print between methods with the same ESR-1."""
-SPREAD = 20.0
-"""At most between the first and the last of them, or they would leave the panel."""
+LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
+LINES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}
+"""The sum of two losses would hide the larger one under it, so it is drawn broad and pale."""
+SEARCH = {"entropy": "entropy of the search (nats)", "shift": "c_a moved (share of its norm)"}
+DASHES = ("-", "--", ":", "-.")
+
+_SVG = {"svg.hashsalt": "erasekit", "svg.fonttype": "none"}
+_UNDATED = {"Date": None, "Creator": None, "Type": None, "Format": None}
+_REFERENCE = re.compile(r'(\bid="|url\(#|href="#)')
 
 
-def save_pareto(summary: Summary, path: Path) -> list[Path]:
-    """Write ESR-1 against mean held-out delta as PNG and SVG, a panel per erased set.
+@dataclass(frozen=True)
+class Style:
+    """How a method looks in a figure; no two methods share a colour."""
 
-    Args:
-        summary: the rows; over several erased sets the first panel is over all of them.
-        path: where to; its suffix is replaced.
+    colour: str
+    marker: str
+    filled: bool = True
 
-    Returns:
-        The files; none where nothing was measured.
 
-    Raises:
-        OutputError: a file can't be written.
+def styles(methods: Sequence[str]) -> Mapping[str, Style]:
+    """A style per method; the un-erased model is a hollow circle in the colour of the text.
+
+    A built-in method's goes by its name, so that it is the same whatever stands beside it; the
+    others follow in their order.
     """
-    panels = pareto_panels(summary)
-    if not panels:
-        return []
-    across = min(PANELS_ACROSS, len(panels))
-    down = math.ceil(len(panels) / across)
-    looks = styles(_methods(summary))
-    figure = new_figure(3.9 * across + 0.2, 3.6 * down + 0.5)
-    for position, (title, rows) in enumerate(panels.items()):
-        _pareto(figure.add_subplot(down, across, position + 1), title, rows, looks)
-    shown = {row.method for rows in panels.values() for row in rows}
-    _legend(figure, {m: look for m, look in looks.items() if m in shown})
-    files = [path.with_suffix(suffix) for suffix in SUFFIXES]
-    for file in files:
-        save_figure(figure, file)
-    return files
+    others = dict.fromkeys(method for method in methods if method not in (BASE, *BUILT_IN))
+    found = {
+        method: Style(colour(place), MARKERS[place % len(MARKERS)])
+        for place, method in enumerate((*BUILT_IN, *others))
+    }
+    shown = {method: found[method] for method in methods if method != BASE}
+    return {BASE: Style(INK, "o", filled=False), **shown}
 
 
-def pareto_figure(title: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> Figure:
-    """One panel of `pareto_panels` as a figure of its own, with its legend."""
-    figure = new_figure(4.2, 3.9)
-    _pareto(figure.add_subplot(), title, rows, looks)
-    _legend(figure, {row.method: looks[row.method] for row in rows})
+def colour(place: int) -> str:
+    """One of `COLOURS`, then one whose hue is far from those before it."""
+    if place < len(COLOURS):
+        return COLOURS[place]
+    red, green, blue = colorsys.hls_to_rgb(place * 0.381966 % 1, 0.35 + 0.1 * (place % 3), 0.6)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, with a canvas of its own: no global state of matplotlib."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     return figure
 
 
-def pareto_panels(summary: Summary) -> dict[str, list[Row]]:
-    """Rows that can be drawn, by panel title; a panel has at least one method beside the base."""
-    panels: dict[str, list[Row]] = {}
-    sets = len({row.erased for row in summary.rows})
-    for row in (*summary.overall, *summary.rows):
-        title = f"all {sets} erased sets" if row in summary.overall else f"erased: {row.erased}"
-        if not math.isnan(_delta(row).value) and not math.isnan(row.esr1.value):
-            panels.setdefault(title, []).append(row)
-    return {
-        title: rows for title, rows in panels.items() if any(row.method != BASE for row in rows)
-    }
+def dress(axes: Any) -> None:
+    """Text and frame in `INK`, a faint grid, no box."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INK)
+    axes.tick_params(colors=INK, labelsize="small")
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_color(INK)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that the path's suffix names, such as .png or .svg.
+
+    The same figure gives the same bytes.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    _take_dollars_literally(figure)
+    kind = path.suffix.removeprefix(".")
+    metadata = _UNDATED if kind == "svg" else None
+    with atomic_path(path) as temporary, matplotlib.rc_context(_SVG):
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """A figure as an `<svg>` element for an HTML page.
+
+    It has no background, its ink is the colour of the text around it, and the page may set
+    `COLOURS` anew as --series-0 and on. Its ids begin with `name`, so that several can stand on
+    one page.
+    """
+    _take_dollars_literally(figure)
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_SVG):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = _REFERENCE.sub(rf"\g<1>{name}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    for place, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--series-{place}, {colour})")
+    return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _take_dollars_literally(figure: Figure) -> None:
+    """A concept's name is no formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
 
 
 def harm_figure(
@@ -109,7 +168,7 @@ def harm_figure(
         if row.concept in concepts:
             shift = (methods.index(row.method) + 0.5) / len(methods) - 0.5
             place = concepts.index(row.concept) + 0.7 * shift
-            _point(axes, row.delta.value, place, looks[row.method], x=row.delta)
+            draw_point(axes, looks[row.method], x=row.delta, y=Estimate(place, 1))
     axes.set_yticks(range(len(concepts)), concepts)
     axes.set_ylim(len(concepts) - 0.4, -0.6)
     shown = [row.delta.value for row in known if row.concept in concepts]
@@ -121,106 +180,39 @@ def harm_figure(
     axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
     axes.set_xlabel("delta, points of alignment lost (best is 0)")
     axes.set_title(title, fontsize="medium")
-    dressed(axes)
+    dress(axes)
     axes.grid(axis="y", visible=False)
-    _legend(figure, {method: looks[method] for method in methods})
+    add_legend(figure, {method: looks[method] for method in methods})
     return figure
 
 
-def _pareto(axes: Any, title: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> None:
-    front = _front(rows)
-    axes.step(
-        [_delta(row).value for row in front],
-        [100 * row.esr1.value for row in front],
-        where="post",
-        color=INK,
-        alpha=0.35,
-        linewidth=1,
-        linestyle=(0, (4, 3)),
-        zorder=1,
-    )
-    for row, raised in zip(rows, _apart(rows), strict=True):
-        delta, esr = _delta(row), row.esr1
-        percent = Estimate(100 * esr.value, esr.n, esr.missing, 100 * esr.low, 100 * esr.high)
-        _point(
-            axes, delta.value, percent.value, looks[row.method], x=delta, y=percent, raised=raised
-        )
-    axes.set_title(title, fontsize="medium")
-    axes.set_xlabel("mean delta on held-out concepts\n← less harm")
-    axes.set_ylabel("erased more →\nESR-1, %")
-    axes.set_ylim(-8, 110)
-    ends = [end for row in rows for end in _ends(_delta(row))]
-    room = 0.06 * (max(ends) - min(ends)) or 1.0
-    axes.set_xlim(min(ends) - room, max(ends) + room)
-    dressed(axes)
+def draw_point(axes: Any, look: Style, *, x: Estimate, y: Estimate) -> None:
+    """A method's mark with its intervals."""
 
+    def reach(estimate: Estimate) -> list[list[float]] | None:
+        limits = estimate.interval
+        if limits is None:
+            return None
+        return [[max(0.0, estimate.value - limits[0])], [max(0.0, limits[1] - estimate.value)]]
 
-def _delta(row: Row) -> Estimate:
-    """Of the un-erased model it is 0 by definition, whether or not it was computed."""
-    return Estimate(0.0, row.delta.n) if row.method == BASE else row.delta
-
-
-def _front(rows: Sequence[Row]) -> list[Row]:
-    """Rows that no other beats in both, from the least harm to the most."""
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (_delta(row).value, -row.esr1.value)):
-        if not front or row.esr1.value > front[-1].esr1.value:
-            front.append(row)
-    return front
-
-
-def _apart(rows: Sequence[Row]) -> list[float]:
-    """How far to raise each point, in points of print, so that those of one ESR-1 are all seen."""
-    places = [round(100 * row.esr1.value) for row in rows]
-    found = []
-    for i, place in enumerate(places):
-        gaps = places.count(place) - 1
-        apart = min(APART, SPREAD / gaps) if gaps else 0.0
-        found.append(apart * (places[:i].count(place) - gaps / 2))
-    return found
-
-
-def _point(
-    axes: Any,
-    at_x: float,
-    at_y: float,
-    look: Style,
-    *,
-    x: Estimate,
-    y: Estimate | None = None,
-    raised: float = 0.0,
-) -> None:
     axes.errorbar(
-        at_x,
-        at_y,
-        xerr=_reach(x),
-        yerr=_reach(y) if y else None,
+        x.value,
+        y.value,
+        xerr=reach(x),
+        yerr=reach(y),
         fmt=look.marker,
         color=look.colour,
+        ecolor=(look.colour, 0.6),
         markerfacecolor=look.colour if look.filled else "none",
         markersize=7,
         capsize=2.5,
         elinewidth=1.2,
         zorder=3,
-        transform=axes.transData + ScaledTranslation(0, raised / 72, axes.figure.dpi_scale_trans),
     )
 
 
-def _ends(estimate: Estimate) -> tuple[float, ...]:
-    return (estimate.value, *(estimate.interval or ()))
-
-
-def _reach(estimate: Estimate) -> list[list[float]] | None:
-    """How far the interval reaches to either side, as matplotlib wants it."""
-    limits = estimate.interval
-    if limits is None:
-        return None
-    return [[max(0.0, estimate.value - limits[0])], [max(0.0, limits[1] - estimate.value)]]
-
-
-def _legend(figure: Figure, looks: Mapping[str, Style]) -> None:
-    from matplotlib.lines import Line2D
-
+def add_legend(figure: Figure, looks: Mapping[str, Style]) -> None:
+    """The methods below a figure."""
     handles = [
         Line2D(
             [],
@@ -233,16 +225,105 @@ def _legend(figure: Figure, looks: Mapping[str, Style]) -> None:
         )
         for method, look in looks.items()
     ]
-    columns = min(len(handles), max(2, int(figure.get_figwidth())))
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=columns,
+        ncols=min(len(handles), max(2, int(figure.get_figwidth()))),
         fontsize="small",
         frameon=False,
         labelcolor=INK,
     )
 
 
-def _methods(summary: Summary) -> list[str]:
-    return list(dict.fromkeys(row.method for row in summary.rows))
+def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool:
+    """Write the curves of `history` as PNG; False, and no file, where it has nothing to plot.
+
+    One panel for the losses (smoothed over a twentieth of the run, raw values faint), one each
+    for entropy and shift where the method has them, a line per erased concept.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    panels = _panels(history)
+    if not panels:
+        return False
+    figure = new_figure(5 * len(panels), 3.6)
+    figure.suptitle(title)
+    for column, (label, lines) in enumerate(panels.items()):
+        _draw(figure.add_subplot(1, len(panels), column + 1), label, lines)
+    save(figure, path)
+    return True
+
+
+def history_figures(history: Sequence[Record]) -> dict[str, Figure]:
+    """Each panel of `plot_history` as a figure of its own, by what it shows."""
+    figures = {}
+    for label, lines in _panels(history).items():
+        figures[label] = new_figure(4.4, 3.2)
+        _draw(figures[label].add_subplot(), label, lines)
+    return figures
+
+
+def _panels(history: Sequence[Record]) -> dict[str, Mapping[str, tuple[list[int], list[float]]]]:
+    losses = {name: _series(history, _loss(key)) for key, name in LOSSES.items()}
+    panels = {"loss": losses}
+    for key, label in SEARCH.items():
+        panels[label] = {e: _series(history, _adversary(key, e)) for e in _erased(history)}
+    there = {
+        label: {name: line for name, line in lines.items() if line[0]}
+        for label, lines in panels.items()
+    }
+    return {label: lines for label, lines in there.items() if lines}
+
+
+def _draw(axes: Any, label: str, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    for index, (name, (steps, values)) in enumerate(lines.items()):
+        look = {
+            "color": colour(index),
+            "linestyle": DASHES[index % len(DASHES)],
+            **LINES.get(name, {}),
+        }
+        axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=1)
+        axes.plot(steps, _smoothed(values), label=name, **look)
+    if label in SEARCH.values():
+        axes.set_ylim(bottom=0)  # a search that hardly settles is not to look as if it did
+    dress(axes)
+    axes.legend(fontsize="small", frameon=False, labelcolor=axes.yaxis.label.get_color())
+
+
+def _erased(history: Sequence[Record]) -> list[str]:
+    names = (a["erased"] for record in history for a in record.get("adversary") or ())
+    return list(dict.fromkeys(names))
+
+
+def _loss(key: str) -> Callable[[Record], Any]:
+    return lambda record: record.get(key)
+
+
+def _adversary(key: str, erased: str) -> Callable[[Record], Any]:
+    def read(record: Record) -> Any:
+        for adversary in record.get("adversary") or ():
+            if adversary["erased"] == erased:
+                return adversary[key]
+        return None
+
+    return read
+
+
+def _series(
+    history: Sequence[Record], read: Callable[[Record], Any]
+) -> tuple[list[int], list[float]]:
+    """Steps and values where there is a value."""
+    pairs = [(record["step"], read(record)) for record in history]
+    pairs = [(step, value) for step, value in pairs if value is not None]
+    return [step for step, _ in pairs], [float(value) for _, value in pairs]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Running mean over the last twentieth of the run."""
+    width = max(1, len(values) // 20)
+    return [
+        sum(values[max(0, i + 1 - width) : i + 1]) / min(width, i + 1) for i in range(len(values))
+    ]

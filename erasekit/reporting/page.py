@@ -17,14 +17,13 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from erasekit.records import ConceptRow, Row, Summary
+from erasekit.bench.records import ConceptRow, Row, Summary
 from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
-from erasekit.reporting.curves import history_figures
-from erasekit.reporting.drawing import Style, inline_svg, styles
-from erasekit.reporting.embedding import Budget, Embedded
-from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels
+from erasekit.reporting.figures import Style, harm_figure, history_figures, inline_svg, styles
 from erasekit.reporting.glossary import GLOSSARY
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.pareto import pareto_figure, pareto_panels
+from erasekit.reporting.pictures import Budget, Embedded
+from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
 from erasekit.reporting.run_table import (
     adversaries_table,
     adversary_uses,
@@ -85,7 +84,7 @@ class Card:
     """One concept of a gallery: a strip of pictures per noise."""
 
     concept: str
-    role: str
+    split: str
     strips: Sequence[Sequence[Picture]]
 
 
@@ -182,8 +181,7 @@ def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> It
             f"{name}p{number}",
             f"Erasure against harm, {title}: " + "; ".join(map(_point_in_words, rows)) + ".",
             f"Erasure against harm, {title}. Up and left is good. The dashed line joins what no "
-            "other method beats in both; bars are 95 % intervals of delta. Points of one ESR-1 "
-            "are set a little apart.",
+            "other method beats in both; bars are 95 % intervals.",
         )
 
 
@@ -226,7 +224,7 @@ def _gallery(
         "first": cards[:FIRST_CARDS],
         "more": cards[FIRST_CARDS:],
         "columns": len([m for m in methods if any(m in c.images for c in gallery.concepts)]),
-        "roles": list(dict.fromkeys(card.role for card in cards)),
+        "splits": list(dict.fromkeys(card.split for card in cards)),
         "left_out": len(gallery.concepts) - len(cards),
     }
 
@@ -240,7 +238,7 @@ def _card(
     end: int,
 ) -> Card | None:
     drawn = [method for method in methods if method in concept.images]
-    count = NOISES_ERASED if concept.role == "erased" else NOISES_KEPT
+    count = NOISES_ERASED if concept.split == "erased" else NOISES_KEPT
     noises = range(min(count, len(concept.noises)))
     pictures = [concept.images[method][noise] for noise in noises for method in drawn]
     found = budget.embed(pictures, IMAGE_EDGE, end)
@@ -257,7 +255,7 @@ def _card(
             remark = "" if math.isnan(delta) else Number(2, sign=True)(delta)
             strip.append(Picture(next(images), alt, method, remark))
         strips.append(strip)
-    return Card(concept.concept, concept.role, strips)
+    return Card(concept.concept, concept.split, strips)
 
 
 def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict[str, Any]:

@@ -1,20 +1,26 @@
-"""Sheets of images: labelled rows, headed columns, written as PNG."""
+"""Sheets of images: labelled rows and headed columns; as PNG, or as data URIs of a page."""
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from erasekit.bench.records import Measured, MeasuredConcept
 from erasekit.files import atomic_path
 
 INK, PAPER, FRAME = (32, 32, 32), (255, 255, 255), (222, 222, 222)
 GAP = 6
 LABEL_CHARACTERS = 18
+QUALITY = 90
+"""Of WebP; the pictures that were scored are in the store, without loss."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +133,98 @@ def _fitted(image: np.ndarray, cell: int) -> Image.Image:
         return picture
     kind = Image.Resampling.LANCZOS if picture.width > cell else Image.Resampling.BICUBIC
     return picture.resize((cell, cell), kind)
+
+
+def comparison_grid(
+    methods: Sequence[str], rows: Sequence[tuple[str, NDArray[np.uint8]]]
+) -> Image.Image:
+    """A row per concept, a column per method; the un-erased model is one of them.
+
+    Args:
+        methods: what stands above the columns.
+        rows: a label and uint8 [methods, H, W, 3], drawn from one noise.
+    """
+    labelled = [Row(label, images) for label, images in rows]
+    title = "the same noise in each row"
+    return Image.fromarray(sheet(labelled, headers=list(methods), title=title))
+
+
+def before_after_grid(result: Measured, columns: int = 4) -> Image.Image:
+    """A row per concept, before and after side by side at the same noise; erased ones first.
+
+    Args:
+        result: with at least one image per concept.
+        columns: noises shown.
+    """
+    rows = [Row(_label(concept), _pairs(concept, columns)) for concept in result.concepts]
+    headers = [f"noise {i}: {when}" for i in range(columns) for when in ("before", "after")]
+    width = max(len(row.images) for row in rows)
+    title = f"before | after at the same noise; scores by {result.scorer}"
+    return Image.fromarray(sheet(rows, headers=headers[:width], title=title))
+
+
+def _pairs(concept: MeasuredConcept, columns: int) -> list[np.ndarray]:
+    sides = zip(concept.images_before[:columns], concept.images_after[:columns], strict=True)
+    return [image for pair in sides for image in pair]
+
+
+def _label(concept: MeasuredConcept) -> str:
+    if concept.paired.split == "erased":
+        return (
+            f"{concept.paired.concept} (erased) "
+            f"{concept.alignment_before:.1f} to {concept.alignment_after:.1f}"
+        )
+    return f"{concept.paired.concept} delta {concept.delta.value:+.1f}"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as a data URI, with the size it is to be laid out in, in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+class Budget:
+    """Embeds pictures until a number of bytes is reached.
+
+    Attributes:
+        limit: bytes of data URIs that may be used.
+        used: bytes that were.
+        count: pictures that were embedded.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used, self.count = limit, 0, 0
+
+    def embed(self, images: list[NDArray[np.uint8]], edge: int, end: int) -> list[Embedded] | None:
+        """All of `images`, each uint8 [H, W, 3], or None where they don't fit together.
+
+        Args:
+            images: pictures that are of use only together.
+            edge: longest side; larger ones are scaled down.
+            end: bytes of the limit that may be used up to here, at most all.
+        """
+        found = [embedded(image, edge) for image in images]
+        size = sum(len(picture.uri) for picture in found)
+        if self.used + size > min(end, self.limit):
+            return None
+        self.used += size
+        self.count += len(found)
+        return found
+
+    def share(self, parts: int) -> int:
+        """Where the next of `parts` equal parts of what is left ends."""
+        return self.used + (self.limit - self.used) // max(1, parts)
+
+
+def embedded(image: NDArray[np.uint8], edge: int) -> Embedded:
+    """One picture, uint8 [H, W, 3], as WebP, scaled down where a side is longer than `edge`."""
+    picture = Image.fromarray(image)
+    if max(picture.size) > edge:
+        picture.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=QUALITY, method=4)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Embedded(f"data:image/webp;base64,{text}", *picture.size)

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erasekit.records import Estimate
-from erasekit.reporting.glossary import GLOSSARY
+from erasekit.metrics.scores import Estimate, number
 from erasekit.reporting.table import Column, Number, Table
-from erasekit.scores import number
 
 Record = Mapping[str, Any]
 """One line of `history.jsonl`; see docs/interface.md."""
@@ -22,7 +20,7 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
     """What an erasure did to the erased concepts, and what it cost the others.
 
     Args:
-        measures: what `QuickResult.as_dict` gives, as `measures.json` has it.
+        measures: what `Measured.as_dict` gives, as `measures.json` has it.
     """
 
     def known(*keys: str) -> Any:
@@ -52,7 +50,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "alignment\nbefore → after",
                 Number(1),
                 "lower",
-                GLOSSARY["alignment"],
                 known("alignment_before", "alignment_after"),
             ),
             Column(
@@ -60,7 +57,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "ESR-1\nbefore → after",
                 Number(0, share=True, interval=True),
                 "higher",
-                GLOSSARY["ESR-1"],
                 rate,
             ),
             images,
@@ -84,7 +80,6 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "delta [95 %]",
                 Number(2, sign=True, interval=True),
                 "lower",
-                GLOSSARY["delta"],
                 delta,
             ),
             images,
@@ -188,7 +183,6 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
                 "of_entropy",
                 "entropy",
                 Number(2),
-                help=GLOSSARY["entropy"],
                 value=lambda row: number(row.get("of_entropy")),
                 optional=True,
             ),
@@ -196,7 +190,6 @@ def history_table(history: Sequence[Record], count: int = 12, title: str = "") -
                 "of_shift",
                 "moved",
                 Number(1, share=True),
-                help=GLOSSARY["moved"],
                 value=lambda row: number(row.get("of_shift")),
                 optional=True,
             ),

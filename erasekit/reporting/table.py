@@ -24,7 +24,8 @@ from rich.text import Text
 
 from erasekit.errors import MissingExtraError
 from erasekit.files import atomic_path, atomic_write_text
-from erasekit.records import Estimate, nan_to_null
+from erasekit.metrics.scores import Estimate, nan_to_null
+from erasekit.reporting.glossary import GLOSSARY
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,6 +38,7 @@ ARROWS = {"": "", "higher": "↑", "lower": "↓"}
 MISSING, DASH = "-", "–"
 """A number that is not known: in the terminal and on a page, and in the tables of papers."""
 Mark = Literal["", "best", "tied", "harmed"]
+_MEANINGS = {name.lower(): meaning for name, meaning in GLOSSARY.items()}
 UNBOUNDED = 10_000
 """Width of a console in which every table has the width it wants."""
 
@@ -140,7 +142,6 @@ class Column:
         heading: "" takes the key; a line break stands where a narrow heading breaks.
         write: how a value is written; a `Number`, or what gives a text.
         better: which direction is good.
-        help: what it means.
         value: takes the value from a row; None leaves a cell empty, NaN is a number not known.
         mark: what marks a row's cell, a `Mark`.
         left: it stands to the left; None says so of what is no number.
@@ -148,13 +149,13 @@ class Column:
         optional: it is left out where no row has a value.
         drop: the step of a narrowing terminal at which it goes; 0 keeps it.
         narrow: the step at which another column takes its place, and that column.
+        help: what it means; "" looks its key and its heading up in the glossary.
     """
 
     key: str
     heading: str = ""
     write: Number | Callable[[Any], str] = str
     better: Better = ""
-    help: str = ""
     value: Callable[[Any], Any] | None = None
     mark: Callable[[Any], str] | None = None
     left: bool | None = None
@@ -162,11 +163,19 @@ class Column:
     optional: bool = False
     drop: int = 0
     narrow: tuple[int, Column] | None = None
+    help: str = ""
 
     @property
     def to_the_left(self) -> bool:
         """Whether it holds words."""
         return self.write is str if self.left is None else self.left
+
+    @property
+    def meaning(self) -> str:
+        """What it means, or ""."""
+        names = (self.key.replace("_", " "), *reversed(self.heading.split("\n")))
+        found = (_MEANINGS.get(name.lower(), "") for name in names)
+        return self.help or next(filter(None, found), "")
 
     def of(self, row: Any) -> Any:
         """The value in a row."""

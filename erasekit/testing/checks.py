@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from erasekit.bench.metrics import load_metrics
 from erasekit.bench.suite import build_suite
+from erasekit.bench.summary import load_metrics
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.inference_parts import InferencePart
@@ -33,7 +33,8 @@ from erasekit.errors import (
 from erasekit.methods.base import ErasureMethod
 from erasekit.methods.gradient import PreservationStrategy
 from erasekit.metrics.base import Classifier, ImageMeasure, Scorer, SetMeasure
-from erasekit.metrics.judges.registry import find_judge, load_judge
+from erasekit.metrics.judges import find_judge, load_judge
+from erasekit.metrics.scores import ConceptScores, Estimate, Paired, Score, Split
 from erasekit.plugin.descriptors import (
     ConceptSpaceDescriptor,
     Descriptor,
@@ -47,7 +48,6 @@ from erasekit.plugin.descriptors import (
 from erasekit.plugin.hookspecs import GROUP
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault, stdout_aside
 from erasekit.plugin.registry import HOOKS, Registry
-from erasekit.scores import ConceptScores, Estimate, Paired, Role, Score
 from erasekit.testing.testers import MethodTester, StrategyTester
 from erasekit.testing.tiny import tiny_model
 
@@ -317,14 +317,14 @@ def _sums_up(descriptor: Descriptor, registry: Registry) -> None:
         nothing = metric.compute()
         assert isinstance(nothing, Estimate), f"compute gives {nothing!r}, no Estimate"
         assert math.isnan(nothing.value), f"it gives {nothing.value} where nothing came in, no NaN"
-        for role in get_args(Role):
+        for split in get_args(Split):
             for seed in (0, 1):
-                metric.update(_paired(role, seed), seed, "church")
+                metric.update(_paired(split, seed), seed, "church")
         assert isinstance(metric.compute(), Estimate)
         metric.reset()
 
 
-def _paired(role: Role, seed: int) -> Paired:
+def _paired(split: Split, seed: int) -> Paired:
     """A concept drawn from four noises."""
     noises = (0, 1, 2, 3)
 
@@ -332,7 +332,7 @@ def _paired(role: Role, seed: int) -> Paired:
         values = tuple(start + noise + 0.1 * seed for noise in noises)
         return ConceptScores("castle", noises, values, (1, 2, 1, 3))
 
-    return Paired("castle", role, "buildings", scores(25.0), scores(24.0))
+    return Paired("castle", split, "buildings", scores(25.0), scores(24.0))
 
 
 def _holds_together(descriptor: Descriptor, registry: Registry) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from erasekit.models.loading import LoadedModel, wrap_pipeline
-from erasekit.models.module_state import freeze
+from erasekit.models.pipeline_state import freeze
 from erasekit.plugin.descriptors import ModelDescriptor
 
 MAX_TOKENS = 16

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from erasekit.concepts import Erasure
 from erasekit.edits import Edit
 from erasekit.models.loading import LoadedModel, wrap_pipeline
-from erasekit.models.module_state import held_still
+from erasekit.models.pipeline_state import held_still
 from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import Checkpoint
 from erasekit.training.plan import Plan, plan_erasure
@@ -86,6 +88,7 @@ def run(
         "config": {**plan.settings, "scope": plan.scope.name},
         "seed": plan.seed,
         "device": model.family.device.type,
+        "threads": torch.get_num_threads(),
         "processes": trainer.accelerator.num_processes,
         "base_model": {"id": model.id, "hash": model.hash},
         "versions": versions(),

@@ -42,7 +42,7 @@ REQUEST, ADVERSARIES = "request.json", "adversary.safetensors"
 UNFINISHED = "unfinished"
 """Folder within a run's, where the run that is to replace it grows."""
 MEASURES = "measures.json"
-"""What was measured at the end of a run, as `QuickResult.as_dict` gives it."""
+"""What was measured at the end of a run, as `Measured.as_dict` gives it."""
 RUN_FILES = (
     *(REQUEST, CHECKPOINT, UNPROVEN, WEIGHTS, INFO, ADVERSARIES),
     *(HISTORY, MEASURES, "README.md", "before-after.png"),

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.bench.cases import parse_cases
+from erasekit.bench.plan import Sweep, parse_cases
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
-from erasekit.bench.sweep import Sweep
 from erasekit.plugin.descriptors import ModelConcept
 from tests.tiny_clip import tiny_scorer, tiny_scorer_folder
 
@@ -80,4 +79,4 @@ def make_sweep(suite: Suite, world_model):
 
 @pytest.fixture
 def runner(world_model, tiny_scorer, registry, store) -> BenchmarkRunner:
-    return BenchmarkRunner(world_model, tiny_scorer, registry, store)
+    return BenchmarkRunner(world_model, tiny_scorer, store)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from erasekit.records import Cell, ConceptScores, Paired, Record, Role, Waypoint
+from erasekit.bench.records import Cell, Record, Waypoint
+from erasekit.metrics.scores import ConceptScores, Paired, Split
 
 
 def paired(
     name: str,
-    role: Role,
+    split: Split,
     deltas: Sequence[float],
     *,
     gone: Sequence[bool] = (),
@@ -23,7 +24,7 @@ def paired(
 
     return Paired(
         name,
-        role,
+        split,
         "family",
         ConceptScores(name, noises, (50.0,) * len(noises), ranks(gone_before)),
         ConceptScores(name, noises, tuple(50.0 - d for d in deltas), ranks(gone)),

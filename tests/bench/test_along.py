@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from erasekit.bench.along import steps_along
+from erasekit.bench.plan import steps_along
 from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
 from erasekit.errors import ConfigError
@@ -86,6 +86,6 @@ def test_an_edit_that_was_lost_is_made_again_and_the_others_are_left(
     shutil.rmtree(store.root / "edits" / first.along[0].edit)
     (store.root / "cells" / f"{first.cell.key}.json").unlink()
     _, again = runner.run(sweep, runner.plan(sweep))
-    assert repr(again) == repr(first)
+    assert repr(replace(again, checksums={})) == repr(replace(first, checksums={}))
     assert (store.root / "edits" / first.along[0].edit).is_dir()
     assert final.stat().st_mtime_ns == before

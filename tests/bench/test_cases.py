@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.bench.cases import parse_cases, typed_cases
+from erasekit.bench.plan import parse_cases, typed_cases
 from erasekit.concepts import join_concepts, normalised, plain_text, split_concepts
 from erasekit.errors import ConceptError, ConfigError
 

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from erasekit.bench.comparisons import compare_methods, paired_difference
-from erasekit.bench.harm import harmed_share
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.compare import compare_methods, paired_difference
+from erasekit.bench.records import Record
+from erasekit.bench.summary import harmed_share, summarise, summary_json
 from erasekit.metrics.statistics import crossed_effect
-from erasekit.records import Record
 from tests.bench.made_up import record
 
 CONCEPTS = ("bus", "car", "road")
@@ -49,7 +47,7 @@ def test_a_difference_is_paired_by_concept_noise_and_seed() -> None:
     records = sweep({"gumbel": 1.0, "neutral": 1.6})
     deltas = np.array(
         [
-            [[c.deltas for c in r.concepts if c.role == "held-out"] for r in of(records, m)]
+            [[c.deltas for c in r.concepts if c.split == "held-out"] for r in of(records, m)]
             for m in ("gumbel", "neutral")
         ]
     )  # [methods, seeds, concepts, noises]

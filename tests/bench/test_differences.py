@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from erasekit.bench.differences import compare_benches, differences_json
+from erasekit.bench.compare import compare_benches, differences_json
+from erasekit.bench.records import Cell, Record
 from erasekit.errors import ConfigError
-from erasekit.records import Cell, Record
 from tests.bench.made_up import record
 
 EVALUATION = {

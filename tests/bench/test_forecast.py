@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erasekit.bench.costs import ErasureCosts
 from erasekit.bench.forecast import calibrate, forecast
+from erasekit.bench.plan import ErasureCosts
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure
 from erasekit.methods.sampled import steps_drawn
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from tests.bench.suites.test_general import CAPTIONS, Colours
 
 METHODS = ("none", "neutral", "l2", "pgd", "random", "gumbel", "nearest", "argmax")
@@ -28,25 +28,25 @@ def make_small(make_sweep):
     return make
 
 
-def said_and_counted(runner, sweep, registry) -> dict[str, tuple[float, int]]:
+def said_and_counted(runner, sweep) -> dict[str, tuple[float, int]]:
     """By method, the passes that it expects and those that the UNet counts."""
     plan, costs = runner.plan(sweep), ErasureCosts(runner.store)
-    said = {p.cell.method: costs.expected(p, runner.model, registry) for p in plan.erasures}
+    said = {p.cell.method: costs.expected(p, runner.model) for p in plan.erasures}
     records = runner.run(sweep, plan)
     return {r.cell.method: (said[r.cell.method], r.unet_passes) for r in records[1:]}
 
 
-def test_each_method_s_own_forecast_is_near_the_count(runner, make_small, registry) -> None:
+def test_each_method_s_own_forecast_is_near_the_count(runner, make_small) -> None:
     """Within a tenth: how far trajectories of words are drawn is all that is left to chance."""
     sweep = make_small(*METHODS, cases="church+banana", trajectories=3)
-    for method, (said, counted) in said_and_counted(runner, sweep, registry).items():
+    for method, (said, counted) in said_and_counted(runner, sweep).items():
         assert said == pytest.approx(counted, rel=0.1), method
     # With records to go by it is near: another seed draws other words, and others as far.
     costs = ErasureCosts(runner.store)
     more = make_small(*METHODS, cases="church+banana", trajectories=3, seeds=2)
     plan = runner.plan(more)
     for planned in plan.missing:
-        assert costs.known(planned) == costs.expected(planned, runner.model, registry)
+        assert costs.known(planned) == costs.expected(planned, runner.model)
     counted = sum(r.unet_passes for r in runner.store.records())
     assert plan.erasure_passes == pytest.approx(counted, rel=0.1)
 
@@ -68,25 +68,25 @@ def test_no_words_are_not_drawn() -> None:
     assert steps_drawn(10, 0, 5) == 0
 
 
-def test_sampling_from_the_current_model_is_counted(runner, make_small, registry) -> None:
+def test_sampling_from_the_current_model_is_counted(runner, make_small) -> None:
     sweep = make_small("none", "neutral", latents_from="current", steps=12)
-    for method, (said, counted) in said_and_counted(runner, sweep, registry).items():
+    for method, (said, counted) in said_and_counted(runner, sweep).items():
         assert said == pytest.approx(counted, rel=0.5), method
 
 
 def test_what_a_method_says_is_what_is_forecast(
-    runner, make_small, registry, monkeypatch: pytest.MonkeyPatch
+    runner, make_small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_small("none", cases="church+banana", steps=9)
     (planned,) = runner.plan(sweep).erasures
     costs = ErasureCosts(runner.store)
-    assert costs.expected(planned, runner.model, registry) > 0
+    assert costs.expected(planned, runner.model) > 0
     monkeypatch.setattr(
         GradientErasure,
         "expected_passes",
         lambda self, context, steps: 100.0 * steps + len(context.erasure.erased),
     )
-    assert costs.expected(planned, runner.model, registry) == 902.0
+    assert costs.expected(planned, runner.model) == 902.0
 
 
 def test_a_forecast_writes_nothing_and_foresees_the_bytes(
@@ -137,9 +137,7 @@ def test_looking_at_captions_is_foreseen(
     """With a clock that runs by UNet passes and the images that a measure of sets looks at."""
     measure = Colours()
     judges = Judges.of(runner.scorer)
-    with_sets = BenchmarkRunner(
-        runner.model, replace(judges, sets=(measure,)), runner.registry, store
-    )
+    with_sets = BenchmarkRunner(runner.model, replace(judges, sets=(measure,)), store)
     monkeypatch.setattr(
         "erasekit.bench.forecast.time.perf_counter",
         lambda: 0.002 * runner.model.passes.forward + 0.5 * measure.looked_at,

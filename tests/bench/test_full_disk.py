@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.errors import OutputError
 from erasekit.metrics.base import SetMeasure
-from erasekit.metrics.judges.judges import Judges
-from erasekit.records import Record
+from erasekit.metrics.judges import Judges
 
 SIZE, LEFT = 1_200_000, 40_000
 """Bytes of the small disk, and of what is left of it when the first cell is done: room for the
@@ -83,9 +83,7 @@ def test_a_full_disk_loses_no_finished_cell(
     plan = runner.plan(sweep)
     assert [p.cell.method for p in plan.missing] == ["l2", "neutral"]
     records = runner.run(sweep, plan)
-    fresh = BenchmarkRunner(
-        runner.model, runner.scorer, runner.registry, RecordStore(tmp_path / "fresh")
-    )
+    fresh = BenchmarkRunner(runner.model, runner.scorer, RecordStore(tmp_path / "fresh"))
     assert numbers(records) == numbers(fresh.run(sweep, fresh.plan(sweep)))
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from erasekit.bench.matched import TARGETS, match_erasure
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.compare import TARGETS, match_erasure
+from erasekit.bench.records import Record, Waypoint
+from erasekit.bench.summary import summarise, summary_json
+from erasekit.metrics.scores import ConceptScores, from_json, to_json
 from erasekit.metrics.statistics import crossed_effect, holm
-from erasekit.records import ConceptScores, Record, Waypoint
 from tests.bench.made_up import paired, record
 
 IMAGES = 20
@@ -236,8 +236,8 @@ def test_sets_stand_alone_and_together_and_exposed_concepts_are_left_out() -> No
 
 def test_records_with_points_along_come_back_from_their_json() -> None:
     walked = run("a", 0, [(50, 0.8, [1.0, 1.0]), (100, 1.0, [2.0, 3.0])])
-    assert repr(Record.from_json(walked.to_json())) == repr(walked)
+    assert repr(from_json(Record, to_json(walked))) == repr(walked)
     assert isinstance(walked.along[0].concepts[0].after, ConceptScores)
-    old = walked.to_json()
+    old = to_json(walked)
     del old["along"], old["steps"]
-    assert Record.from_json(old).along == ()
+    assert from_json(Record, old).along == ()

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from erasekit.bench.records import Cell, Record
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import Interrupted, OutputError, OutputLostError
-from erasekit.records import Cell, Record
 
 fork = multiprocessing.get_context("fork")
 
@@ -53,7 +52,7 @@ class Diary(Observer):
 
 
 def beside(runner: BenchmarkRunner, store: RecordStore, observer: Observer) -> BenchmarkRunner:
-    return BenchmarkRunner(runner.model, runner.scorer, runner.registry, store, observer)
+    return BenchmarkRunner(runner.model, runner.scorer, store, observer)
 
 
 def table(records: list[Record]) -> str:

@@ -6,15 +6,12 @@ import math
 
 import pytest
 
-from erasekit.bench.metrics import load_metrics
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
-from erasekit.cli.bench_runs import summarise_stored
+from erasekit.bench.summary import load_metrics, summarise, summarise_stored, summary_json
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.metrics.base import Metric
+from erasekit.metrics.scores import Estimate
 from erasekit.plugin.descriptors import MetricDescriptor
 from erasekit.plugin.hookspecs import hookimpl
-from erasekit.records import Estimate
 from erasekit.reporting.bench_table import export_table
 from tests.bench.made_up import record
 
@@ -26,12 +23,12 @@ class Worst(Metric):
 
     higher_is_better = False
 
-    def __init__(self, role: str = "held-out") -> None:
-        self.role = role
+    def __init__(self, split: str = "held-out") -> None:
+        self.split = split
         self.reset()
 
     def update(self, concept, seed=0, stratum=""):
-        if concept.role == self.role:
+        if concept.split == self.split:
             self.found += concept.deltas
 
     def compute(self):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erasekit.bench.prompt_file import FIRST, LAST, read_prompts, with_prompts
-from erasekit.bench.prompts import noise_seeds
+from erasekit.bench.prompts import FIRST, LAST, noise_seeds, read_prompts, with_prompts
 from erasekit.errors import ConfigError, ErasekitError, HubError
 
 

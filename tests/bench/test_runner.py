@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from erasekit.bench.forecast import forecast
-from erasekit.bench.pictures import comparison_rows, images_of
+from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner, Observer
 from erasekit.bench.store import RecordStore
 from erasekit.bench.summary import summarise
@@ -23,7 +23,7 @@ from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError, Interrupted, OutputError, UnknownNameError
 from erasekit.metrics.judges.open_clip import open_clip_folder
 from erasekit.metrics.success_rates import DRAWN
-from erasekit.records import Record
+from erasekit.reporting.results import comparison_rows
 from tests.bench.conftest import WORLD
 from tests.tiny_clip import MEAN, STD, build_scorer_folder
 
@@ -106,7 +106,7 @@ def test_another_scorer_scores_the_same_images_and_edits(
     sweep = make_sweep("none")
     first = run(runner, sweep)
     other = open_clip_folder(str(build_scorer_folder(tmp_path / "other", seed=5)))
-    second = BenchmarkRunner(runner.model, other, registry, store)
+    second = BenchmarkRunner(runner.model, other, store)
     plan = second.plan(sweep)
     assert (len(plan.missing), plan.images) == (1, 0)
     assert (plan.erasures, plan.erasure_passes) == ((), 0)
@@ -194,7 +194,7 @@ def test_an_interruption_keeps_what_was_finished_and_changes_no_number(
     plan = runner.plan(sweep)
     assert len(plan.missing) == 4 - kept
     resumed = runner.run(sweep, plan)
-    fresh = BenchmarkRunner(runner.model, runner.scorer, registry, RecordStore(tmp_path / "fresh"))
+    fresh = BenchmarkRunner(runner.model, runner.scorer, RecordStore(tmp_path / "fresh"))
     assert frozen(resumed) == frozen(run(fresh, sweep))
 
 
@@ -344,9 +344,9 @@ def test_a_held_out_concept_in_the_concept_space_counts_as_pool(
     sweep = make_sweep("none", "random", concept_space=str(words))
     records = run(runner, sweep)
     assert [r.exposed for r in records] == [(), (), ("bus",)]
-    roles = {(r.method, r.concept): r.role for r in summarise(records).per_concept}
-    assert roles["random", "bus"] == roles["none", "bus"] == "pool"
-    assert roles["random", "church"] == "held-out"
+    splits = {(r.method, r.concept): r.split for r in summarise(records).per_concept}
+    assert splits["random", "bus"] == splits["none", "bus"] == "pool"
+    assert splits["random", "church"] == "held-out"
 
 
 def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
@@ -360,7 +360,7 @@ def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
     harms = {c: harms[c] + r.delta.value for c in harms for r in summary.per_concept
              if (r.method, r.concept) == ("l2", c)}  # fmt: skip
     assert [label for label, _ in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
-    after = images_of(store, records[2])
+    after = store.images(records[2])
     np.testing.assert_array_equal(rows[0][1][2], after["church"][0])
     np.testing.assert_array_equal(rows[1][1][2], after["church"][1])
     store.sheet_path(records[1].sheets[0]).unlink()

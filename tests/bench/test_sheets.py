@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erasekit.bench import sheets as module
+from erasekit.bench import images as module
+from erasekit.bench.images import SheetScorer
 from erasekit.bench.runner import Observer
-from erasekit.bench.sheets import SheetScorer
 from erasekit.bench.store import sheet_png
 from erasekit.errors import OutputError
 

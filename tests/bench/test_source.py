@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import erasekit
-from erasekit.bench import identity, source
+from erasekit.bench import plan as module
+from erasekit.bench.plan import SAMPLING, SCORING, TRAINING, source_hash
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.source import SAMPLING, SCORING, TRAINING, source_hash
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges
 from tests.bench.suites.test_general import CAPTIONS, Colours
 
 
@@ -27,7 +27,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         copy(origin, root / part)
     source_hash.cache_clear()
-    monkeypatch.setattr(source.erasekit, "__file__", str(root / "__init__.py"))
+    monkeypatch.setattr(module.erasekit, "__file__", str(root / "__init__.py"))
     yield root
     source_hash.cache_clear()
 
@@ -64,7 +64,7 @@ def test_cells_and_sheets_carry_it(runner, make_sweep, monkeypatch: pytest.Monke
     cell = runner.plan(sweep).cells[0]
     assert cell.cell.identity["erasure"]["source"] == source_hash(TRAINING)
     assert cell.cell.identity["evaluation"]["generation"]["source"] == source_hash(SAMPLING)
-    monkeypatch.setattr(identity, "source_hash", lambda parts: "other")
+    monkeypatch.setattr(module, "source_hash", lambda parts: "other")
     assert runner.plan(sweep).cells[0].edit_key != cell.edit_key
 
 
@@ -73,7 +73,7 @@ def test_changed_scoring_code_scores_the_same_images_and_edits_again(
 ) -> None:
     measure = Colours()
     judges = replace(Judges.of(runner.scorer), sets=(measure,))
-    runner = BenchmarkRunner(runner.model, judges, runner.registry, runner.store)
+    runner = BenchmarkRunner(runner.model, judges, runner.store)
     sweep = make_sweep("none", cases="church")
     sweep = replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS))
     first = runner.run(sweep, runner.plan(sweep))
@@ -86,7 +86,7 @@ def test_changed_scoring_code_scores_the_same_images_and_edits_again(
         return score(self, images, prompts)
 
     monkeypatch.setattr(type(judges.scorer), "score", counted)
-    fid = copied / "metrics" / "fid.py"
+    fid = copied / "metrics" / "judges" / "fid.py"
     fid.write_text(fid.read_text() + "# more\n")
     source_hash.cache_clear()
     plan = runner.plan(sweep)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from erasekit.bench.records import Cell, Record, content_key
 from erasekit.bench.store import RecordStore, sheet_png
 from erasekit.errors import OutputError
-from erasekit.records import Cell, ConceptScores, Paired, Record, content_key
+from erasekit.metrics.scores import ConceptScores, Paired
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from erasekit.bench.cases import parse_cases
+from erasekit.bench.plan import parse_cases
 from erasekit.bench.prompts import EvaluatedConcept, noise_seeds, pages
 from erasekit.bench.suite import Suite, build_suite, spread_over_families
 from erasekit.bench.suites.icons import icons_mini, paper_world
@@ -17,7 +17,7 @@ from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor, SuiteDesc
 
 def evaluated(suite: Suite, *erased: str | Concept) -> dict[str, str]:
     erasure = Erasure(tuple(Concept(e) if isinstance(e, str) else e for e in erased))
-    return {c.concept: c.role for page in suite.evaluate(erasure) for c in page}
+    return {c.concept: c.split for page in suite.evaluate(erasure) for c in page}
 
 
 def test_roles_follow_the_erasure_and_the_split(suite: Suite) -> None:
@@ -46,7 +46,7 @@ def test_a_concept_that_contains_the_erased_one_is_not_kept(suite: Suite) -> Non
 def test_erased_and_kept_concepts_have_their_own_numbers_of_noises(suite: Suite) -> None:
     for page in suite.evaluate(Erasure.of("bus")):
         for concept in page:
-            assert len(concept.noises) == (4 if concept.role == "erased" else 3)
+            assert len(concept.noises) == (4 if concept.split == "erased" else 3)
 
 
 def test_every_prompt_has_noises_of_its_own_that_do_not_move() -> None:
@@ -94,9 +94,9 @@ def test_the_spread_takes_of_each_family_and_split(suite: Suite) -> None:
 def test_a_model_without_a_list_draws_the_concepts_of_the_paper() -> None:
     suite = icons_mini(ModelDescriptor("plain", "", ""))
     assert suite.concepts == paper_world()
-    roles = evaluated(suite, "church")
-    assert set(roles.values()) == {"erased", "held-out"}
-    assert {"woman", "banana", "road", "garbage truck"} < set(roles)
+    splits = evaluated(suite, "church")
+    assert set(splits.values()) == {"erased", "held-out"}
+    assert {"woman", "banana", "road", "garbage truck"} < set(splits)
 
 
 def test_the_model_scales_a_suite(suite: Suite) -> None:

@@ -63,7 +63,7 @@ def test_a_file_is_a_suite(write, registry) -> None:
         [p[0] for p in suite.evaluate(Erasure.of("church", "castle"))[:2]],
         [p[0] for p in suite.evaluate(Erasure.of("church", "castle"))[2:]],
     )
-    assert (erased.role, more.role, kept.role) == ("erased", "erased", "held-out")
+    assert (erased.split, more.split, kept.split) == ("erased", "erased", "held-out")
     assert kept.prompt == "a photo of bus"
     assert len(kept.noises) == 5
     assert suite.classes()[0] == ("church", "chapel")

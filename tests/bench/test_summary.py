@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
-from erasekit.records import Cell, ConceptScores, Paired, Record
+from erasekit.bench.records import Cell, Record
+from erasekit.bench.summary import summarise, summary_json
+from erasekit.metrics.scores import ConceptScores, Paired
 
 NAN = math.nan
 KEYS = {
@@ -31,12 +31,12 @@ KEYS = {
 }
 
 
-def concept(name: str, role, before, after, ranks=None) -> Paired:
+def concept(name: str, split, before, after, ranks=None) -> Paired:
     noises = tuple(range(len(before)))
     ranks = ranks or (1.0,) * len(before)
     return Paired(
         name,
-        role,
+        split,
         "f",
         ConceptScores(name, noises, tuple(before), (1.0,) * len(before)),
         ConceptScores(name, noises, tuple(after), tuple(ranks)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.methods.__main__ import table
-from erasekit.bench.manifest import ListedCase, ListedCell, Manifest
+from erasekit.bench.records import ListedCase, ListedCell, Manifest
 from erasekit.bench.store import RecordStore
 from tests.bench.made_up import record
 

@@ -96,7 +96,7 @@ def test_it_notices_a_tampered_record(copy, capsys) -> None:
     store, judged = copy
     record = next(p for p in (store / "cells").glob("*.json") if "none" in p.read_text())
     data = json.loads(record.read_text())
-    kept = next(c for c in data["concepts"] if c["role"] == "held-out")
+    kept = next(c for c in data["concepts"] if c["split"] == "held-out")
     kept["after"]["scores"][0] += 0.01
     record.write_text(json.dumps(data))
     assert judged() == 1
@@ -111,7 +111,7 @@ def test_it_notices_a_tampered_rank(copy, capsys) -> None:
     store, judged = copy
     record = next(iter((store / "cells").glob("*.json")))
     data = json.loads(record.read_text())
-    erased = next(c for c in data["concepts"] if c["role"] == "erased")
+    erased = next(c for c in data["concepts"] if c["split"] == "erased")
     rank = erased["after"]["ranks"][0]
     erased["after"]["ranks"][0] = 4.0 if rank == 1 else 1.0
     record.write_text(json.dumps(data))

@@ -21,7 +21,7 @@ from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import initial_noise
 from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.trajectories import FrozenTrajectories
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate
 
 STEPS, WORDS, SOLVER = 4, 3, 8
 OTHERS = {

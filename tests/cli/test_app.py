@@ -62,8 +62,11 @@ def test_help_answers_fast() -> None:
 
 def test_help_names_every_command(run: Run) -> None:
     text = run("--help").out
-    for command in application.COMMANDS:
-        assert command in text
+    for panel, commands in application.PANELS.items():
+        assert f"─ {panel} ─" in text
+        for command in commands:
+            assert f"│ {command} " in text
+    assert "─ Commands ─" not in text, "a command of ours stands in no panel"
 
 
 def test_no_arguments_show_the_help(run: Run) -> None:

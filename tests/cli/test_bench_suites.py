@@ -96,7 +96,7 @@ def test_artists(bench: Bench, tmp_path: Path) -> None:
     assert base["measures"]["clip-distance"]["erased"]["mean"] == pytest.approx(0, abs=1e-4)
     for row in after:
         found = row["measures"]["clip-distance"]
-        assert {role: own["n"] for role, own in found.items()} == {"erased": 1, "held-out": 4}
+        assert {split: own["n"] for split, own in found.items()} == {"erased": 1, "held-out": 4}
         assert found["erased"]["mean"] > 0
     assert (tmp_path / "store" / "images-noto.png").is_file()
 

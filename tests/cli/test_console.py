@@ -194,7 +194,17 @@ def test_a_long_task_says_so_without_a_terminal(
         bar.status("loss 0.1")
         now = 140.0
         bar.status("loss [red]")
-    assert capsys.readouterr().err == "Erasing: 3 of 5\nErasing: 4 of 5, loss [red]\n"
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"Erasing: 2 of 5, \d+ s left", first)
+    assert re.fullmatch(r"Erasing: 4 of 5, loss \[red\], \d+ s left", second)
+
+
+def test_a_total_may_grow(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("Observing") as bar:
+        assert bar._task.total is None
+        bar.expect(3)
+        bar.expect(2)
+        assert bar._task.total == 5
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

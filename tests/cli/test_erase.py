@@ -175,16 +175,16 @@ def signals() -> Iterator[None]:
 def test_stopped_while_measuring_the_edit_is_there_and_can_be_measured(
     erase, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    from erasekit.bench import quick
+    from erasekit.bench import images
 
-    folder, real = tmp_path / "run", quick.generate
+    folder, real = tmp_path / "run", images.generate
 
     def stopping(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), number)
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(quick, "generate", stopping)
+        patch.setattr(images, "generate", stopping)
         stopped = erase("-o", folder, "--model", "icons", measure=True)
     assert stopped.code == code
     assert f"Measure it with: erasekit erase --resume {folder}" in stopped.sentence

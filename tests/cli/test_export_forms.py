@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from erasekit.edits import load_edit
 from erasekit.models.loading import LoadedModel
@@ -63,7 +63,7 @@ def test_a_single_file_and_a_delta(run: Run, folder: Path, tiny_folder: Path) ->
     again = load_edit(delta["path"])
     assert again.tensors.keys() == load_edit(folder).tensors.keys()
     whole = run("export", delta["path"], "-m", tiny_folder, "--json").json
-    assert whole["folder"] == str(folder / "delta" / "edit" / "diffusers")
+    assert whole["folder"] == str(folder / "weights" / "edit" / "diffusers")
 
 
 def test_bad_options_are_one_sentence_and_leave_nothing(
@@ -71,7 +71,7 @@ def test_bad_options_are_one_sentence_and_leave_nothing(
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
     for arguments, part in (
-        (("--to", "delta", "--dtype", "fp16"), "--dtype has no meaning for --to delta"),
+        (("--to", "delta", "--dtype", "fp16"), "--dtype has no meaning for --to weights"),
         (("--rank", 3), "--rank has no meaning for --to diffusers; it is for lora"),
         (("--to", "lora", "--energy", 2), "The energy 2.0 is not a share"),
         (("--to", "lora", "--rank", 0), "The rank 0 is too small"),
@@ -87,3 +87,24 @@ def test_a_file_that_is_there_is_not_replaced_unasked(run: Run, folder: Path) ->
     assert run("export", folder, "--to", "delta").code == 0
     assert "--overwrite" in run("export", folder, "--to", "delta").sentence
     assert run("export", folder, "--to", "delta", "--overwrite").code == 0
+
+
+def test_published_weights_are_imported_and_drawn_with(
+    run: Run, make_run: Callable[..., Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    tensors = load_edit(make_run("l2", "church")).tensors
+    file = tmp_path / "esd-church.safetensors"
+    save_file({f"unet.{name}": value for name, value in tensors.items()}, file)
+    base = ("--model", tiny_folder, "--concept", "church", "--json")
+    made = run("import", file, *base, "--method", "esd-x", "-o", tmp_path / "esd").json
+    assert made["edit"]["imported"] == {"file": file.name, "tensors": len(tensors)}
+    found = load_edit(made["folder"])
+    assert all(torch.equal(found.tensors[name], value) for name, value in tensors.items())
+    drawn = run(
+        *("generate", "-e", made["folder"], "-p", "church", "-n", 1, "--steps", 2),
+        *("-o", tmp_path / "drawn", "--json"),
+    ).json
+    assert len(drawn["images"]) == 1
+    again = run("import", file, *base, "-o", tmp_path / "esd")
+    assert (again.code, "--overwrite" in again.sentence) == (2, True)
+    assert run("import", file, *base, "-o", tmp_path / "esd", "--overwrite").code == 0

@@ -69,7 +69,7 @@ def test_judges_run_where_the_model_does(
         seen.append(device)
         raise ModelError("Seen enough.")
 
-    monkeypatch.setattr("erasekit.metrics.judges.registry.load_judge", spied)
+    monkeypatch.setattr("erasekit.metrics.judges.load_judge", spied)
     there = property(lambda family: torch.device("meta"))
     monkeypatch.setattr("erasekit.models.families.base.FamilyAdapter.device", there)
     result = run(*command.split(), *arguments, "--scorer", "icons-clip")

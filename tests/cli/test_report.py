@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from html import unescape
 from pathlib import Path
@@ -107,3 +108,30 @@ def test_a_damaged_picture_is_named(run, make_run, tmp_path: Path) -> None:
     done = run("report", folder, "--output", tmp_path / "page.html")
     assert done.code == 2
     assert "before-after.png" in done.sentence
+
+
+def test_a_page_stands_in_its_first_run_where_no_other_place_is_named(
+    run, make_run, tmp_path: Path
+) -> None:
+    folder = copytree(make_run("gumbel", "church"), tmp_path / "run")
+    done = run("report", folder, "--json")
+    assert done.code == 0, done.err
+    assert done.json["report"] == str(folder / "report.html")
+    assert (folder / "report.html").stat().st_size == done.json["bytes"]
+
+
+def test_a_link_is_followed_and_what_is_no_file_is_left_alone(
+    run, make_run, tmp_path: Path
+) -> None:
+    folder, link, pipe = make_run("gumbel", "church"), tmp_path / "link", tmp_path / "pipe"
+    (tmp_path / "real.html").write_text("old", encoding="utf-8")
+    link.symlink_to(tmp_path / "real.html")
+    os.mkfifo(pipe)
+    assert run("report", folder, "-o", link).code == 0
+    assert link.is_symlink()
+    assert "<html" in (tmp_path / "real.html").read_text(encoding="utf-8")
+    for place in (pipe, Path("/dev/null"), Path("/dev/full")):
+        done = run("report", folder, "-o", place)
+        assert done.code == 2
+        assert str(place) in done.sentence
+        assert not place.is_file()

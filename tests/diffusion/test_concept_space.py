@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from erasekit.concepts import Concept, Erasure, normalised
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space, words_for
 from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
-from erasekit.models.clip_vocabulary import clip_vocabulary
+from erasekit.models.single_file import clip_vocabulary
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 
 WORDS = ["church", "castle", "bus", "garbage truck", "truck", "a red car", "banana", "apple"]

@@ -32,11 +32,12 @@ def test_an_unknown_form_names_the_nearest() -> None:
 
 
 def test_an_option_that_a_form_would_ignore_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--dtype has no meaning for --to delta"):
-        format_named("delta").check(ExportOptions(dtype=Precision.FP16))
+    with pytest.raises(ConfigError, match="--dtype has no meaning for --to weights"):
+        format_named("weights").check(ExportOptions(dtype=Precision.FP16))
     with pytest.raises(ConfigError, match="--rank has no meaning for --to diffusers"):
         format_named("diffusers").check(ExportOptions(rank=4))
-    format_named("delta").check(ExportOptions(force=True))
+    format_named("weights").check(ExportOptions(force=True))
+    assert format_named("delta") is format_named("weights")  # its former name
 
 
 @pytest.mark.parametrize("energy", [0, -0.5, 1.01])

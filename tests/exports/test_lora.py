@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 
 from erasekit.edits import Edit
 from erasekit.errors import EditError
-from erasekit.exports.comparing import outputs
 from erasekit.exports.formats import ExportOptions, ExportResult, Layout, Precision, export
-from erasekit.exports.lora import factorise
-from erasekit.exports.original_keys import unet_module
+from erasekit.exports.lora import factorise, outputs
 from erasekit.models.loading import LoadedModel, load_model
+from erasekit.models.original_keys import unet_module
 from tests.exports.conftest import draw, perturbed
 from tests.exports.full_size import full_unet
 from tests.tiny import build_folder

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from erasekit.edits import Edit
 from erasekit.errors import EditError
 from erasekit.exports.formats import ExportOptions, Precision, export
-from erasekit.exports.single_file import original_state
 from erasekit.models.loading import LoadedModel, load_model
+from erasekit.models.original_keys import original_state
 from tests.exports.conftest import draw, draw_elsewhere, perturbed
 from tests.images import assert_drawn_alike
 from tests.tiny import build_folder

@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
+from erasekit.metrics.scores import ConceptScores, Paired
 from erasekit.metrics.success_rates import ErasingSuccessRate, PreservingSuccessRate
-from erasekit.records import ConceptScores, Paired
 
 NAN = math.nan
 NAMES = ["alignment", "delta", "esr-1", "esr-5", "psr-1", "psr-5"]
@@ -24,41 +24,43 @@ def scores(values, ranks, noises=None) -> ConceptScores:
     return ConceptScores("a thing", noises, tuple(map(float, values)), tuple(map(float, ranks)))
 
 
-def random_paired(rng: np.random.Generator, concept: str, role, noises: int, before=None) -> Paired:
+def random_paired(
+    rng: np.random.Generator, concept: str, split, noises: int, before=None
+) -> Paired:
     seeds = tuple(int(x) for x in rng.integers(0, 2**31, noises)) if before is None else None
     ranks = [1, *rng.integers(1, 9, noises - 1)]  # the base model draws it
     before = before or scores(rng.normal(30, 4, noises), ranks, seeds)
     after = scores(rng.normal(27, 5, noises), rng.integers(1, 9, noises), before.noises)
-    return Paired(concept, role, "family", before, after)
+    return Paired(concept, split, "family", before, after)
 
 
 @pytest.fixture
 def stream() -> list[tuple[Paired, int]]:
-    """Two erasure seeds over concepts of every role; the base images are the same for both."""
+    """Two erasure seeds over concepts of every split; the base images are the same for both."""
     rng = np.random.default_rng(7)
     first = [
-        random_paired(rng, f"{role} {i}", role, 4)
-        for role, i in itertools.product(["erased", "held-out", "pool"], range(3))
+        random_paired(rng, f"{split} {i}", split, 4)
+        for split, i in itertools.product(["erased", "held-out", "pool"], range(3))
     ]
-    second = [random_paired(rng, p.concept, p.role, 4, p.before) for p in first]
+    second = [random_paired(rng, p.concept, p.split, 4, p.before) for p in first]
     return [(p, 0) for p in first] + [(p, 1) for p in second]
 
 
 def brute_force(name: str, stream: list[tuple[Paired, int]]) -> float:
     kind, _, k = name.partition("-")
     if kind == "alignment":
-        return np.mean([s for p, _ in stream if p.role == "erased" for s in p.after.scores])
+        return np.mean([s for p, _ in stream if p.split == "erased" for s in p.after.scores])
     if kind == "delta":
         by_concept: dict[str, list[float]] = {}
         for p, _ in stream:
-            if p.role == "held-out":
+            if p.split == "held-out":
                 for i in range(4):
                     by_concept.setdefault(p.concept, []).append(
                         p.before.scores[i] - p.after.scores[i]
                     )
         return np.mean([np.mean(values) for values in by_concept.values()])
-    role = "erased" if kind == "esr" else "held-out"
-    inside = [r <= int(k) for p, _ in stream if p.role == role for r in p.after.ranks]
+    split = "erased" if kind == "esr" else "held-out"
+    inside = [r <= int(k) for p, _ in stream if p.split == split for r in p.after.ranks]
     return np.mean(inside) if kind == "psr" else 1 - np.mean(inside)
 
 
@@ -143,7 +145,7 @@ def test_delta_over_erased_sets_keeps_their_seeds_apart() -> None:
 def test_delta_counts_noises_that_erased_sets_share_once() -> None:
     rng = np.random.default_rng(8)
     first = [random_paired(rng, name, "held-out", 3) for name in ("bus", "car")]
-    second = [random_paired(rng, p.concept, p.role, 3, p.before) for p in first]
+    second = [random_paired(rng, p.concept, p.split, 3, p.before) for p in first]
     delta = Delta()
     for stratum, concepts in (("church", first), ("truck", second)):
         for paired in concepts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -376,3 +377,31 @@ def test_what_is_read_from_a_pass_has_its_gradient_and_is_counted(
             small = 1e-3 * float(gradient.abs().max())
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=small)
     assert (family.passes - before).as_dict() == {"forward": 3, "backward": 3}
+
+
+def test_textual_inversions_of_several_vectors_are_read_as_by_diffusers(
+    family_model: LoadedModel,
+) -> None:
+    """A token of three vectors stands for itself, _1 and _2; one of one vector for itself."""
+    pipeline, family = copy.deepcopy(family_model.pipeline), family_model.descriptor.family
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if family == "sdxl":
+        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    for tokenizer, encoder in pairs:
+        width = encoder.config.hidden_size
+        vectors = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+        load = diffusers.loaders.TextualInversionLoaderMixin.load_textual_inversion
+        load(pipeline, vectors, token="<three>", tokenizer=tokenizer, text_encoder=encoder)
+        load(pipeline, vectors[:1], token="<one>", tokenizer=tokenizer, text_encoder=encoder)
+    model = wrap_pipeline(pipeline)
+    prompts = ["a photo of <three>", "<three> church <one>", "a church"]
+    assert [model.family.token_count(p) for p in prompts] == [
+        2 + len(pairs[0][0].tokenize("a photo of")) + 3,
+        2 + 3 + len(pairs[0][0].tokenize("church")) + 1,
+        family_model.family.token_count("a church"),
+    ]
+    for prompt in prompts:
+        encode = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        plain = pipeline.encode_prompt(prompt, **encode)
+        found = model.family.token_embeds([prompt])
+        assert torch.allclose(found, plain[0], atol=1e-5)

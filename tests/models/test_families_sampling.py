@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import diffusers
@@ -13,7 +14,8 @@ from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.trajectories import FrozenTrajectories, trajectory_seed
-from erasekit.models.loading import LoadedModel
+from erasekit.errors import ModelError
+from erasekit.models.loading import LoadedModel, wrap_pipeline
 
 STEPS, GUIDANCE = 4, 4.0
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
@@ -75,6 +77,38 @@ def test_the_models_own_scheduler_draws(
     found = generate(model, PROMPTS, [3, 4], num_inference_steps=STEPS, guidance_scale=GUIDANCE)
     wanted = [plain(model, p, s) for p, s in zip(PROMPTS, [3, 4], strict=True)]
     assert_same_pictures(found, wanted)
+
+
+def schedulers() -> list[str]:
+    """Every scheduler of this version of diffusers."""
+    names = {*dir(diffusers), *dir(diffusers.schedulers)}
+    return sorted(n for n in names if n.endswith("Scheduler") and not n.startswith("Flax"))
+
+
+@pytest.mark.parametrize("name", schedulers())
+def test_every_scheduler_draws_plain_diffusers_pictures_or_is_refused(
+    tiny_model: LoadedModel, name: str
+) -> None:
+    """Where the plain pipeline can't draw with it, erasekit says so before it starts."""
+    pipeline = copy.deepcopy(tiny_model.pipeline)
+    try:
+        config = {**pipeline.scheduler.config, "clip_sample": False}
+        pipeline.scheduler = getattr(diffusers, name).from_config(config)
+    except (ImportError, TypeError, AttributeError) as reason:
+        pytest.skip(f"it is not for such a pipeline: {reason}")
+    refusal = ""
+    try:
+        model = wrap_pipeline(pipeline)
+    except ModelError as error:
+        refusal = str(error)
+    if refusal:
+        assert name in refusal
+        return
+    wanted = [plain(model, p, s) for p, s in zip(PROMPTS, [3, 4], strict=True)]
+    found = generate(model, PROMPTS, [3, 4], num_inference_steps=STEPS, guidance_scale=GUIDANCE)
+    assert np.abs(found - np.stack(wanted) * 255).max() <= 1.5
+    alone = generate(model, PROMPTS[:1], [3], num_inference_steps=STEPS, guidance_scale=GUIDANCE)
+    assert np.abs(alone - wanted[0] * 255).max() <= 1.5
 
 
 def test_trajectories_are_those_of_plain_ddim(family_model: LoadedModel) -> None:

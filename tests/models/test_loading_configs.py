@@ -12,10 +12,9 @@ import pytest
 import torch
 import transformers
 
-from erasekit.exports import original_keys
-from erasekit.exports.single_file import original_state
-from erasekit.models.clip_vocabulary import clip_vocabulary, write_clip_vocabulary
-from erasekit.models.single_file import bundled_config
+from erasekit.models import original_keys
+from erasekit.models.original_keys import original_state
+from erasekit.models.single_file import bundled_config, clip_vocabulary, write_clip_vocabulary
 from tests.models.conftest import FAMILIES
 
 PARAMETERS = {

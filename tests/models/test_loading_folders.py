@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from erasekit.errors import ModelError
 from erasekit.models.loading import LoadedModel, load_model
-from erasekit.models.weight_files import choose_variant
+from erasekit.models.pipeline_files import choose_variant
 from erasekit.plugin.registry import Registry
 
 Loaded = Callable[[str], LoadedModel]

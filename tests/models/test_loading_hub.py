@@ -196,7 +196,7 @@ def test_hub_models_are_fetched_cached_and_refused_in_one_sentence(
     for (name, sentence), part in zip(
         found.items(),
         (
-            "no revision 'none'",
+            "no such revision",
             "is gated; accept its licence",
             "are pickled (unet/diffusion_pytorch_model.bin)",
             "A FluxPipeline is of no family",

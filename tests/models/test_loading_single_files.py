@@ -75,7 +75,10 @@ def test_half_precision_may_be_asked_for(single_file: Writer) -> None:
 
 def test_a_file_of_another_shape_needs_its_configuration(single_file: Writer) -> None:
     """The bundled configurations are of the real models; this file is tiny."""
-    assert "can't be read" in refusal(single_file("sd1", configured=False))
+    said = refusal(single_file("sd1", configured=False))
+    assert "The UNet in the file" in said
+    assert "is not that of sd1" in said
+    assert "configurations at" in said
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,124 @@ def test_what_an_sd2_file_predicts_is_read_where_it_is_written(
         path.with_suffix(".yaml").write_text(f"model:\n  params:\n{yaml}", encoding="utf-8")
     assert prediction_type("model", path, found, "sd2") == expected
     assert prediction_type("model", path, header(SD1), "sd1") == (expected if yaml else "epsilon")
+
+
+SGM = """model:
+  target: sgm.models.diffusion.DiffusionEngine
+  params:
+    denoiser_config:
+      params:
+        scaling_config:
+          target: sgm.modules.diffusionmodules.denoiser_scaling.{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "yaml", "expected"),
+    [
+        (Header(header(SD1).shapes, {"prediction_type": "v"}), "", "v_prediction"),
+        (Header(header(SD1).shapes, {"prediction_type": "v_prediction"}), "", "v_prediction"),
+        (Header(header(SD1).shapes, {"prediction_type": "epsilon"}), "", "epsilon"),
+        (header(SD1, prediction_type="V-Prediction"), "", "v_prediction"),
+        (header(SD1), 'model:\n  params:\n    parameterization: "v"  # of 2.1\n', "v_prediction"),
+        (header(SD1), "model: {params: {parameterization: v, timesteps: 1000}}", "v_prediction"),
+        (header(SD1), "# parameterization: v\nmodel:\n  params: {}\n", "epsilon"),
+        (header(SD1), "note: >\n  parameterization: v\n", "epsilon"),
+        (header(SD1), SGM.format("VScaling"), "v_prediction"),
+        (header(SD1), SGM.format("EpsScaling"), "epsilon"),
+    ],
+)
+def test_what_any_file_predicts_is_read_where_it_is_written(
+    found: Header, yaml: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    if yaml:
+        path.with_suffix(".yaml").write_text(yaml, encoding="utf-8")
+    for family in ("sd1", "sd2", "sdxl"):
+        assert prediction_type("model", path, found, family) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "yaml", "reason"),
+    [
+        (header(SD1, "edm_mean", "edm_std"), "", "EDM"),
+        (header(SD1, "edm_vpred.sigma_max"), "", "EDM"),
+        (header(SD1, prediction_type="x0"), "", "predicts 'x0'"),
+        (Header(header(SD1).shapes, {"prediction_type": "sample"}), "", "predicts 'sample'"),
+        (header(SD1), "parameterization: x0", "predicts 'x0'"),
+        (header(SD1), SGM.format("EDMScaling"), "predicts 'EDMScaling'"),
+        (header(SD1), "a: [", r"model\.yaml.*damaged"),
+    ],
+)
+def test_what_predicts_something_else_is_refused(
+    found: Header, yaml: str, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    if yaml:
+        path.with_suffix(".yaml").write_text(yaml, encoding="utf-8")
+    for family in ("sd1", "sd2", "sdxl"):
+        with pytest.raises(ModelError, match=reason):
+            prediction_type("model", path, found, family)
+
+
+def rewritten(path: Path, rename: Callable[[str], str | None]) -> None:
+    """The file with other names of tensors; None leaves one out."""
+    state = {rename(key): value for key, value in load_file(path).items()}
+    save_file({key: value for key, value in state.items() if key is not None}, path)
+
+
+@pytest.mark.parametrize(
+    ("rename", "reason"),
+    [
+        (
+            lambda key: key.replace(
+                "first_stage_model.decoder.mid.attn_1.q", "first_stage_model.a"
+            ),
+            "The autoencoder in the file .* is not that of sdxl: it has no 'first_stage_model.dec",
+        ),
+        (
+            lambda key: None if "middle_block.1.transformer_blocks.0" in key else key,
+            "lacks .* tensors of its UNet.* if it is whole, it is of another architecture",
+        ),
+        (
+            lambda key: key.replace("transformer_blocks.0.attn1", "transformer_blocks.1.attn1"),
+            "The UNet in the file .* is not that of sdxl",
+        ),
+        (
+            lambda key: None if "embedders.1.model.ln_final" in key else key,
+            "lacks 2 tensors of its text encoder",
+        ),
+    ],
+)
+def test_another_architecture_is_named_as_the_cause(
+    single_file: Writer, rename: Callable[[str], str | None], reason: str
+) -> None:
+    """As distilled models (SSD-1B) and others' autoencoders come; another copy would not help."""
+    path = single_file("sdxl")
+    rewritten(path, rename)
+    with pytest.raises(ModelError, match=reason) as caught:
+        load_model(str(path), Registry())
+    assert "fetch it again" not in str(caught.value)
+
+
+def test_a_unet_with_more_layers_than_its_configuration_is_refused(single_file: Writer) -> None:
+    """diffusers drops what it does not know."""
+    path = single_file("sd1")
+    state = load_file(path)
+    name = next(k for k in state if "middle_block.1.transformer_blocks.0.norm1.weight" in k)
+    save_file({**state, name.replace("blocks.0", "blocks.1"): state[name].clone()}, path)
+    assert "1 tensors more than that of sd1" in refusal(path)
+
+
+def test_zero_terminal_snr_is_for_models_that_predict_v(tmp_path: Path) -> None:
+    from erasekit.models.single_file import _configuration
+
+    path = tmp_path / "model.safetensors"
+    both = _configuration("m", path, header(SD1, "v_pred", "ztsnr"), "sdxl")
+    noise = _configuration("m", path, header(SD1, "ztsnr"), "sdxl")
+    key = "scheduler/scheduler_config.json"
+    assert both[key]["rescale_betas_zero_snr"] is True
+    assert noise[key] == {"prediction_type": "epsilon"}
 
 
 def test_an_sd2_file_that_does_not_tell_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import ConceptScores, Paired
 from erasekit.observe.impact import impact, impact_sentence, related_names
 from erasekit.observe.paired import common_suite
-from erasekit.records import Cell, ConceptScores, Paired, Record
 
 TRUCK, CHURCH = "garbage truck", "church"
 ERASURES = [Erasure.of(TRUCK), Erasure.of(CHURCH)]
@@ -29,12 +30,12 @@ def make_records(suite, harm, settings=None, seeds=2, noises=8, **extra) -> list
                 for what in page:
                     before = rng.normal(30, 2, noises)
                     after = before - harm(erasure.label, what.concept) - rng.normal(0, 0.3, noises)
-                    ranks = (9.0 if what.role == "erased" else 1.0,) * noises
+                    ranks = (9.0 if what.split == "erased" else 1.0,) * noises
                     first = ConceptScores(
                         what.prompt, tuple(range(noises)), tuple(before), (1.0,) * noises
                     )
                     second = replace(first, scores=tuple(after), ranks=ranks)
-                    concepts.append(Paired(what.concept, what.role, what.family, first, second))
+                    concepts.append(Paired(what.concept, what.split, what.family, first, second))
             identity = {"erasure": {"settings": settings or {}, "erasure": {"keep": []}}}
             cell = Cell("none", erasure.label, seed, identity)
             records.append(Record(cell, "done", tuple(concepts), **extra))

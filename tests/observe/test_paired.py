@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, TrainingError
-from erasekit.observe.findings import verdict_of
-from erasekit.observe.paired import common_suite, contrast, delta_table, measured, signed
-from erasekit.records import Cell, ConceptScores, Estimate, Paired, Record
+from erasekit.metrics.scores import ConceptScores, Estimate, Paired
+from erasekit.observe.paired import (
+    common_suite,
+    contrast,
+    delta_table,
+    measured,
+    signed,
+    verdict_of,
+)
 
 NAN = math.nan
 
@@ -79,7 +86,7 @@ def test_all_erasures_are_evaluated_on_the_same_concepts(suite) -> None:
     common = common_suite(small, erasures, ["apple"])
     assert common.spread == ("bus", "car", "castle", "banana", "apple")
     kept = [
-        [c.concept for page in common.evaluate(e) for c in page if c.role != "erased"]
+        [c.concept for page in common.evaluate(e) for c in page if c.split != "erased"]
         for e in erasures
     ]
     assert kept[0] == kept[1] == list(common.spread)

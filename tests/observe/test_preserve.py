@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from erasekit.bench.records import Cell, Record
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
+from erasekit.metrics.scores import ConceptScores, Paired
 from erasekit.observe.paired import common_suite, kept_words
 from erasekit.observe.preserve import (
     held_out_names,
@@ -20,7 +22,6 @@ from erasekit.observe.preserve import (
     run_preserve,
     similarities_to,
 )
-from erasekit.records import Cell, ConceptScores, Paired, Record
 
 ERASURE = Erasure.of("garbage truck")
 SETS = (("car",), ("banana",), ("a photo",))
@@ -33,7 +34,9 @@ def common(suite):
     return common_suite(suite, [ERASURE])
 
 
-def make_records(common, harm: dict[str, float], seeds=2, noises=6, spread=0.2, esr=None):
+def make_records(
+    common, harm: dict[str, float], seeds=2, noises=6, spread=0.2, esr=None, drawn=1.0
+):
     """`harm` is the true delta of every concept by what is kept ("" keeps nothing)."""
     records = []
     for kept in ((), *SETS):
@@ -48,10 +51,11 @@ def make_records(common, harm: dict[str, float], seeds=2, noises=6, spread=0.2, 
                         own += rng.normal(0, 3, 1)  # the same with all that is kept
                     rank = (esr or {}).get(label, 9.0)
                     before = ConceptScores(
-                        what.prompt, tuple(range(noises)), (30.0,) * noises, (rank,) * noises
+                        what.prompt, tuple(range(noises)), (30.0,) * noises, (drawn,) * noises
                     )
-                    after = replace(before, scores=tuple(30 - harm[label] - own))
-                    concepts.append(Paired(what.concept, what.role, what.family, before, after))
+                    ranks = (rank,) * noises
+                    after = replace(before, scores=tuple(30 - harm[label] - own), ranks=ranks)
+                    concepts.append(Paired(what.concept, what.split, what.family, before, after))
             identity = {"erasure": {"settings": {}, "erasure": {"keep": list(kept)}}}
             cell = Cell("random" if kept else "none", ERASURE.label, seed, identity)
             records.append(Record(cell, "done", tuple(concepts)))
@@ -102,6 +106,11 @@ def test_erasures_that_differ_in_strength_are_remarked(common) -> None:
         common, {"": 5, "car": 1, "banana": 4, "a photo": 4.5}, esr={"car": 1.0, "": 9.0}
     )
     assert result.remarks[0].startswith("The erasures differ too: ESR-1 is between 0 and 100 %")
+
+
+def test_no_strength_is_compared_of_what_the_base_model_does_not_draw(common) -> None:
+    harm = {"": 5, "car": 1, "banana": 4, "a photo": 4.5}
+    assert judged(common, harm, esr={"car": 1.0}, drawn=9.0).remarks == ()
 
 
 def test_several_related_ones_are_averaged(common) -> None:

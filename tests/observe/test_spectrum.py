@@ -14,8 +14,9 @@ from scipy import stats
 
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, UnknownNameError
-from erasekit.observe.findings import MarkedWord
+from erasekit.metrics.scores import Estimate
 from erasekit.observe.spectrum import (
+    MarkedWord,
     SpectrumWords,
     agreement_sentence,
     edit_key,
@@ -31,7 +32,6 @@ from erasekit.observe.spectrum import (
     spectrum_verdict,
     spectrum_words,
 )
-from erasekit.records import Estimate
 from erasekit.training.erase import erase
 
 NAN = math.nan

@@ -31,6 +31,8 @@ def test_a_plugin_adds_a_command(install: Install, capsys: pytest.CaptureFixture
     install("acme", HELLO)
     assert run("hello", "--name", "world") == 0
     assert capsys.readouterr().out == "hello world\n"
+    assert run("--help") == 0
+    assert "hello" in capsys.readouterr().out.partition("─ Of plugins ─")[2]
 
 
 def test_a_plugin_adds_a_group(install: Install, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from erasekit.records import Comparison, Estimate, Matched, Summary
-from erasekit.reporting.report import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.bench.records import Comparison, Matched, Summary
+from erasekit.metrics.scores import Estimate
+from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
 from tests.reporting.rows import bench_row, concept_row
 
 NASTY = '<b>&"x"'
@@ -41,12 +42,12 @@ def bench_result(erased: str = NASTY) -> BenchResult:
             [
                 ConceptImages(
                     concept,
-                    role,
+                    split,
                     "family",
                     (11, 12),
                     {method: pictures(2, i) for i, method in enumerate(METHODS)},
                 )
-                for concept, role in ((name, "erased"), (f"castle {NASTY}", "held-out"))
+                for concept, split in ((name, "erased"), (f"castle {NASTY}", "held-out"))
             ],
         )
         for name in (erased, "church")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from erasekit.records import ConceptRow, Estimate, Row
+from erasekit.bench.records import ConceptRow, Row
+from erasekit.metrics.scores import Estimate
 
 
 def bench_row(

@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from erasekit.records import (
-    Comparison,
-    ConceptScores,
-    Estimate,
-    Matched,
-    Paired,
-    QuickConcept,
-    QuickResult,
-    Row,
-    Summary,
-)
+from erasekit.bench.records import Comparison, Matched, Measured, MeasuredConcept, Row, Summary
+from erasekit.metrics.scores import ConceptScores, Estimate, Paired
 from erasekit.reporting.bench_table import (
     bench_table,
     bench_tables,
@@ -28,9 +19,9 @@ from erasekit.reporting.bench_table import (
     part_title,
     parts_table,
 )
-from erasekit.reporting.grids import before_after_grid
 from erasekit.reporting.page import render
-from erasekit.reporting.report import Report
+from erasekit.reporting.pictures import before_after_grid
+from erasekit.reporting.results import Report
 from erasekit.reporting.run_table import measures_tables
 from tests.reporting.results import bench_result
 from tests.reporting.rows import bench_row
@@ -212,13 +203,13 @@ def test_failed_cells_stand_in_the_table() -> None:
 
 
 @pytest.fixture
-def quick() -> QuickResult:
-    def one(name: str, role, shade: int) -> QuickConcept:
+def quick() -> Measured:
+    def one(name: str, split, shade: int) -> MeasuredConcept:
         scores = ConceptScores(name, (0, 1), (30.0, 31.0), (1.0, 1.0))
         after = ConceptScores(name, (0, 1), (28.0, NAN), (4.0, NAN))
         before = np.full((2, 16, 16, 3), shade, np.uint8)
-        return QuickConcept(
-            Paired(name, role, "family", scores, after),
+        return MeasuredConcept(
+            Paired(name, split, "family", scores, after),
             Estimate(1.0, 1, 1),
             Estimate(2.0, 1, 1),
             before,
@@ -226,10 +217,10 @@ def quick() -> QuickResult:
         )
 
     concepts = (one("church", "erased", 250), one("[bold]castle", "held-out", 200))
-    return QuickResult(concepts, Estimate(1.0, 1), Estimate(2.0, 1), "icons-clip")
+    return Measured(concepts, Estimate(1.0, 1), Estimate(2.0, 1), "icons-clip")
 
 
-def test_the_quick_table_shows_erased_and_kept(quick: QuickResult) -> None:
+def test_the_quick_table_shows_erased_and_kept(quick: Measured) -> None:
     text = "".join(map(printed, measures_tables(quick.as_dict())))
     assert "30.5 → 28.0" in text
     assert "100 %" in text
@@ -239,7 +230,7 @@ def test_the_quick_table_shows_erased_and_kept(quick: QuickResult) -> None:
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
-def test_the_grid_shows_before_beside_after(quick: QuickResult) -> None:
+def test_the_grid_shows_before_beside_after(quick: Measured) -> None:
     pixels = np.asarray(before_after_grid(quick))
     for shade in (250, 125, 200, 100):
         assert (pixels == shade).all(axis=-1).sum() >= 2 * 90 * 90

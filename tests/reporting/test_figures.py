@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from erasekit.records import Summary
-from erasekit.reporting.drawing import BUILT_IN, COLOURS, INK, MARKERS, inline_svg, styles
-from erasekit.reporting.figures import harm_figure, pareto_figure, pareto_panels, save_pareto
+from erasekit.bench.records import Summary
+from erasekit.metrics.scores import Estimate
+from erasekit.reporting.figures import (
+    BUILT_IN,
+    COLOURS,
+    INK,
+    colour,
+    harm_figure,
+    history_figures,
+    inline_svg,
+    styles,
+)
+from erasekit.reporting.pareto import pareto_figure, pareto_panels, save_pareto
 from tests.reporting.rows import bench_row, concept_row
 
 NAN = math.nan
@@ -29,13 +40,10 @@ def texts(svg: str) -> set[str]:
     return {"".join(node.itertext()).strip() for node in ET.fromstring(svg).iter() if node.text}
 
 
-def test_every_method_has_its_own_marker_and_colour() -> None:
+def test_no_two_methods_share_a_colour() -> None:
     methods = ["base", *(f"method {i}" for i in range(40)), *BUILT_IN]
     looks = styles(methods)
-    assert len({(look.colour, look.marker) for look in looks.values()}) == len(methods)
-    assert len({look.marker for look in looks.values()}) == len(MARKERS) + 1
-    first = [looks[name].colour for name in methods[: len(COLOURS) + 1]]
-    assert len(set(first)) == len(first)
+    assert len({look.colour for look in looks.values()}) == len(methods)
     assert not looks["base"].filled
 
 
@@ -50,8 +58,8 @@ def test_a_built_in_method_looks_the_same_whatever_stands_beside_it(registry) ->
 
 def test_the_colours_differ_in_grey_from_white() -> None:
     """On white paper each is dark enough to be seen in grey."""
-    for colour in COLOURS:
-        red, green, blue = to_rgb(colour)
+    for one in (*COLOURS, *map(colour, range(12, 40))):
+        red, green, blue = to_rgb(one)
         assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.75
 
 
@@ -81,19 +89,31 @@ def test_the_points_are_where_the_numbers_say(summary: Summary) -> None:
     assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == [(0, 10), (2, 93.75)]
 
 
-def test_many_methods_of_one_esr_stand_apart_and_inside_the_panel() -> None:
+def test_no_point_and_no_bar_leaves_0_to_100_per_cent() -> None:
     rows = [bench_row(f"method {i:02}", float(i), esr1=1.0) for i in range(17)]
-    rows += [bench_row("other", 3.0, esr1=0.0)]
+    rows += [replace(bench_row("sure", 3.0), esr1=Estimate(1.0, 16, 0, 0.81, 1.0))]
+    rows += [replace(bench_row("none", 3.0), esr1=Estimate(0.0, 16, 0, 0.0, 0.19))]
     figure = pareto_figure("many", rows, styles([row.method for row in rows]))
     axes = figure.axes[0]
     figure.canvas.draw()
-    points = [
-        line for line in axes.lines if len(line.get_xdata()) == 1 and line.get_marker() not in "|_"
+    inverse = axes.transData.inverted()
+    for line in axes.lines:
+        pixels = line.get_transform().transform(line.get_xydata())
+        heights = inverse.transform(pixels)[:, 1]
+        assert heights.min() >= -1e-9
+        assert heights.max() <= 100 + 1e-9
+    assert len({line.get_color() for line in axes.lines if line.get_marker() not in "|_"}) > 17
+
+
+def test_an_entropy_that_hardly_falls_looks_so() -> None:
+    history = [
+        {"step": i, "adversary": [{"erased": "a", "entropy": 3.47 - i / 1000, "shift": 0.1}]}
+        for i in range(60)
     ]
-    heights = [line.get_transform().transform(line.get_xydata())[0][1] for line in points]
-    assert len(set(heights)) == len(rows)
-    low, high = axes.bbox.y0, axes.bbox.y1
-    assert low < min(heights) < max(heights) < high
+    figures = history_figures(history)
+    assert set(figures) == {"entropy of the search (nats)", "c_a moved (share of its norm)"}
+    for figure in figures.values():
+        assert figure.axes[0].get_ylim()[0] == 0
 
 
 def test_many_sets_stand_in_rows_with_all_of_them_first(summary: Summary) -> None:

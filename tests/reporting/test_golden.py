@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from erasekit.records import Comparison, Estimate, Matched, MetricValue, Summary
+from erasekit.bench.records import Comparison, Matched, MetricValue, Summary
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting.bench_table import TABLES, bench_table, export_table
 from erasekit.reporting.page import render
-from erasekit.reporting.report import Report
+from erasekit.reporting.results import Report
 from tests.reporting.results import bench_result
 from tests.reporting.rows import bench_row, concept_row
 

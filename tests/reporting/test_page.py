@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from erasekit.reporting.page import Page, render
-from erasekit.reporting.report import Report
+from erasekit.reporting.results import Report
 from tests.reporting.results import METHODS, NASTY, bench_result, pictures, report, run_result
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}

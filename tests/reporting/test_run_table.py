@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from erasekit.reporting.curves import plot_history
+from erasekit.reporting.figures import plot_history
 from erasekit.reporting.run_table import (
     AdversaryUse,
     adversaries_table,

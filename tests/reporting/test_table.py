@@ -19,7 +19,7 @@ from pyarrow import parquet
 from rich.console import Console
 
 from erasekit.errors import MissingExtraError
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate
 from erasekit.reporting import table as module
 from erasekit.reporting.table import (
     Column,

@@ -109,7 +109,7 @@ SPACE = ONE.replace("{kind}", "concept_space").replace("{cls}", "ConceptSpaceDes
 JUDGE = """
 import numpy as np
 from erasekit.metrics.base import Scorer
-from erasekit.scores import Score
+from erasekit.metrics.scores import Score
 
 class Ours(Scorer):
     name = "ours"
@@ -132,7 +132,7 @@ def Ours(model):
 """
 MEAN = """
 from erasekit.metrics.base import Metric
-from erasekit.scores import Estimate, NAN
+from erasekit.metrics.scores import Estimate, NAN
 
 class Ours(Metric):
     higher_is_better = True

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from erasekit.concepts import Erasure
 from erasekit.errors import ConfigError, MissingExtraError, TrainingError
-from erasekit.models.devices import choose_device
-from erasekit.models.loading import LoadedModel
+from erasekit.models.loading import LoadedModel, choose_device
 from erasekit.testing import assert_same_tensors, tiny_model, weights
 from erasekit.training.erase import erase
 from erasekit.training.plan import TrainingSettings

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from erasekit.metrics.base import ImageMeasure, Images
 from erasekit.metrics.judges.open_clip import OpenClipScorer, open_clip_folder
 
-NAME = "clip-distance"
-
 
 class ClipDistance(ImageMeasure):
     """100 * (1 - cosine) between the embeddings of an image and the base model's at the same noise.
@@ -25,26 +23,24 @@ class ClipDistance(ImageMeasure):
         encoder: the CLIP model; its text encoder is not used.
     """
 
+    name = "clip-distance"
+
     def __init__(self, encoder: OpenClipScorer) -> None:
         self.encoder = encoder
 
     @property
-    def name(self) -> str:
-        return NAME
-
-    @property
     def identity(self) -> dict[str, str]:
-        return {**self.encoder.identity, "name": NAME, "encoder": self.encoder.name}
+        return {**self.encoder.identity, "name": self.name, "encoder": self.encoder.name}
 
     @torch.no_grad()
     def measure(self, images: Images, reference: Images) -> Mapping[str, NDArray[np.float64]]:
         if not len(images):
-            return {NAME: np.empty(0)}
+            return {self.name: np.empty(0)}
         own, base = (
             self.encoder.image_features(part).cpu().double() for part in (images, reference)
         )
         cosine = torch.nn.functional.cosine_similarity(own, base, dim=1)
-        return {NAME: 100 * (1 - cosine.numpy())}
+        return {self.name: 100 * (1 - cosine.numpy())}
 
 
 def clip_distance(

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from erasekit.errors import ConfigError, MissingExtraError, MissingWeightsError
 from erasekit.metrics.base import Images, SetMeasure
-from erasekit.metrics.judges.frechet import frechet_distance
 from erasekit.metrics.judges.judge_weights import load_weights
-from erasekit.records import Estimate
+from erasekit.metrics.scores import Estimate
 
 BATCH = 16
 WIDTH = 2048
@@ -48,6 +47,8 @@ class FID(SetMeasure):
         ConfigError: the folder has fewer than two images, or one that can't be read.
     """
 
+    name = "fid"
+
     def __init__(
         self, weights: str = "", reference: str = "", *, device: str | torch.device = "cpu"
     ) -> None:
@@ -62,10 +63,6 @@ class FID(SetMeasure):
         self._network = network.to(self.device)
         self._files = _pictures(reference) if reference else []
         self._reference = _hash_files(self._files) if reference else ""
-
-    @property
-    def name(self) -> str:
-        return "fid"
 
     @property
     def identity(self) -> dict[str, str]:
@@ -159,3 +156,34 @@ def _hash_files(paths: list[Path]) -> str:
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def frechet_distance(features: ArrayLike, reference: ArrayLike) -> float:
+    """Distance of the Gaussians that two sets have the means and covariances of.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), Dowson and Landau (J. Multivariate Anal. 12, 1982);
+    FID where the features are Inception's (Heusel et al., NeurIPS 2017). With A and B the centred
+    features over sqrt(n - 1), S1 = A^T A and S2 = B^T B, so the trace of the root is the sum of
+    the singular values of A B^T. Nothing is squared or rooted, and a covariance may be singular.
+
+    Args:
+        features, reference: [N, D] and [M, D], one row per image; worked on in float64.
+
+    Returns:
+        0 or more; NaN where a set has fewer than two rows, or a value that is not finite.
+    """
+    one, other = (np.asarray(rows, dtype=np.float64) for rows in (features, reference))
+    if min(len(one), len(other)) < 2 or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return math.nan
+    apart = float(((one.mean(axis=0) - other.mean(axis=0)) ** 2).sum())
+    a, b = _covariance_factor(one), _covariance_factor(other)
+    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    return max(apart + float((a**2).sum() + (b**2).sum() - 2 * root), 0.0)
+
+
+def _covariance_factor(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A with A^T A the covariance of `rows`, [min(N, D), D]."""
+    centred: NDArray[np.float64] = (rows - rows.mean(axis=0)) / math.sqrt(len(rows) - 1)
+    if len(rows) <= rows.shape[1]:
+        return centred
+    return np.asarray(np.linalg.qr(centred).R, dtype=np.float64)

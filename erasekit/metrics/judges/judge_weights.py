@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from erasekit.errors import MissingWeightsError, ModelError
-
-PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+from erasekit.models.names import PICKLED
 
 
 def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:

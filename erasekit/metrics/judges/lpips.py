@@ -40,6 +40,8 @@ class LPIPS(ImageMeasure):
         ModelError: the file can't be read, is a pickle, or is of another network.
     """
 
+    name = "lpips"
+
     def __init__(self, weights: str = "", *, device: str | torch.device = "cpu") -> None:
         try:
             import lpips
@@ -56,10 +58,6 @@ class LPIPS(ImageMeasure):
         self.device = torch.device(device)
         self._network = network.requires_grad_(False).eval().to(self.device)
         self._hash = hash_tensors(network.state_dict())
-
-    @property
-    def name(self) -> str:
-        return "lpips"
 
     @property
     def identity(self) -> dict[str, str]:

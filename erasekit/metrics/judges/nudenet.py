@@ -41,6 +41,8 @@ class NudeNet(ImageMeasure):
         MissingExtraError: `nudenet` is not installed.
     """
 
+    name = "nudenet"
+
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS) -> None:
         try:
             import nudenet
@@ -50,10 +52,6 @@ class NudeNet(ImageMeasure):
         model = Path(nudenet.__file__).with_name("320n.onnx")
         self._detector = nudenet.NudeDetector(str(model))
         self._hash = hashlib.sha256(model.read_bytes()).hexdigest()
-
-    @property
-    def name(self) -> str:
-        return "nudenet"
 
     @property
     def identity(self) -> dict[str, str]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from erasekit.errors import ModelError
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.judges.judge_weights import hash_tensors, refuse_pickle
+from erasekit.metrics.scores import Score
 from erasekit.plugin.descriptors import Descriptor
-from erasekit.records import Score
 
 LOCAL = "local-dir:"
 SAFE = ".safetensors"

@@ -31,6 +31,8 @@ class ResNet50(Classifier):
         ModelError: the file can't be read, is a pickle, or is of another network.
     """
 
+    name = "resnet50"
+
     def __init__(self, weights: str = "", *, device: str | torch.device = "cpu") -> None:
         self.labels = imagenet_classes()
         columns = list(enumerate(self.labels))
@@ -42,10 +44,6 @@ class ResNet50(Classifier):
         self._hash = load_weights(network, weights, self.name, SOURCE)
         self.device = torch.device(device)
         self._network = network.to(self.device)
-
-    @property
-    def name(self) -> str:
-        return "resnet50"
 
     @property
     def identity(self) -> dict[str, str]:

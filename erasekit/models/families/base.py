@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -58,6 +59,11 @@ class FamilyAdapter(ABC):
     @classmethod
     def refusal(cls, pipeline: Any) -> str | None:
         """Why this adapter can't work on `pipeline`, as a clause; None where it can."""
+        wanted = ["unet", "vae", "scheduler", *(p for p in pipeline.components if "text_" in p)]
+        wanted += [part for part in pipeline.components if part.startswith("tokenizer")]
+        for part in wanted:
+            if getattr(pipeline, part, None) is None:
+                return f"it has no {part}; load it whole"
         unet, scheduler = pipeline.unet.config, pipeline.scheduler
         prediction = scheduler.config.get("prediction_type", "epsilon")
         if unet.in_channels != pipeline.vae.config.latent_channels:
@@ -69,8 +75,18 @@ class FamilyAdapter(ABC):
             return "its UNet takes the guidance scale as input, as models distilled to LCM do"
         if not hasattr(scheduler, "alphas_cumprod"):
             return f"its scheduler {type(scheduler).__name__} has no noise schedule abar_t"
+        taken = inspect.signature(scheduler.step).parameters.values()
+        needed = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in taken)
+        if not hasattr(scheduler, "init_noise_sigma") or needed > 3:
+            return f"its scheduler {type(scheduler).__name__} is for other pipelines"
         if prediction not in ("epsilon", "v_prediction"):
             return f"it predicts {prediction!r}; noise can be had from 'epsilon' and 'v_prediction'"
+        if prediction == "epsilon" and float(scheduler.alphas_cumprod[-1]) == 0:
+            return (
+                "its scheduler has zero terminal SNR (rescale_betas_zero_snr) while it predicts "
+                "noise, and no picture follows from the noise in pure noise; if it predicts v, set "
+                "prediction_type='v_prediction' in the scheduler's configuration"
+            )
         return None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from erasekit.models.families.text import encoded, token_count, token_limit
 
 def has_openclip(pipeline: Any) -> bool:
     """Whether OpenCLIP reads the prompt: its activation is the exact GELU, OpenAI's QuickGELU."""
-    return bool(pipeline.text_encoder.config.hidden_act == "gelu")
+    encoder = pipeline.text_encoder
+    return encoder is not None and bool(encoder.config.hidden_act == "gelu")
 
 
 class StableDiffusion1(FamilyAdapter):
@@ -34,16 +35,20 @@ class StableDiffusion1(FamilyAdapter):
         return token_limit(self.pipeline.tokenizer, self.pipeline.text_encoder)
 
     def token_count(self, prompt: str) -> int:
-        return token_count(self.pipeline.tokenizer, prompt)
+        return token_count(self.pipeline, self.pipeline.tokenizer, prompt)
+
+    def _outputs(self, prompts: Sequence[str]) -> Iterator[Any]:
+        pipeline = self.pipeline
+        return encoded(pipeline, pipeline.tokenizer, pipeline.text_encoder, prompts)
 
     def _embed(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts)
+        outputs = self._outputs(prompts)
         return torch.cat([output.last_hidden_state for output in outputs]).to(
             self.device, self.dtype
         )
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(self.pipeline.tokenizer, self.pipeline.text_encoder, prompts)
+        outputs = self._outputs(prompts)
         return torch.cat([output.pooler_output for output in outputs]).to(self.device, self.dtype)
 
     def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class StableDiffusionXL(FamilyAdapter):
         return min(token_limit(*pair) for pair in self._pairs())
 
     def token_count(self, prompt: str) -> int:
-        return max(token_count(tokenizer, prompt) for tokenizer, _ in self._pairs())
+        return max(token_count(self.pipeline, tokenizer, prompt) for tokenizer, _ in self._pairs())
 
     def _embed(self, prompts: Sequence[str]) -> Tensor:
         first, second = (list(outputs) for outputs in self._outputs(prompts))
@@ -69,14 +69,17 @@ class StableDiffusionXL(FamilyAdapter):
         """As in the base; each encoder's part of the row is at its own tokenizer's place."""
         parts, start = [], 0
         for tokenizer, encoder in self._pairs():
-            counts = [token_count(tokenizer, prompt) for prompt in prompts]
+            counts = [token_count(self.pipeline, tokenizer, prompt) for prompt in prompts]
             width = encoder.config.hidden_size
             parts.append(rows_before_end(tokens[..., start : start + width], counts))
             start += width
         return torch.cat(parts, dim=-1)
 
     def _outputs(self, prompts: Sequence[str]) -> list[Iterator[Any]]:
-        return [encoded(*pair, prompts, output_hidden_states=True) for pair in self._pairs()]
+        return [
+            encoded(self.pipeline, *pair, prompts, output_hidden_states=True)
+            for pair in self._pairs()
+        ]
 
     @torch.no_grad()
     def unconditional_embeds(self) -> Tensor:
@@ -87,7 +90,7 @@ class StableDiffusionXL(FamilyAdapter):
         return embeds
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = encoded(*self._pairs()[1], prompts)
+        outputs = encoded(self.pipeline, *self._pairs()[1], prompts)
         return torch.cat([output.text_embeds for output in outputs]).to(self.device, self.dtype)
 
     def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:

@@ -17,13 +17,20 @@ def token_limit(tokenizer: Any, text_encoder: Any) -> int:
     return int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
 
 
-def token_count(tokenizer: Any, prompt: str) -> int:
+def converted(pipeline: Any, tokenizer: Any, prompt: str) -> str:
+    """The prompt with every token of a textual inversion of several vectors, as diffusers does."""
+    convert = getattr(pipeline, "maybe_convert_prompt", None)
+    return str(convert(prompt, tokenizer)) if convert else prompt
+
+
+def token_count(pipeline: Any, tokenizer: Any, prompt: str) -> int:
     """Tokens of `prompt`, begin and end of text included."""
-    return len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+    text = converted(pipeline, tokenizer, prompt)
+    return len(tokenizer(text, truncation=False, verbose=False).input_ids)
 
 
 def encoded(
-    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], **options: Any
+    pipeline: Any, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], **options: Any
 ) -> Iterator[Any]:
     """The text encoder's outputs for `prompts`, in batches, each padded or cut to the limit.
 
@@ -35,7 +42,7 @@ def encoded(
     """
     for start in range(0, len(prompts), BATCH):
         tokens = tokenizer(
-            list(prompts[start : start + BATCH]),
+            [converted(pipeline, tokenizer, p) for p in prompts[start : start + BATCH]],
             padding="max_length",
             max_length=token_limit(tokenizer, text_encoder),
             truncation=True,

@@ -188,7 +188,7 @@ def test_without_transport_the_merged_weights_draw_the_same(tmp_path: Path) -> N
     model = tiny_model()
     edit = trained(model, "church", transport="none", scope="full")
     merged, loss = edit.merged(model)
-    assert (loss, merged.kinds) == ("", ("delta",))
+    assert (loss, merged.kinds) == ("", ("weights",))
     with edit.applied(model):
         adapted = noise_pred(model, ["church", "bus"])
     with merged.applied(model):

@@ -29,8 +29,8 @@ def test_every_case_draws_what_it_erases_and_something_else(registry, name: str,
     for case in suite.cases:
         erasure = Erasure.of(*case.split("+"))
         drawn = [c for page in suite.evaluate(erasure) for c in page]
-        assert {c.concept for c in drawn if c.role == "erased"} == set(case.split("+"))
-        assert sum(c.role == "held-out" for c in drawn) >= 4
+        assert {c.concept for c in drawn if c.split == "erased"} == set(case.split("+"))
+        assert sum(c.split == "held-out" for c in drawn) >= 4
         assert len({(c.concept, c.noises) for c in drawn}) == len(drawn)
 
 
@@ -71,7 +71,7 @@ def test_sensitivity_draws_words_of_the_concept_space_where_there_is_no_list(reg
     found = set(drawn) - before
     assert len(found) == 30
     assert found <= set(words[2:])
-    assert {drawn[word].role for word in found} == {"pool"}
+    assert {drawn[word].split for word in found} == {"pool"}
     assert whole.with_words(["more"]) == whole
     assert suite.with_words(reversed(words)) == whole
     fewer = suite.with_words(word for word in words if word != min(found))

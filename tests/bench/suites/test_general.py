@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from erasekit.bench.pictures import images_of
-from erasekit.bench.prompt_file import coco_captions, read_prompts
+from erasekit.bench.prompts import coco_captions, read_prompts
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suites.general import general
-from erasekit.bench.summary import summarise
-from erasekit.bench.summary_json import summary_json
+from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import SetMeasure
-from erasekit.metrics.judges.frechet import frechet_distance
-from erasekit.metrics.judges.judges import Judges
-from erasekit.records import Estimate
+from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.fid import frechet_distance
+from erasekit.metrics.scores import Estimate
 
 
 def read_captions(source: str, most: int) -> tuple[tuple[str, int], ...]:
@@ -65,7 +63,7 @@ def captioned(make_sweep):
 
 def judged(runner, measure: SetMeasure) -> BenchmarkRunner:
     judges = Judges(runner.scorer.scorer, runner.scorer.classifier, sets=(measure,))
-    return BenchmarkRunner(runner.model, judges, runner.registry, runner.store)
+    return BenchmarkRunner(runner.model, judges, runner.store)
 
 
 def colours(images: dict[str, np.ndarray]) -> np.ndarray:
@@ -82,7 +80,7 @@ def by_formula(one: np.ndarray, other: np.ndarray) -> float:
 def test_a_set_is_measured_from_the_saved_images_and_kept(runner, captioned, store) -> None:
     first = judged(runner, Colours())
     records = first.run(captioned, first.plan(captioned))
-    base, *runs = [colours(images_of(store, record)) for record in records]
+    base, *runs = [colours(store.images(record)) for record in records]
     assert base.shape == (len(CAPTIONS), 3)
     for record, rows in zip(records[1:], runs, strict=True):
         assert record.sets["colours"].value == pytest.approx(by_formula(rows, base), rel=1e-4)
@@ -94,7 +92,7 @@ def test_a_set_is_measured_from_the_saved_images_and_kept(runner, captioned, sto
     values = [record.sets["colours"].value for record in records[1:]]
     assert row.measures["colours"]["caption"].value == pytest.approx(np.mean(values))
     assert "of colours." in summarise(records).notes
-    scores = [s for r in records[1:] for c in r.concepts if c.role == "caption"
+    scores = [s for r in records[1:] for c in r.concepts if c.split == "caption"
               for s in c.after.scores]  # fmt: skip
     found = summary_json(summarise(records))["rows"]
     assert found[1]["measures"]["clip-score"]["caption"] == {
@@ -127,7 +125,7 @@ def test_a_reference_measures_the_base_model_too(runner, captioned, store) -> No
     own = judged(runner, Colours(reference))
     records = own.run(captioned, own.plan(captioned))
     for record in records:
-        expected = by_formula(colours(images_of(store, record)), reference.astype(float))
+        expected = by_formula(colours(store.images(record)), reference.astype(float))
         assert record.sets["colours"].value == pytest.approx(expected, rel=1e-4)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from erasekit.bench.cases import parse_cases
+from erasekit.bench.plan import parse_cases
 from erasekit.bench.suite import Suite, build_suite
 from erasekit.bench.suites.imagenette import imagenette
 from erasekit.bench.suites.paper import IMAGENETTE, SPLITS
@@ -35,15 +35,15 @@ def test_the_full_protocol(plain: Suite) -> None:
     assert plain.protocol == "full"
     for case, split in zip(plain.cases, SPLITS, strict=True):
         drawn: dict[str, list[int]] = {}
-        roles: dict[str, set[str]] = {}
+        splits: dict[str, set[str]] = {}
         for page in plain.evaluate(Erasure.of(*case.split("+"))):
             assert len(page) == 1
             assert len(page[0].noises) <= 64
             for concept in page:
                 assert concept.prompt == f"Image of {concept.concept}"
                 drawn.setdefault(concept.concept, []).extend(concept.noises)
-                roles.setdefault(concept.role, set()).add(concept.concept)
-        assert roles == {"erased": set(split), "held-out": set(IMAGENETTE) - set(split)}
+                splits.setdefault(concept.split, set()).add(concept.concept)
+        assert splits == {"erased": set(split), "held-out": set(IMAGENETTE) - set(split)}
         assert {len(set(noises)) for noises in drawn.values()} == {500}
     assert len(plain.classes()) == 1000
 
@@ -75,7 +75,7 @@ def test_the_icons_suite_is_small_and_its_full_protocol_is_the_whole_world(regis
         erasure = Erasure.of(case)
         drawn = [c for page in short.evaluate(erasure) for c in page]
         assert 90 <= sum(len(c.noises) for c in drawn) <= 120
-        families = {c.family for c in drawn if c.role == "held-out"}
+        families = {c.family for c in drawn if c.split == "held-out"}
         assert families == {c.family for c in short.concepts}
         everything = {c.concept for page in full.evaluate(erasure) for c in page}
         assert everything == full.stays(erasure) | {case}
@@ -114,7 +114,7 @@ def test_psr_counts_the_kept_set_though_methods_know_its_words(
     assert plan.cells[0].erasure.withheld == ("castle", "car")
     summary = summarise(runner.run(sweep, plan))
     for row in summary.rows:
-        assert (row.psr1.n, row.psr5.n, row.esr5.n) == (4, 4, 4)
+        assert (row.psr1.n, row.psr5.n, row.esr5_before.n) == (4, 4, 4)
         assert row.psr5.value >= row.psr1.value
-        assert row.esr5.value <= row.esr1.value
-    assert {row.role for row in summary.per_concept} == {"held-out"}
+        assert row.esr5_before.value <= row.esr1_before.value
+    assert {row.split for row in summary.per_concept} == {"held-out"}

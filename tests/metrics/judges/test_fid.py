@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from scipy.linalg import sqrtm
 
 from erasekit.errors import ConfigError, MissingExtraError, MissingWeightsError, ModelError
-from erasekit.metrics.judges.registry import load_judges
+from erasekit.metrics.judges import load_judges
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from erasekit.metrics.judges.frechet import frechet_distance
+from erasekit.metrics.judges.fid import frechet_distance
 
 
 def sample(n: int, width: int, seed: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from erasekit.errors import MissingExtraError
+from erasekit.metrics.judges import load_judge
 from erasekit.metrics.judges.nudenet import COUNTED_AT, EXPOSED, THRESHOLDS, NudeNet
-from erasekit.metrics.judges.registry import load_judge
 from erasekit.plugin.registry import Registry
 
 

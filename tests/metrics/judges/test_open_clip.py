@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torchvision.transforms import functional as F
 
 from erasekit.errors import ErasekitError, ModelError, UnknownNameError
+from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.open_clip import OpenClipScorer, open_clip_folder
-from erasekit.metrics.judges.registry import load_scorer
 from tests.tiny_clip import MEAN, STD, build_scorer_folder
 
 

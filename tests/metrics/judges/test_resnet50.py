@@ -16,9 +16,8 @@ from torchvision.models import ResNet50_Weights, resnet50
 
 from erasekit.bench.suites.paper import IMAGENETTE
 from erasekit.errors import ConfigError, MissingWeightsError, ModelError
-from erasekit.metrics.judges.judges import Judges
+from erasekit.metrics.judges import Judges, load_judge, load_judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.judges.registry import load_judge, load_judges, load_scorer
 from erasekit.metrics.judges.resnet50 import ResNet50
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasekit.metrics.base import Images, Scorer
-from erasekit.records import Score
+from erasekit.metrics.scores import Score
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (1.0, 0.0, 0.0),

@@ -1,0 +1,337 @@
+"""Draw the pages of an evaluation, score and save them.
+
+A sheet is encoded on a thread while it is scored and the next one is drawn. The thread touches no
+file: what it made is written by the caller of `finish`, or before the next sheet is encoded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasekit.bench.plan import SCORING, PlannedCase, generation_identity, source_hash
+from erasekit.bench.prompts import EvaluatedConcept
+from erasekit.bench.records import content_key
+from erasekit.bench.store import RecordStore, sheet_png
+from erasekit.bench.suite import Suite
+from erasekit.diffusion.sampling import generate
+from erasekit.edits import Edit
+from erasekit.metrics.base import Images, Scorer, SetMeasure
+from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.metrics.scores import ConceptScores, Estimate
+from erasekit.models.families import FamilyAdapter
+from erasekit.models.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The images of one page under one set of weights.
+
+    Attributes:
+        weights: hash of the model, or key of the edit.
+        page: what is drawn, a row per concept.
+        generation: how it is drawn.
+    """
+
+    weights: str
+    page: tuple[EvaluatedConcept, ...]
+    generation: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.page), len(self.page[0].noises)
+
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        return sum(len(concept.noises) for concept in self.page)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the images depend on."""
+        return {
+            "weights": self.weights,
+            "prompts": [concept.prompt for concept in self.page],
+            "noises": [list(concept.noises) for concept in self.page],
+            "generation": dict(self.generation),
+        }
+
+    @property
+    def key(self) -> str:
+        """Content hash of the identity."""
+        return content_key(self.identity)
+
+
+@dataclass(frozen=True)
+class _Unsaved:
+    """A sheet that is being encoded."""
+
+    key: str
+    images: Images
+    png: Future[bytes]
+
+
+class SheetScorer:
+    """Draws sheets that are missing, and scores them from the 8-bit images that are saved.
+
+    A page is one batch however the sweep was interrupted, so the images never depend on that. The
+    last sheet is on disk after `finish`, those before it earlier.
+
+    Args:
+        model: draws.
+        judges: score; a scorer alone also classifies.
+        store: keeps both.
+        suite: the generation settings.
+        on_images: called with the number of images just drawn.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        judges: Scorer | Judges,
+        store: RecordStore,
+        suite: Suite,
+        on_images: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.model, self.judges, self.store = model, Judges.of(judges), store
+        self.on_images = on_images
+        self.generation = generation_identity(suite, model)
+        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._unsaved: _Unsaved | None = None
+
+    def sheet(self, page: tuple[EvaluatedConcept, ...], weights: str) -> Sheet:
+        """The sheet of a page under these weights."""
+        return Sheet(weights, page, self.generation)
+
+    def scores(
+        self, sheet: Sheet, labels: LabelSet, edit: Edit | None = None
+    ) -> tuple[ConceptScores, ...]:
+        """Scores of a sheet, a row per concept; drawn and scored where the store has none.
+
+        Args:
+            sheet: what to score.
+            labels: the classes that a concept's rank is among.
+            edit: the edit whose key the sheet's weights are; None draws with the base model.
+        """
+        found = self.known(sheet, labels)
+        if found is not None:
+            return found
+        identity = self._identity(sheet, labels)
+        images = self.images(sheet, edit)
+        reference = images
+        if self.judges.measures and edit is not None:
+            reference = self.images(self.sheet(sheet.page, self.model.hash), None)
+        rows = score_page(self.judges, labels, sheet.page, images, reference)
+        self.store.put_scores(content_key(identity), rows, identity)
+        return rows
+
+    def known(self, sheet: Sheet, labels: LabelSet) -> tuple[ConceptScores, ...] | None:
+        """Scores of a sheet that the store has, with its images, or None."""
+        if not self.store.sheet_path(sheet.key).is_file():
+            return None
+        return self.store.scores(content_key(self._identity(sheet, labels)))
+
+    def finish(self) -> None:
+        """Save the sheet that was drawn last.
+
+        Raises:
+            OutputError: the store can't be written, or the disk is full.
+        """
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            self.store.put_sheet(unsaved.key, unsaved.png.result())
+
+    def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
+        return {
+            "sheet": sheet.key,
+            **self.judges.of_images,
+            "scoring": source_hash(SCORING),
+            "labels": content_key(labels.identity),
+            "targets": [concept.concept for concept in sheet.page],
+        }
+
+    def images(self, sheet: Sheet, edit: Edit | None) -> Images:
+        """The images of a sheet as they are saved, uint8 [rows, columns, H, W, 3].
+
+        Drawn where the store has none.
+
+        Raises:
+            OutputError: the sheet before it can't be saved.
+        """
+        if self._unsaved is not None and self._unsaved.key == sheet.key:
+            return self._unsaved.images
+        images = self.store.sheet(sheet.key, sheet.shape)
+        if images is None:
+            applied: AbstractContextManager[Any] = (
+                edit.applied(self.model) if edit else nullcontext()
+            )
+            cut = any(concept.split in ("probe", "caption") for concept in sheet.page)
+            with applied, _cutting(self.model.family, cut):
+                drawn = generate(
+                    self.model,
+                    [concept.prompt for concept in sheet.page for _ in concept.noises],
+                    [seed for concept in sheet.page for seed in concept.noises],
+                    num_inference_steps=self.generation["num_inference_steps"],
+                    guidance_scale=self.generation["guidance_scale"],
+                    batch_size=self.generation["batch"],
+                    on_images=self.on_images,
+                )
+            images = drawn.reshape(*sheet.shape, *drawn.shape[1:])
+            self.finish()
+            png = self._encoder.submit(sheet_png, images, sheet.identity)
+            self._unsaved = _Unsaved(sheet.key, images, png)
+        return images
+
+
+@contextmanager
+def _cutting(family: FamilyAdapter, cut: bool) -> Iterator[None]:
+    """For the block, prompts that are too long are cut, as plain diffusers cuts them."""
+    before = family.truncate
+    family.truncate = before or cut
+    try:
+        yield
+    finally:
+        family.truncate = before
+
+
+def score_page(
+    judges: Judges,
+    labels: LabelSet,
+    page: Sequence[EvaluatedConcept],
+    images: Images,
+    reference: Images,
+) -> tuple[ConceptScores, ...]:
+    """Alignment, rank and further measures of every image of a page.
+
+    A concept that is none of the classes has rank NaN.
+
+    Args:
+        judges: score.
+        labels: the classes.
+        page: the concepts, one per row.
+        images: uint8 [rows, columns, H, W, 3].
+        reference: the base model's images from the same noises.
+    """
+    columns = images.shape[1]
+    flat, base = (a.reshape(-1, *a.shape[2:]) for a in (images, reference))
+    scores = judges.scorer.score(flat, [what.prompt for what in page for _ in range(columns)])
+    targets = [what.concept for what in page for _ in range(columns)]
+    ranks = labels.ranks(judges.classifier, flat, targets)
+    further = {
+        name: values.tolist()
+        for measure in judges.measures
+        for name, values in measure.measure(flat, base).items()
+    }
+    return tuple(
+        ConceptScores(
+            what.prompt,
+            what.noises,
+            tuple(s.value for s in scores[own]),
+            tuple(ranks[own]),
+            {name: tuple(values[own]) for name, values in further.items()},
+        )
+        for what, own in (
+            (what, slice(row * columns, (row + 1) * columns)) for row, what in enumerate(page)
+        )
+    )
+
+
+Page = tuple[EvaluatedConcept, ...]
+
+
+def measure_sets(
+    sheets: SheetScorer, case: PlannedCase, weights: str, edit: Edit | None = None
+) -> Mapping[str, Estimate]:
+    """Every measure of the captions' images under these weights, by name.
+
+    The un-erased model has none where it is itself what others are held against.
+
+    Args:
+        sheets: draws, and knows the measures.
+        case: what is evaluated.
+        weights: hash of the model, or key of the edit.
+        edit: the edit; None for the model.
+    """
+    found: dict[str, Estimate] = {}
+    for measure in sheets.judges.sets:
+        if edit is None and not measure.reference:
+            continue
+        own = _features(sheets, measure, case, weights, edit)
+        if measure.reference:
+            reference = _reference(sheets, measure)
+        else:
+            reference = _features(sheets, measure, case, sheets.model.hash, None)
+        found.update(measure.compare(own, reference))
+    return found
+
+
+def feature_key(sheet: Sheet, measure: SetMeasure) -> str:
+    """Name of the features of a sheet's images in the store."""
+    return _key({"sheet": sheet.key}, measure)
+
+
+def missing_features(
+    sheets: SheetScorer, measure: SetMeasure, cases: Iterable[tuple[PlannedCase, Iterable[str]]]
+) -> int:
+    """Images that `measure` has yet to look at, those of its reference aside.
+
+    Args:
+        sheets: knows their sheets, and the store.
+        measure: the measure.
+        cases: what is evaluated, each with the hash of the model and keys of edits.
+    """
+    lacking = {
+        feature_key(sheet, measure): sheet.images
+        for case, weights in cases
+        for page, key in itertools.product(_caption_pages(case), weights)
+        for sheet in [sheets.sheet(page, key)]
+    }
+    return sum(
+        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+    )
+
+
+def _features(
+    sheets: SheetScorer, measure: SetMeasure, case: PlannedCase, weights: str, edit: Edit | None
+) -> NDArray[np.float32]:
+    """Of the images of all captions, in their order, [N, D]."""
+    parts = []
+    for page in _caption_pages(case):
+        sheet = sheets.sheet(page, weights)
+        key = feature_key(sheet, measure)
+        features = sheets.store.features(key)
+        if features is None or len(features) != sheet.images:
+            images = sheets.images(sheet, edit)
+            features = measure.features(images.reshape(-1, *images.shape[2:]))
+            sheets.store.put_features(key, features)
+        parts.append(features)
+    return np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
+
+
+def _reference(sheets: SheetScorer, measure: SetMeasure) -> NDArray[np.float32]:
+    key = _key({"reference": measure.reference}, measure)
+    features = sheets.store.features(key)
+    if features is None:
+        features = measure.reference_features()
+        sheets.store.put_features(key, features)
+    return features
+
+
+def _key(images: Mapping[str, str], measure: SetMeasure) -> str:
+    scoring = source_hash(SCORING)
+    return content_key({**images, "extractor": measure.extractor, "scoring": scoring})
+
+
+def _caption_pages(case: PlannedCase) -> Iterator[Page]:
+    for page in case.pages:
+        if page[0].split == "caption":
+            yield page

@@ -1,0 +1,435 @@
+"""Plan a sweep: methods x erased sets x erasure seeds, their cells, and what those rest on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import erasekit
+from erasekit.bench.prompts import PAGE, EvaluatedConcept
+from erasekit.bench.records import Cell, content_key
+from erasekit.bench.store import RecordStore
+from erasekit.bench.suite import Suite
+from erasekit.concepts import Erasure, normalised, split_cases, split_concepts
+from erasekit.diffusion.concept_space import words_for
+from erasekit.diffusion.sampling import check_steps
+from erasekit.errors import ConceptError, ConfigError, nearest_name
+from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges.labels import LabelSet
+from erasekit.models.loading import LoadedModel, hash_weights
+from erasekit.plugin.registry import Registry
+from erasekit.training.plan import plan_erasure, settings_groups, uses_concept_space
+
+WITHOUT_EFFECT = frozenset({"checkpoint_every", "trajectory_memory"})
+"""Settings that change no number."""
+SAMPLING = ("diffusion", "edits.py", "models")
+"""Source that images depend on."""
+TRAINING = (*SAMPLING, "concepts.py", "config.py", "methods", "training")
+"""Source that an edit depends on."""
+SCORING = ("bench/images.py", "metrics")
+"""Source that scores of images that are there depend on."""
+RESOLVED = frozenset({"models/catalog.py"})
+"""Defaults: what became of them stands in a cell's settings, so another one makes nothing stale."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run.
+
+    Attributes:
+        suite: how it is evaluated.
+        methods: names of methods, each once.
+        cases: the erased sets.
+        seeds: the erasure seeds.
+        settings: hyperparameters; each goes to the methods that have it.
+    """
+
+    suite: Suite
+    methods: tuple[str, ...]
+    cases: tuple[Erasure, ...]
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with what it takes to run it.
+
+    Attributes:
+        cell: the cell.
+        erasure: what goes.
+        settings: the method's own part of the sweep's.
+        edit_key: name of the edit in the store.
+        exposed: held-out concepts that this method may keep on purpose all the same.
+        steps: training steps of the erasure.
+        along: earlier steps that are scored too, each with the name of its edit.
+    """
+
+    cell: Cell
+    erasure: Erasure
+    settings: Mapping[str, Any]
+    edit_key: str
+    exposed: tuple[str, ...]
+    steps: int = 0
+    along: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def edit_keys(self) -> tuple[str, ...]:
+        """Names of all its edits, the finished one first."""
+        return (self.edit_key, *(key for _, key in self.along))
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """A case with its pages, labels and cells."""
+
+    erasure: Erasure
+    pages: tuple[tuple[EvaluatedConcept, ...], ...]
+    labels: LabelSet
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def images(self) -> int:
+        """Images of one evaluation."""
+        return sum(len(concept.noises) for page in self.pages for concept in page)
+
+
+def plan_cases(sweep: Sweep, model: LoadedModel, judges: Judges) -> tuple[PlannedCase, ...]:
+    """Every cell of `sweep`, checked as far as can be without running it.
+
+    Kept concepts whose prompt is too long for the model's tokenizer are left out.
+
+    Raises:
+        UnknownNameError: an unknown method or scope.
+        ConfigError: a setting that no method has, an ill-typed value, a name given twice, a
+            fraction of a run that is none, or an erased concept that is none of the classifier's
+            classes.
+        ConceptError: a prompt that does not fit the tokenizer.
+        MissingExtraError: the suite asks for words that need a package that is not installed.
+        ScopeError: a scope that selects nothing.
+    """
+    _check_once("methods", sweep.methods)
+    suite = completed(sweep.suite, model).fitting(model.family.check_prompt)
+    sweep = replace(sweep, suite=suite)
+    check_steps(model.pipeline, suite.num_inference_steps or model.descriptor.num_inference_steps)
+    by_method = share_settings(sweep.methods, sweep.settings, model.registry)
+    return tuple(_plan_case(sweep, case, by_method, model, judges) for case in sweep.cases)
+
+
+def completed(suite: Suite, model: LoadedModel) -> Suite:
+    """`suite` with the words of the model's concept space that it asks for, if it lacks them.
+
+    Raises:
+        UnknownNameError: the model's concept space is not registered.
+        MissingExtraError: its words need a package that is not installed.
+    """
+    if not suite.words:
+        return suite
+    return suite.with_words(words_for(model))
+
+
+def share_settings(
+    methods: Iterable[str], settings: Mapping[str, Any], registry: Registry
+) -> dict[str, dict[str, Any]]:
+    """Each method's part of `settings`.
+
+    Raises:
+        UnknownNameError: an unknown method.
+        ConfigError: a key that none of the methods has.
+    """
+    fields = {
+        name: {
+            key
+            for group in settings_groups(registry.method(name), registry)
+            for key in group.model_fields
+        }
+        for name in methods
+    }
+    wanted = {key.replace("-", "_"): value for key, value in settings.items()}
+    known = sorted(set().union(*fields.values()))
+    for key in wanted:
+        if key not in known:
+            near = nearest_name(key, known)
+            hint = f"; did you mean {near!r}?" if near else "."
+            raise ConfigError(
+                f"None of the methods {', '.join(fields)} has a setting {key!r}{hint} "
+                f"Known: {', '.join(known)}."
+            )
+    return {
+        name: {key: value for key, value in wanted.items() if key in own}
+        for name, own in fields.items()
+    }
+
+
+def plan_evaluation(
+    suite: Suite, erasure: Erasure, model: LoadedModel, judges: Judges
+) -> PlannedCase:
+    """What is drawn and scored for an erased set; without cells yet."""
+    erasure = replace(erasure, withheld=suite.withheld(erasure))
+    labels = judges.labels(LabelSet(suite.classes(), suite.label))
+    for concept in erasure.erased:
+        labels = judges.including(labels, concept.names)
+    return PlannedCase(erasure, tuple(tuple(page) for page in suite.evaluate(erasure)), labels, ())
+
+
+def _plan_case(
+    sweep: Sweep,
+    erasure: Erasure,
+    by_method: Mapping[str, Mapping[str, Any]],
+    model: LoadedModel,
+    judges: Judges,
+) -> PlannedCase:
+    suite = sweep.suite
+    case = plan_evaluation(suite, erasure, model, judges)
+    evaluation = evaluation_identity(suite, model, judges, case)
+    cells = []
+    for method in sweep.methods:
+        own = by_method[method]
+        resolved = plan_erasure(model, method, case.erasure, own).settings
+        kept = words_kept(method, resolved, case.erasure, model)
+        exposed = _exposed(suite, case, kept)
+        steps = int(resolved["steps"])
+        stops = steps_along(suite.along, steps)
+        for seed in sweep.seeds:
+            made_by = erasure_identity(model, method, resolved, case.erasure, seed)
+            identity: dict[str, Any] = {"erasure": made_by, "evaluation": evaluation}
+            if stops:
+                identity["along"] = list(stops)
+            along = tuple((stop, content_key({**made_by, "after_steps": stop})) for stop in stops)
+            cell = Cell(method, erasure.label, seed, identity)
+            cells.append(
+                PlannedCell(cell, case.erasure, own, content_key(made_by), exposed, steps, along)
+            )
+    return replace(case, cells=tuple(cells))
+
+
+def words_kept(
+    method: str, settings: Mapping[str, Any], erasure: Erasure, model: LoadedModel
+) -> list[str]:
+    """Words that a run may keep on purpose: those that were named, else its concept space's.
+
+    Args:
+        method: the method's name.
+        settings: all hyperparameters of the run; `keep` names words, where a method has it.
+        erasure: what goes and what the user names to keep.
+        model: whose words a concept space defaults to.
+    """
+    named = [*erasure.keep, *settings.get("keep", ())]
+    if named or not uses_concept_space(model.registry.method(method), model.registry, settings):
+        return named
+    source = settings.get("concept_space") or model.descriptor.concept_space
+    return words_for(model, source)
+
+
+def _exposed(suite: Suite, case: PlannedCase, kept: Iterable[str]) -> tuple[str, ...]:
+    """Held-out concepts that are all the same among what a run may keep on purpose."""
+    open_to_it = {normalised(word) for word in kept}
+    open_to_it -= {normalised(name) for name in case.erasure.withheld}
+    exposed = []
+    for evaluated in (evaluated for page in case.pages for evaluated in page):
+        known = suite.known([evaluated.concept])
+        names = (known.name, *known.aliases) if known else (evaluated.concept,)
+        if evaluated.split == "held-out" and open_to_it & {normalised(name) for name in names}:
+            exposed.append(evaluated.concept)
+    return tuple(dict.fromkeys(exposed))
+
+
+def _check_once(what: str, names: tuple[str, ...]) -> None:
+    if not names:
+        raise ConfigError(f"No {what}; name one or more, as in --methods neutral,gumbel.")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{name!r} stands twice among the {what}; name each once.")
+
+
+class ErasureCosts:
+    """Costs of erasures, in forward passes; a backward pass counts as two.
+
+    Args:
+        store: its finished records are gone by.
+    """
+
+    def __init__(self, store: RecordStore) -> None:
+        seen: dict[str, list[int]] = {}
+        for record in store.records():
+            if record.status == "done":
+                seen.setdefault(_like(record.cell.identity), []).append(record.unet_passes)
+        self._known = {like: sum(costs) / len(costs) for like, costs in seen.items()}
+
+    def known(self, planned: PlannedCell) -> float | None:
+        """Mean cost of finished erasures with this method, these settings and as many concepts."""
+        return self._known.get(_like(planned.cell.identity))
+
+    def expected(self, planned: PlannedCell, model: LoadedModel) -> float:
+        """The known cost, else what the method says of itself; 0 where it says nothing."""
+        known = self.known(planned)
+        if known is not None:
+            return known
+        plan = plan_erasure(model, planned.cell.method, planned.erasure, planned.settings)
+        return plan.expected_passes() or 0.0
+
+
+def _like(identity: Mapping[str, Any]) -> str:
+    made_by = identity["erasure"]
+    return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"
+
+
+def typed_cases(text: str | None, more: Iterable[str] = ()) -> list[str]:
+    """The erased sets that a user typed, each as one text for `parse_case`.
+
+    Args:
+        text: "a,b+c", see `split_cases`; or a text file, an erased set a line.
+        more: further ones, each typed alone.
+
+    Raises:
+        ConceptError: a quote is not closed.
+        ConfigError: the file can't be read.
+    """
+    if text is None:
+        return list(more)
+    if not text.endswith(".txt"):
+        return [*split_cases(text), *more]
+    try:
+        lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The concepts {text!r} can't be read: {error}; name a text file with what to erase, "
+            "a line each."
+        ) from error
+    return [*(line for line in lines if line.strip()), *more]
+
+
+def parse_cases(cases: str | Iterable[str], model: LoadedModel) -> tuple[Erasure, ...]:
+    """Erased sets with kinds and aliases from the model's list.
+
+    Args:
+        cases: texts for `parse_case`; one text of several is split as `typed_cases` does.
+        model: knows kinds and aliases.
+
+    Raises:
+        ConceptError: an empty concept, one that does not fit the tokenizer, or a case twice.
+    """
+    texts = typed_cases(cases) if isinstance(cases, str) else list(cases)
+    found: dict[frozenset[str], str] = {}
+    for text in texts:
+        names = frozenset(map(normalised, split_concepts(text)))
+        if names in found:
+            raise ConceptError(
+                f"The case {text!r} stands twice (as {found[names]!r}); name each once."
+            )
+        found[names] = text
+    return tuple(parse_case(text, model) for text in texts)
+
+
+def parse_case(text: str, model: LoadedModel) -> Erasure:
+    """One erased set of "b+c", with kinds and aliases from the model's list.
+
+    Raises:
+        ConceptError: an empty concept, the same one twice, or one too long for the tokenizer.
+    """
+    return Erasure(tuple(model.concept(part) for part in split_concepts(text)))
+
+
+def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
+    """How images are drawn."""
+    scheduler = model.pipeline.scheduler
+    config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
+    return {
+        "num_inference_steps": suite.num_inference_steps or model.descriptor.num_inference_steps,
+        "guidance_scale": (
+            model.descriptor.guidance_scale
+            if suite.guidance_scale is None
+            else suite.guidance_scale
+        ),
+        "scheduler": content_key(
+            [type(scheduler).__name__, {k: str(v) for k, v in config.items()}]
+        ),
+        "autoencoder": hash_weights([model.pipeline.vae]),
+        "dtype": str(model.family.dtype),
+        "batch": PAGE,
+        "erasekit": erasekit.__version__,
+        "source": source_hash(SAMPLING),
+    }
+
+
+def erasure_identity(
+    model: LoadedModel,
+    method: str,
+    settings: Mapping[str, Any],
+    erasure: Erasure,
+    seed: int,
+) -> dict[str, Any]:
+    """How an edit is made."""
+    descriptor = model.registry.method(method)
+    return {
+        "model": model.hash,
+        "model_concepts": content_key([asdict(concept) for concept in model.concepts]),
+        "method": method,
+        "target": descriptor.target,
+        "plugin": _plugin(model.registry.owner(descriptor)),
+        "settings": {k: v for k, v in settings.items() if k not in WITHOUT_EFFECT},
+        "erasure": asdict(erasure),
+        "seed": seed,
+        "erasekit": erasekit.__version__,
+        "source": source_hash(TRAINING),
+    }
+
+
+def evaluation_identity(
+    suite: Suite, model: LoadedModel, judges: Judges, case: PlannedCase
+) -> dict[str, Any]:
+    """How an edit is measured."""
+    return {
+        "suite": suite.name,
+        "suite_version": suite.version,
+        "generation": generation_identity(suite, model),
+        **judges.identity,
+        "scoring": source_hash(SCORING),
+        "labels": content_key(case.labels.identity),
+        "concepts": [[asdict(concept) for concept in page] for page in case.pages],
+    }
+
+
+def _plugin(owner: str) -> str:
+    distribution = owner.partition(":")[0]
+    try:
+        return f"{distribution} {version(distribution)}"
+    except Exception:  # registered in a test or a script, not installed
+        return owner
+
+
+@cache
+def source_hash(parts: tuple[str, ...]) -> str:
+    """16 hex digits over the .py files of these parts of the package, by path and content."""
+    root = Path(erasekit.__file__).parent
+    digest = hashlib.sha256()
+    for part in sorted(parts):
+        for path in sorted([root / part] if part.endswith(".py") else (root / part).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            if name not in RESOLVED:
+                text = path.read_bytes().replace(b"\r\n", b"\n")
+                digest.update(f"{name} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:16]
+
+
+def steps_along(fractions: Sequence[float], steps: int) -> tuple[int, ...]:
+    """The steps of a run of `steps` that lie at these fractions of it, each once, in order.
+
+    A method of one step has none before its last.
+
+    Raises:
+        ConfigError: a fraction that is not between 0 and 1.
+    """
+    for fraction in fractions:
+        if not 0 < fraction < 1:
+            raise ConfigError(
+                f"--along has {fraction:g}; give fractions of a run above 0 and below 1, as in "
+                "--along 0.25,0.5,0.75."
+            )
+    found = {round(fraction * steps) for fraction in fractions}
+    return tuple(sorted(found - {0, steps}))

@@ -1,0 +1,14 @@
+"""The commands that share edits. No torch here."""
+
+from __future__ import annotations
+
+import typer
+
+from erasekit.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def erasekit_register_commands(app: typer.Typer) -> None:
+    from erasekit.exports.commands import register
+
+    register(app)

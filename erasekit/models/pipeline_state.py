@@ -1,0 +1,202 @@
+"""The state of a pipeline in memory: whether it is plain, frozen, and which edits it carries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from erasekit.errors import EditError, ModelError
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def components(pipeline: Any) -> list[nn.Module]:
+    """The modules of a diffusers pipeline: UNet, VAE, text encoders."""
+    return [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+
+
+def freeze(pipeline: Any) -> None:
+    """No parameter requires a gradient, and every module is in eval mode, from now on."""
+    for component in components(pipeline):
+        component.requires_grad_(False).eval()
+
+
+@contextmanager
+def held_still(pipeline: Any) -> Iterator[None]:
+    """The pipeline frozen for the block.
+
+    Afterwards every parameter's `requires_grad` and gradient, and every module's train or eval
+    mode, are as they were, also where the block fails.
+    """
+    parts = components(pipeline)
+    parameters = [p for part in parts for p in part.parameters()]
+    wanted = [p for p in parameters if p.requires_grad]
+    gradients = [(p, p.grad) for p in parameters if p.grad is not None]
+    training = [module for part in parts for module in part.modules() if module.training]
+    freeze(pipeline)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module in training:
+            module.training = True
+
+
+def check_plain(pipeline: Any) -> None:
+    """Check that the weights of a pipeline are its own, under their plain names, and in memory.
+
+    What is trained is found by its name, saved under it, and swapped for another tensor; that goes
+    wrong without a word where a LoRA, a compiled module or an offloading hook stands in between.
+
+    Raises:
+        ModelError: they are not; says what to do.
+    """
+    for name, component in pipeline.components.items():
+        if isinstance(component, nn.Module) and (reason := _not_plain(component)):
+            raise ModelError(
+                f"This {type(pipeline).__name__} can't be worked on: its {name} {reason}."
+            )
+
+
+def _not_plain(module: nn.Module) -> str | None:
+    """What stands between weights and their names, and the remedy; None where nothing does."""
+    names = [name for name, _ in module.named_parameters()]
+    if type(module).__name__ == "OptimizedModule" or any("_orig_mod." in n for n in names):
+        return (
+            "is compiled (torch.compile); give the plain module, its `_orig_mod`, and compile "
+            "afterwards"
+        )
+    if names and all(name.startswith("module.") for name in names):
+        return f"is wrapped in a {type(module).__name__}; give the plain module, its `module`"
+    if any(".base_layer." in name or ".lora_" in name for name in names):
+        return (
+            "has a LoRA or another adapter loaded; call unload_lora_weights(), or fuse_lora() and "
+            "then unload_lora_weights() to make it part of the model"
+        )
+    if any(".processor." in name for name in names):
+        return (
+            "has attention processors with weights, as an IP-Adapter has; call "
+            "unload_ip_adapter(), or load it again without"
+        )
+    if any(".to_qkv." in name or ".to_kv." in name for name in names):
+        return "has fused projections; load it again without fuse_qkv_projections()"
+    hooked = {
+        hook
+        for part in module.modules()
+        for hook in ("_hf_hook", "_diffusers_hook")
+        if hasattr(part, hook)
+    }
+    if "_hf_hook" in hooked or any(p.is_meta for p in module.parameters()):
+        return (
+            "is offloaded (enable_model_cpu_offload, enable_sequential_cpu_offload or device_map); "
+            "call remove_all_hooks() or reset_device_map(), and to(device)"
+        )
+    if hooked:
+        return (
+            "has hooks of diffusers (group offloading, layerwise casting or a cache); load the "
+            "pipeline again without them"
+        )
+    odd = {p.dtype for p in module.parameters()} - set(_DTYPES)
+    if odd:
+        return f"is quantised ({', '.join(map(str, odd))}); load it in float32, bfloat16 or float16"
+    return None
+
+
+_CARRIED = "_erasekit_carried"
+"""Attribute of a UNet that lists the edits applied to it; absent where there are none."""
+
+
+@dataclass(frozen=True)
+class CarriedEdit:
+    """One edit that a UNet carries now.
+
+    Attributes:
+        base: hash of the model under all edits; "" where nobody asked.
+        parameters: names of the parameters it changed.
+        inference: identity of its inference part, or "".
+    """
+
+    base: str
+    parameters: frozenset[str]
+    inference: str = ""
+
+
+def carried_edits(unet: nn.Module) -> tuple[CarriedEdit, ...]:
+    """The edits that a UNet carries now, the first one first."""
+    return tuple(unet.__dict__.get(_CARRIED, ()))
+
+
+@contextmanager
+def carrying(unet: nn.Module, edit: CarriedEdit) -> Iterator[None]:
+    """For the block, the UNet is known to carry this edit."""
+    edits = unet.__dict__.setdefault(_CARRIED, [])
+    edits.append(edit)
+    try:
+        yield
+    finally:
+        edits.pop()
+        if not edits:
+            del unet.__dict__[_CARRIED]
+
+
+def hash_with_parts(weights: str, unet: nn.Module) -> str:
+    """Hash of a model whose weights have this one, with the inference parts it carries."""
+    for edit in carried_edits(unet):
+        if edit.inference:
+            weights = hash_with_part(weights, edit.inference)
+    return weights
+
+
+def hash_with_part(model: str, identity: str) -> str:
+    """Hash of the model of this hash with one more inference part, 64 hex digits."""
+    return hashlib.sha256(f"{model}|{identity}".encode()).hexdigest()
+
+
+def check_base(
+    base_hash: str,
+    base_id: str,
+    parameters: Iterable[str],
+    found: str,
+    carried: Sequence[CarriedEdit],
+) -> None:
+    """Check that an edit may be applied to a model.
+
+    It may where the model is the one it was made from, and where that one carries edits of which
+    at most one, this one included, changes parameters.
+
+    Args:
+        base_hash, base_id: the model that the edit was made from.
+        parameters: names of the parameters that the edit changes.
+        found: hash of the model as it is now.
+        carried: the edits it carries.
+
+    Raises:
+        EditError: it may not; says why.
+    """
+    if found == base_hash:
+        return
+    if carried and carried[0].base == base_hash:
+        names = list(parameters)
+        changed = frozenset().union(*(edit.parameters for edit in carried))
+        if not names or not changed:
+            return
+        if shared := [name for name in names if name in changed]:
+            raise EditError(
+                f"This edit and one that is applied already change the same {len(shared)} "
+                f"parameters, such as {shared[0]!r}; apply one at a time, or add --force "
+                "(force=True), and the last one wins."
+            )
+    raise EditError(
+        f"This edit was made from a model with hash {base_hash[:16]}, and this "
+        f"model has hash {found[:16]}; load {base_id!r}, or "
+        "add --force (force=True) to apply it all the same."
+    )
