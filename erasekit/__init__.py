@@ -29,7 +29,15 @@ _HOMES = {
     "erase": "erasekit.training.erase",
 }
 
-__all__ = ["Concept", "Edit", "Erasure", "erase", "generate", "load_edit", "load_model"]
+__all__ = [
+    "Concept",
+    "Edit",
+    "Erasure",
+    "erase",
+    "generate",
+    "load_edit",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from erasekit.errors import ConfigError
-
-_LONG_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
-"""A dotted key of more than 64 parts."""
 
 
 class Settings(BaseModel):
@@ -133,38 +127,6 @@ def one_each(text: str, count: int, setting: str) -> list[str]:
             "for each concept in the order of --concept."
         )
     return values * (count // len(values))
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a TOML recipe: flat hyperparameters at the top level.
-
-    Raises:
-        ConfigError: no such file, or not TOML.
-    """
-    return read_toml(path, "recipe")
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Args:
-        path: the file.
-        what: what it is to the user, for the message.
-
-    Raises:
-        ConfigError: it can't be read, is not TOML, or is nested too deep.
-    """
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-        if _LONG_KEY.search(text):  # takes tomllib minutes
-            raise RecursionError
-        return tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"The {what} {str(path)!r} can't be read: {error.strerror}.") from error
-    except RecursionError as error:
-        raise ConfigError(f"The {what} {str(path)!r} is nested too deep; flatten it.") from error
-    except (ValueError, RuntimeError) as error:  # not UTF-8, ~nouser, a number of 5,000 digits
-        raise ConfigError(f"The {what} {str(path)!r} is not valid TOML: {error}.") from error
 
 
 def _build(group: type[Settings], values: Mapping[str, Any], owner: str) -> Settings:

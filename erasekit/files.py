@@ -15,8 +15,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         place = _resolved(path, stat.S_ISREG, "file")
         place.parent.mkdir(parents=True, exist_ok=True)
         _sweep(place.parent)
-        opened, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=place.parent)
-        os.close(opened)
-        temporary = Path(name)
-        handle = _locked(temporary)
+        temporary, handle = _claimed(partial(_new_file, place.parent, path.suffix))
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
@@ -80,8 +79,7 @@ def atomic_folder(path: Path, *, stale: Collection[str] = ()) -> Iterator[Path]:
         holder = place if inside else place.parent
         holder.mkdir(parents=True, exist_ok=True)
         _sweep(holder)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=holder))
-        handle = _locked(temporary)
+        temporary, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=holder))
         try:
             yield temporary
             _follow_umask(temporary)
@@ -155,6 +153,27 @@ def _sweep(folder: Path) -> None:
             continue
         finally:
             _close(handle)
+
+
+def _new_file(folder: Path, suffix: str) -> str:
+    opened, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=folder)
+    os.close(opened)
+    return name
+
+
+def _claimed(make: Callable[[], str]) -> tuple[Path, int | None]:
+    """A new temporary, locked. Another one where a sweep took it for a remain before it was."""
+    while True:
+        path = Path(make())
+        handle = _locked(path)
+        for _ in range(20):
+            if handle is not None or sys.platform == "win32" or not path.exists():
+                break
+            time.sleep(0.001)  # a sweep has it, or the file system has no locks
+            handle = _locked(path)
+        if path.exists():
+            return path, handle
+        _close(handle)
 
 
 def _locked(path: Path | str) -> int | None:

@@ -8,16 +8,9 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from erasekit.config import (
-    Settings,
-    describe,
-    flatten,
-    one_each,
-    parse_assignments,
-    read_recipe,
-    resolve,
-)
+from erasekit.config import Settings, describe, flatten, one_each, parse_assignments, resolve
 from erasekit.errors import ConfigError
+from erasekit.recipes import read_recipe, shipped_recipe, shipped_recipes
 
 
 class Common(Settings):
@@ -195,6 +188,19 @@ def test_a_recipe_that_is_not_toml_is_one_sentence(tmp_path: Path, content: byte
     with pytest.raises(ConfigError, match=r"bad\.toml' is not valid TOML") as caught:
         read_recipe(recipe)
     assert "\n" not in str(caught.value)
+
+
+def test_shipped_recipes_go_by_name_and_by_model() -> None:
+    assert shipped_recipes() == ("fast", "published")
+    published = shipped_recipe("published")
+    assert (published["steps"], published["learning_rate"]) == (1000, 1e-5)
+    assert not [key for key, value in published.items() if isinstance(value, dict)]
+    assert shipped_recipe("published", "sd1") == published
+    icons = shipped_recipe("published", "icons")
+    assert (icons["steps"], icons["learning_rate"]) == (65, 3e-4)
+    assert icons["loss_space"] == published["loss_space"] == "z0"
+    with pytest.raises(ConfigError, match="Unknown recipe 'slow'; shipped are fast, published"):
+        shipped_recipe("slow")
 
 
 def test_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:

@@ -298,3 +298,16 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(closed_folder: Path) 
     os.setresuid(NOBODY, NOBODY, 0)
     with pytest.raises(EditError, match=r"No permission to read .*edit.json"):
         read_json(file, EditError)
+
+
+def test_many_writers_of_one_folder_leave_each_other_s_temporaries(tmp_path: Path) -> None:
+    """A temporary that is not locked yet must not pass for what a killed writer left."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def write(number: int) -> None:
+        for turn in range(60):
+            atomic_write_text(tmp_path / f"{number}-{turn}.txt", str(turn))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    assert len(list(tmp_path.iterdir())) == 6 * 60

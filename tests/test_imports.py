@@ -17,7 +17,7 @@ PACKAGE = Path(erasekit.__file__).parent
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "template" not in p.parts)
 """All but the template of a plugin, which an installed erasekit carries."""
 
-LEAVES = {"errors", "concepts", "config", "files"}
+LEAVES = {"errors", "concepts", "config", "files", "recipes"}
 ORDER = (
     *({leaf} for leaf in ("errors",)),
     LEAVES - {"errors"},
@@ -143,6 +143,31 @@ def test_the_shell_and_the_hooks_import_no_torch() -> None:
     check = f"import sys; {statement}; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_help_reads_no_model_of_data() -> None:
+    """pydantic alone takes as long as the rest of `erasekit --help`."""
+    check = (
+        "import sys, erasekit.cli.app as app\n"
+        "try:\n    app.main(['--help'])\n"
+        "finally:\n    print(sorted({'pydantic', 'jinja2', 'scipy'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert run.stdout.strip().splitlines()[-1] == "[]"
+
+
+MOST_PARAMETERS = 12
+
+
+def test_no_function_but_a_command_has_many_parameters() -> None:
+    for path in MODULES:
+        if part_of(path) == "cli" or name(path) in COMMANDS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                count = len([a for a in given if a.arg not in ("self", "cls")])
+                assert count <= MOST_PARAMETERS, f"{name(path)}: {node.name} has {count}"
 
 
 def test_public_names_are_lazy_and_complete() -> None:

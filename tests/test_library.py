@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError
 from erasekit.models.loading import wrap_pipeline
 from erasekit.models.pipeline_state import components, held_still
+from erasekit.reporting.card import run_card
+from tests.tiny_clip import build_scorer_folder
 
 SMALL = {"steps": 3, "batch_size": 2, "trajectory_steps": 3, "trajectories": 2}
 
@@ -118,10 +122,43 @@ def test_wrapping_and_drawing_change_nothing(pipeline: StableDiffusionPipeline) 
     assert state(pipeline) == before
 
 
-def test_the_public_names_are_those_of_the_readme() -> None:
-    assert {"erase", "load_edit", "load_model", "generate", "Erasure", "Concept"} <= set(
-        erasekit.__all__
-    )
+def test_the_snippet_of_the_readme_works_as_it_stands(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a smaller model; every public name that it uses is one."""
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert set(re.findall(r"erasekit\.(\w+)", snippet)) <= set(erasekit.__all__)
+    small = {**SMALL, "concept_space": "vocabulary"}
+    (tmp_path / "scorer").mkdir()
+    scorer = f"local-dir:{build_scorer_folder(tmp_path / 'scorer')}"
+    described = replace(tiny_model.descriptor, scorer=scorer, defaults={"*": small})
+    model = replace(tiny_model, descriptor=described)
+    monkeypatch.setattr(erasekit, "load_model", {"icons": model}.__getitem__, raising=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["image"].size == (16, 16)
+    assert load_edit("runs/church").info["concepts"] == ["church"]
+
+
+def test_the_snippet_of_a_card_works_as_it_stands(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = erase(tiny_model, "none", Erasure.of("church"), settings=SMALL)
+    edit.save(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", run_card(edit.info, None, []), re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["images"].shape == (1, 16, 16, 3)
+
+
+def test_every_public_name_is_there_and_loads_by_itself() -> None:
+    for name in erasekit.__all__:
+        found = getattr(erasekit, name)
+        assert found.__name__ == name
+        assert found.__doc__
 
 
 def test_a_model_is_loaded_by_its_name_alone_and_told_in_a_line(tiny_model) -> None:
@@ -131,11 +168,11 @@ def test_a_model_is_loaded_by_its_name_alone_and_told_in_a_line(tiny_model) -> N
     assert model.registry.method("gumbel").name == "gumbel"
     assert model.family.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert repr(model) == (
-        f"<LoadedModel 'icons': sd1, UNet of 3.27 million parameters, torch.float32 on "
+        f"<LoadedModel 'icons': sd1, UNet of 7.14 million parameters, torch.float32 on "
         f"{model.family.device}, hash {model.hash[:16]}>"
     )
     with pytest.raises(ConfigError, match="Unknown device 'gpu'; use auto, cpu"):
         erasekit.load_model("icons", device="gpu")
     info = {"base_model": {"id": "icons", "hash": "0"}, "concepts": ["bus"], "method": "gumbel"}
     edit = erasekit.Edit({"a": torch.zeros(3, 2)}, info)
-    assert repr(edit) == "<Edit of 'icons': bus erased by gumbel; delta, 1 tensors of 6 numbers>"
+    assert repr(edit) == "<Edit of 'icons': bus erased by gumbel; weights, 1 tensors of 6 numbers>"

@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.fullsize.models import build_pipeline, parameter_counts
 from erasekit.errors import ConfigError
-from erasekit.methods.gradient import GradientConfig
 from erasekit.models.catalog import PUBLISHED
 from erasekit.training.memory import GIB, LIBRARIES, MemoryNeeds, estimate, fit_memory
 
@@ -125,10 +124,9 @@ def _cell(needs: MemoryNeeds, settings: Mapping[str, Any], size: int) -> str:
 
 
 def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
-    """Of a run with the family's own defaults: one row a step, 50 words of R."""
+    """Of a run with the family's own defaults: one row a step, no kept trajectories."""
     unet, trained, idle = _counts(family)
     size = 4 if dtype == "fp32" else 2
-    kept = 3 * GradientConfig().trajectories + 2 * PUBLISHED["*"]["centres"]
     return MemoryNeeds(
         unet=size * unet,
         idle=size * idle,
@@ -136,7 +134,7 @@ def default_needs(family: str, dtype: str, shape: RowShape) -> MemoryNeeds:
         row=shape.row,
         passing_row=shape.passing_row,
         rows=2 * PUBLISHED["*"]["batch_size"],
-        kept=4 * 4 * shape.latents**2 * kept * PUBLISHED["*"]["trajectory_steps"],
+        kept=0,
         stored_half=size == 2,
         gpu=True,
     )

@@ -12,6 +12,8 @@ from benchmarks.fullsize.arithmetic import gib, in_gib, lean_bound
 from benchmarks.fullsize.models import build_pipeline
 
 SETTINGS = {
+    "latents_from": "frozen",
+    "timesteps": "solver",
     "trajectory_steps": 2,
     "trajectories": 1,
     "keep_trajectories": 1,

@@ -12,8 +12,8 @@ from benchmarks.fullsize.models import build_pipeline
 from benchmarks.speed.published import PublishedConfig, erase_as_published
 
 FAMILY = "sd1"
-MEASURED = PublishedConfig(loops=2, ddim_steps=2)
-"""One loop moves pi, one theta'. A longer trajectory takes longer, and no more memory."""
+MEASURED = PublishedConfig(steps=2, ddim_steps=2)
+"""Two loops move theta', one pi. A longer trajectory takes longer, and no more memory."""
 
 
 def loops() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def loops() -> dict[str, Any]:
         "latents": family.latents_shape()[1],
         "unet_parameters": unet,
         "trained_parameters": trained,
-        "loops": MEASURED.loops,
+        "loops": _loops(MEASURED),
         "ddim_steps": MEASURED.ddim_steps,
         "unet_passes": passes.as_dict(),
         "seconds": {
@@ -69,7 +69,7 @@ def loops() -> dict[str, Any]:
             "loops": round(processor, 1),
             "per_pass": round(processor / passes.cost, 2),
         },
-        "whole_run": whole_run(PublishedConfig(), forward, processor / MEASURED.loops),
+        "whole_run": whole_run(PublishedConfig(), forward, processor / _loops(MEASURED)),
         "peak_gib": {"model_built": gib(before * 2**20), "run": gib(peak * 2**20)},
         "row_bytes": {"plain": row, "checkpointed": checkpointed},
         "lower_bound_gib": in_gib(published_bound(unet, trained, idle)),
@@ -82,20 +82,25 @@ def whole_run(config: PublishedConfig, forward: float, loop: float) -> dict[str,
     """Passes (forward + 2 backward) of a whole run, by expectation, and what they would take.
 
     A loop samples two trajectories to a step drawn uniformly, two rows each; then come three
-    frozen passes, and two trained ones with their backward.
+    frozen passes, and two trained ones with their backward, one of them where pi moves.
 
     Args:
         forward: seconds of one forward pass, which is all that sampling is made of.
         loop: seconds of a measured loop, whose trajectories had `MEASURED.ddim_steps`.
     """
     sampled = _sampled(config)
-    per_loop = sampled + 3 + 2 + 2 * 2
+    per_loop = sampled + 3 + 2 + 2 * 3 / 2
     seconds = loop + (sampled - _sampled(MEASURED)) * forward
     return {
         "passes_per_loop": per_loop,
-        "passes": round(config.loops * per_loop),
-        "computed_hours": round(config.loops * seconds / 3600, 1),
+        "passes": round(_loops(config) * per_loop + 1),
+        "computed_hours": round(_loops(config) * seconds / 3600, 1),
     }
+
+
+def _loops(config: PublishedConfig) -> int:
+    """A step on pi stands between any two on theta'."""
+    return 2 * config.steps - 1
 
 
 def _sampled(config: PublishedConfig) -> float:

@@ -57,7 +57,8 @@ def _row(runs: Sequence[Run]) -> dict[str, float]:
         sides = [getattr(c, side) for run in runs for c in run.concepts if c.role == role]
         return np.array([v for s in sides for v in getattr(s, what)])
 
-    erased, kept = values("erased", "after", "ranks"), values("held-out", "after", "ranks")
+    kept = values("held-out", "after", "ranks")
+    gone = [concept for run in runs for concept in run.concepts if concept.role == "erased"]
     row = {
         "alignment before": _mean(values("erased", "before", "scores")),
         "alignment after": _mean(values("erased", "after", "scores")),
@@ -65,7 +66,8 @@ def _row(runs: Sequence[Run]) -> dict[str, float]:
         "delta, pool": _mean(_deltas(runs, ("pool",)).values()),
     }
     for k in (1, 5):
-        row[f"ESR-{k}"] = _mean(np.where(np.isnan(erased), NAN, erased > k))
+        ranks = np.array([r for c in gone if _drawn(c.before.ranks, k) for r in c.after.ranks])
+        row[f"ESR-{k}"] = _mean(np.where(np.isnan(ranks), NAN, ranks > k))
         row[f"PSR-{k}"] = _mean(np.where(np.isnan(kept), NAN, kept <= k))
     sides = [(c.role, c.after) for run in runs for c in run.concepts]
     for name, role in dict.fromkeys((n, role) for role, side in sides for n in side.measures):
@@ -77,6 +79,12 @@ def _row(runs: Sequence[Run]) -> dict[str, float]:
     for name in dict.fromkeys(name for run in runs for name in run.sets):
         row[f"{name}, caption"] = _mean(run.sets[name] for run in runs if name in run.sets)
     return row
+
+
+def _drawn(ranks: Sequence[float], k: int) -> bool:
+    """Whether the base model draws a concept: in a quarter of its images or more."""
+    known = [rank for rank in ranks if not np.isnan(rank)]
+    return sum(rank <= k for rank in known) >= len(known) / 4
 
 
 def _deltas(runs: Sequence[Run], roles: Sequence[str]) -> dict[tuple[str, str], float]:

@@ -32,6 +32,7 @@ def main() -> None:
             "growth-plot",
             "adversary",
             "adversary-earlier",
+            "adversary-32-words",
             "start",
             "levers",
             "solvers",
@@ -66,8 +67,8 @@ def main() -> None:
         text = quality.report(lines)
     elif options.what == "adversary":
         text = adversary.report(adversary.measure(options.results / "adversary.jsonl"))
-    elif options.what == "adversary-earlier":
-        text = adversary.report(adversary.read(options.results / "adversary-earlier.jsonl"))
+    elif options.what in ("adversary-earlier", "adversary-32-words"):
+        text = adversary.report(adversary.read(options.results / f"{options.what}.jsonl"))
     elif options.what == "growth":
         points = growth.measure(options.results / "growth.json")
         growth.plot(points, options.results / "growth.png")

@@ -52,7 +52,7 @@ def predictions_computed_anew() -> Iterator[None]:
 
     An erased row needs both, a kept row that of its own prompt.
     """
-    draw, erased_batch = FrozenTrajectories.draw, GradientErasure._erased_batch
+    draw, erased_batch = FrozenTrajectories.draw, GradientErasure.erased_batch
     erasing: list[bool] = []
 
     def told(self: GradientErasure, number: int) -> ErasedBatch:
@@ -77,7 +77,7 @@ def predictions_computed_anew() -> Iterator[None]:
 
     with (
         patch.object(FrozenTrajectories, "draw", anew),
-        patch.object(GradientErasure, "_erased_batch", told),
+        patch.object(GradientErasure, "erased_batch", told),
     ):
         yield
 
@@ -105,10 +105,10 @@ def branches_apart() -> Iterator[None]:
         return torch.cat([predict(self, latents[p], timesteps[p], embeds[p]) for p in parts])
 
     def training_step(self: GradientErasure, number: int) -> Any:
-        batch = self._erased_batch(number)
+        batch = self.erased_batch(number)
         self.strategy.ascend(batch)
         with (
-            patch.object(GradientErasure, "_erased_batch", lambda *_: batch),
+            patch.object(GradientErasure, "erased_batch", lambda *_: batch),
             patch.object(type(self.strategy), "ascend", lambda *_: None),
             patch.object(FamilyAdapter, "predict_noise", apart),
         ):

@@ -16,6 +16,7 @@ from benchmarks.speed.runs import (
     EARLIER,
     FAST,
     FAST_STEPS,
+    FEW_WORDS,
     LEARNING_RATE,
     PUBLISHED_STEPS,
     SAME_LAMBDA,
@@ -30,6 +31,8 @@ from erasekit.metrics.scores import Estimate
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.training.plan import resolve_settings
 
+SCHEDULE = "losses on z0, t in bins, pi by the keep term"
+"""Of published.py; when quality-earlier.jsonl came it had losses on epsilon and t on the grid."""
 PUBLISHED: dict[str, dict[str, Any]] = {
     "published": {"learning_rate": LEARNING_RATE},
     "published, 8 solver steps": {"learning_rate": LEARNING_RATE, "ddim_steps": 8},
@@ -39,13 +42,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 with 8 solver steps those of 50."""
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "erasekit": ("published", {}),
+    "erasekit, 32 words": ("published", FEW_WORDS),
     "erasekit, 8 steps of DDIM": ("published", DDIM_8),
     "erasekit, 6 trajectories": ("published", EARLIER),
     "erasekit, published lambda": ("published", SAME_LAMBDA),
     "erasekit, fast": ("published, fast", FAST_STEPS),
 }
-"""erasekit as it comes, as it came before that (twice), at the published lambda, and at the larger
-rate: what each is held against, and its settings."""
+"""erasekit as it comes, as it came before that (three times), at the published lambda, and at the
+larger rate: what each is held against, and its settings."""
 SCHEDULES = {name.replace(", ", "-").replace(" ", "-"): name for name in (*PUBLISHED, *OURS)}
 """By what the command line calls them."""
 CONCEPTS = ("garbage truck", "church", "elephant", "pistol", "apple")
@@ -124,7 +128,7 @@ def _key(bench: Bench, schedule: str, concept: str, seed: int) -> str:
     if schedule in PUBLISHED:
         own = PUBLISHED[schedule]
         rate = own["learning_rate"]
-        how = (PUBLISHED_STEPS[rate], rate, model.defaults["*"]["num_concepts"])
+        how = (SCHEDULE, PUBLISHED_STEPS[rate], rate, model.defaults["*"]["num_concepts"])
         how += (own["ddim_steps"],) if "ddim_steps" in own else ()
     else:
         method = bench.registry.method("gumbel")

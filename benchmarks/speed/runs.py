@@ -31,7 +31,9 @@ LEARNING_RATE, FAST = 3e-4, 1e-3
 """Of both schedules; the number of steps is what the tuning rule chooses."""
 PUBLISHED_STEPS = {LEARNING_RATE: 65, FAST: 20}
 """Steps on theta': the fewest that erase all tuning concepts (benchmarks/tuning)."""
-DDIM_8 = {"trajectory_solver": "ddim", "trajectory_steps": 8}
+FEW_WORDS = {"num_concepts": 32, "ascent_lr": 0.01}
+"""R and pi's rate before R was the whole pool and the rate followed the number of ascents."""
+DDIM_8 = {**FEW_WORDS, "trajectory_solver": "ddim", "trajectory_steps": 8}
 """How trajectories were sampled before there was a solver of second order."""
 SIX_NOISES = {**DDIM_8, "trajectories": 6}
 """Starting noises of what is erased before there were 24; the next three were tuned with it."""
@@ -127,8 +129,8 @@ class Bench:
         """
         began = time.perf_counter()
         family, passes = self.model.family, PassCount()
-        loops = 2 * (steps or PUBLISHED_STEPS[learning_rate])
-        config = PublishedConfig(loops=loops, learning_rate=learning_rate, **settings)
+        steps = steps or PUBLISHED_STEPS[learning_rate]
+        config = PublishedConfig(steps=steps, learning_rate=learning_rate, **settings)
         space = self.space(concept)
         tensors, _ = erase_as_published(
             self.model.pipeline,

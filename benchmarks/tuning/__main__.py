@@ -70,7 +70,7 @@ def run(jobs: list[dict[str, Any]], results: Path) -> None:
     model = load_model("icons", registry)
     watches: dict[str, AlongTheRun] = {}
     for job in jobs:
-        with _claimed(results, job) as ours:
+        with claimed(results, job) as ours:
             known = finished(results)
             if not ours or key_of(job) in known or _fails(job, known):
                 continue
@@ -165,7 +165,7 @@ def key_of(job: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _claimed(results: Path, job: dict[str, Any]) -> Iterator[bool]:
+def claimed(results: Path, job: dict[str, Any]) -> Iterator[bool]:
     """Whether the job is this process's for the block; a killed process holds on to none."""
     folder = results.with_suffix(".claims")
     folder.mkdir(parents=True, exist_ok=True)

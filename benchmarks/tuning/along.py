@@ -17,6 +17,7 @@ from erasekit.bench.suites.paper import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
+from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
 from erasekit.metrics.judges import load_scorer
 from erasekit.metrics.judges.labels import LabelSet
@@ -141,7 +142,7 @@ class AlongTheRun(Callback):
         source = FrozenTrajectories(
             self.model.family,
             self.model.family.embed_prompts(list(names)),
-            num_inference_steps=8,
+            solver=DDIM(self.model.family, 8),
             guidance_scale=self.model.descriptor.guidance_scale,
             per_prompt=1,
             seed=self.yardstick.first_noise,

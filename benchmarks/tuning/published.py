@@ -36,7 +36,7 @@ def watch_published(
     """
     erasure, passes = Erasure((model.concept(concept),)), PassCount()
     own = {key: value for key, value in settings.items() if key != "num_concepts"}
-    config = PublishedConfig(**{**own, "loops": 2 * max(steps)})
+    config = PublishedConfig(**{**own, "steps": max(steps)})
     watch = AlongTheRun(model, registry, erasure, steps, yardstick, passes)
 
     def on_weights(step: int, values: Mapping[str, Tensor]) -> None:

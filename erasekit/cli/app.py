@@ -63,6 +63,10 @@ def build_app(registry: Registry) -> typer.Typer:
     _guard(app)
     _show_in_panels(app)
     add_plugin_commands(app, registry.manager)
+    order = [*PANELS, PLUGINS_PANEL]
+    listed: list[list[Any]] = [app.registered_commands, app.registered_groups]
+    for infos in listed:
+        infos.sort(key=lambda info: [*order, info.rich_help_panel].index(info.rich_help_panel))
     return app
 
 
@@ -219,28 +223,34 @@ def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
     plugin that raises, declares a command that can't be built, or uses a name that is taken, adds
     nothing and is listed as broken.
     """
-    own = typer.Typer()
+    own, taken = typer.Typer(), _given_names(app)
     for plugin, result in manager.call_each("erasekit_register_commands", app=own):
         own.registered_callback = None
+        ours = plugin.startswith("erasekit:")
         if not isinstance(result, BaseException):
-            result = attempt(lambda: _names(app) & _names(own))
-            if isinstance(result, set) and result:
-                result = ValueError(f"command {', '.join(sorted(result))} is taken")
+            result = _given_names(own) if ours else attempt(lambda: _built_names(own))
+            if isinstance(result, set) and result & taken:
+                result = ValueError(f"command {', '.join(sorted(result & taken))} is taken")
         if fault := describe_fault(result):
             manager.mark_broken(plugin, fault)
-        else:
-            if plugin.startswith("erasekit:"):
+        elif isinstance(result, set):
+            taken |= result
+            if ours:
                 _guard(own)
-                _show_in_panels(own)
-            else:
-                _show_in_panels(own, PLUGINS_PANEL)
+            _show_in_panels(own, "" if ours else PLUGINS_PANEL)
             app.registered_commands.extend(own.registered_commands)
             app.registered_groups.extend(own.registered_groups)
         own.registered_commands.clear()
         own.registered_groups.clear()
 
 
-def _names(app: typer.Typer) -> set[str]:
+def _given_names(app: typer.Typer) -> set[str]:
+    """The names of an application's commands, where all are given."""
+    infos: list[Any] = [*app.registered_commands, *app.registered_groups]
+    return {str(info.name) for info in infos}
+
+
+def _built_names(app: typer.Typer) -> set[str]:
     """The names of an application's commands, after building all of them."""
     if not app.registered_commands and not app.registered_groups:
         return set()

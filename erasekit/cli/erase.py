@@ -21,6 +21,7 @@ from erasekit.cli.console import (
     stdout,
 )
 from erasekit.cli.options import (
+    METHOD_PANEL,
     MODEL_PANEL,
     OUTPUT_PANEL,
     Computed,
@@ -42,7 +43,6 @@ from erasekit.cli.options import (
     torch_dtype,
 )
 from erasekit.concepts import Concept, Erasure
-from erasekit.config import parse_assignments, read_recipe
 from erasekit.errors import ConfigError, ErasekitError, Interrupted
 from erasekit.files import RUN_MARKS, check_output_folder
 
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from erasekit.training.run_folder import RunFolder, RunRequest
 
 DEFAULT_METHOD = "gumbel"
-METHOD_PANEL = "How it is erased"
 
 
 def register(app: typer.Typer) -> None:
@@ -135,6 +134,9 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
+    from erasekit.config import parse_assignments
+    from erasekit.recipes import read_recipe, shipped_recipes
+
     registry = registry_of(context)
     if resume is not None:
         _resume(registry, resume, device, measure=measure, as_json=as_json)
@@ -150,7 +152,9 @@ def erase(
         **parse_assignments(assignments or []),
         **{name: value for name, value in flags.items() if value is not None},
     }
-    recipe = read_recipe(config) if config else {}
+    recipe: Mapping[str, Any] | str | None = config
+    if config is not None and config not in shipped_recipes():
+        recipe = read_recipe(Path(config))
     name = chosen_model(model, revision=revision)
     if output is not None:  # before torch is imported
         check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
@@ -177,21 +181,18 @@ def _resume(
     registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
 ) -> None:
     """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
-    from erasekit.training.run_folder import MEASURES, read_request, resumed_run
+    from erasekit.training.run_folder import MEASURES, finished_edit, resumed_run
 
-    if not speaks():
-        request, checkpoint = read_request(path)
-        with quiet_libraries():
-            _train(_planned(registry, request, device), None, checkpoint)
-        return
-    with resumed_run(path) as (folder, request, checkpoint), quiet_libraries():
+    run = resumed_run(path, writes=speaks())
+    with run as (folder, request, checkpoint), quiet_libraries():
         if checkpoint is None and (not measure or (folder.path / MEASURES).is_file()):
             raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
         plan = _planned(registry, request, device)
+        if not speaks():
+            _train(plan, None, checkpoint)
+            return
         if checkpoint is None:
-            from erasekit.edits import load_edit
-
-            edit = load_edit(folder.path, registry)
+            edit = finished_edit(folder.path, registry)
         else:
             edit = _train(plan, folder, checkpoint)
         _finish(edit, plan, folder, measure=measure, as_json=as_json)
@@ -291,7 +292,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     if measures:
         atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
     uses = adversary_uses(edit.history, 6)
-    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses))
+    atomic_write_text(path / "README.md", run_card(edit.info, measures, uses, edit.history))
     if stopped:
         error = Interrupted(
             f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
@@ -315,7 +316,9 @@ def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
 
     try:
         with progress("Drawing before and after") as bar:
-            result = measure(plan.model, edit, plan.erasure, on_images=bar.advance)
+            result = measure(
+                plan.model, edit, plan.erasure, on_images=bar.advance, on_total=bar.expect
+            )
     except ErasekitError as error:
         print_note(
             f"The edit is saved, but was not measured: {error} Measure it with: "
@@ -346,7 +349,7 @@ def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: 
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
     seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
     console.print(
         f"{_what_it_is(edit)}; "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL_VARIABLE = "ERASEKIT_MODEL"
 DEFAULT_MODEL = "icons"
 
-MODEL_PANEL, OUTPUT_PANEL = "Model and machine", "Output"
+METHOD_PANEL, MODEL_PANEL, OUTPUT_PANEL = "How it is erased", "Model and machine", "Output"
 """Panels of a command's help."""
 
 Kind = StrEnum("Kind", {kind.upper(): kind for kind in KINDS})  # type: ignore[misc]
@@ -137,7 +137,12 @@ DtypeOption = Annotated[
 ]
 MethodOption = Annotated[
     str,
-    typer.Option("--method", help="See `erasekit methods`.", autocompletion=registered("methods")),
+    typer.Option(
+        "--method",
+        help="See `erasekit methods`.",
+        autocompletion=registered("methods"),
+        rich_help_panel=METHOD_PANEL,
+    ),
 ]
 KindOption = Annotated[
     Kind | None,
@@ -165,10 +170,19 @@ ScorerOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
+    typer.Option(
+        "--set",
+        help="A hyperparameter, KEY=VALUE; see `erasekit methods show`.",
+        rich_help_panel=METHOD_PANEL,
+    ),
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="A TOML recipe of hyperparameters.")
+    str | None,
+    typer.Option(
+        "--config",
+        help="A TOML recipe of hyperparameters: a path, or a shipped one, published or fast.",
+        rich_help_panel=METHOD_PANEL,
+    ),
 ]
 OutputOption = Annotated[
     Path | None,

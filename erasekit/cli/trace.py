@@ -24,17 +24,11 @@ from erasekit.cli.options import (
     registry_of,
 )
 from erasekit.files import writing
-from erasekit.reporting.run_table import (
-    AdversaryUse,
-    adversaries_table,
-    adversary_uses,
-    history_table,
-    sampled,
-)
 
 if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
+    from erasekit.reporting.run_table import AdversaryUse
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
@@ -78,6 +72,7 @@ def trace(
     """
     from erasekit.edits import load_edit
     from erasekit.reporting.figures import plot_history
+    from erasekit.reporting.run_table import adversary_uses, ranks, sampled
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
@@ -101,6 +96,7 @@ def trace(
                 "steps": len(edit.history),
                 "history": sampled(edit.history, rows),
                 "adversaries": [dataclasses.asdict(use) for use in uses],
+                "ranks": ranks(edit.history),
                 "plot": str(plot) if plotted else None,
                 "strip": str(strip) if strip else None,
             }
@@ -141,12 +137,16 @@ def _draw_strip(
 def _print(
     edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
 ) -> None:
+    from erasekit.reporting.run_table import adversaries_table, history_table, ranks, ranks_table
+
     console = stdout()
     if all(record["loss"] is None for record in edit.history):
         print_note("This run has no losses: its method solves for the weights.")
     else:
         console.print(history_table(edit.history, rows, title))
     if uses:
-        console.print(adversaries_table(uses))
+        console.print(adversaries_table(uses, edit.info, edit.history))
+    if ranks(edit.history):
+        console.print(ranks_table(edit.history))
     for path in filter(None, files):
         console.print(str(path), soft_wrap=True, markup=False)

@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from erasekit.diffusion.sampling import check_steps, guided
 from erasekit.models.families import FamilyAdapter
 
 SolverName = Literal["ddim", "dpmsolver++"]
+Spacing = Literal["model", "trailing"]
 
 
 class Solver(ABC):
@@ -20,10 +22,14 @@ class Solver(ABC):
     Args:
         family: the adapter.
         num_inference_steps: solver steps S.
+        spacing: of the timesteps; "model" is the model's own, "trailing" begins at the last one
+            (Lin et al., WACV 2024), which matters where steps are few.
 
     Attributes:
         looks_back: whether a step needs the prediction of the step before it, too.
         timesteps: [S], int64, falling.
+        bins: [S + 1], int64, falling: bin s, from `bins[s + 1]` up to and without `bins[s]`, has
+            the timesteps that are told as `timesteps[s]`.
 
     Raises:
         ConfigError: no steps, or more than the model has timesteps.
@@ -31,10 +37,14 @@ class Solver(ABC):
 
     looks_back: ClassVar[bool] = False
 
-    def __init__(self, family: FamilyAdapter, num_inference_steps: int) -> None:
+    def __init__(
+        self, family: FamilyAdapter, num_inference_steps: int, spacing: Spacing = "model"
+    ) -> None:
         self.family = family
-        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        self.scheduler = ddim_scheduler(family.pipeline, num_inference_steps, spacing)
         self.timesteps: Tensor = self.scheduler.timesteps
+        last = torch.tensor([len(family.alphas_cumprod)], device=self.timesteps.device)
+        self.bins = torch.cat([last, self.timesteps - self.timesteps[-1]])
 
     @abstractmethod
     def step(
@@ -77,8 +87,10 @@ class DPMSolverPlusPlus(Solver):
 
     looks_back = True
 
-    def __init__(self, family: FamilyAdapter, num_inference_steps: int) -> None:
-        super().__init__(family, num_inference_steps)
+    def __init__(
+        self, family: FamilyAdapter, num_inference_steps: int, spacing: Spacing = "model"
+    ) -> None:
+        super().__init__(family, num_inference_steps, spacing)
         kept = family.alphas_cumprod.double().cpu()[self.timesteps.cpu()].tolist()
         self.alphas = [math.sqrt(a) for a in kept]
         self.sigmas = [math.sqrt(1 - a) for a in kept]
@@ -104,7 +116,7 @@ class DPMSolverPlusPlus(Solver):
 SOLVERS: dict[SolverName, type[Solver]] = {"ddim": DDIM, "dpmsolver++": DPMSolverPlusPlus}
 
 
-def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
+def ddim_scheduler(pipeline: Any, num_inference_steps: int, spacing: Spacing = "model") -> Any:
     """A DDIM scheduler with the model's own noise schedule and prediction, its timesteps set.
 
     Its steps take what the UNet gives. Latents are not clipped unless the model's scheduler
@@ -118,6 +130,8 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int) -> Any:
     check_steps(pipeline, num_inference_steps)
     config = dict(pipeline.scheduler.config)
     own = {key: config.get(key, False) for key in ("clip_sample", "set_alpha_to_one")}
+    if spacing != "model":
+        own["timestep_spacing"] = spacing
     scheduler = DDIMScheduler.from_config({**config, **own})
     scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
     return scheduler

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import guided, initial_noise
-from erasekit.diffusion.solvers import SOLVERS, SolverName
+from erasekit.diffusion.solvers import Solver
 from erasekit.files import writing
 from erasekit.models.families import FamilyAdapter
 
@@ -57,7 +57,23 @@ class LatentBatch:
 
 
 class LatentSource(ABC):
-    """Gives z_t for the prompts of a list that it was made for."""
+    """Gives z_t for the prompts of a list that it was made for.
+
+    Attributes:
+        family: the adapter.
+        prompt_embeds: the prompts, [P, L, D].
+        frozen: the original weights, swapped in for what the frozen model predicts.
+        solver: of the trajectories.
+        within_bins: t is drawn from the bin of the solver's timestep at which z_t is
+            (`Solver.bins`), as published, and so the frozen predictions are passes of their own;
+            else t is that timestep.
+    """
+
+    family: FamilyAdapter
+    prompt_embeds: Tensor
+    frozen: FrozenWeights
+    solver: Solver
+    within_bins: bool
 
     @abstractmethod
     def draw(
@@ -71,6 +87,30 @@ class LatentSource(ABC):
             shared_timestep: all rows at one timestep and one starting noise, so that rows
                 differ by their prompt alone.
         """
+
+    def timesteps_at(self, step: Tensor, generator: torch.Generator) -> Tensor:
+        """t of rows at these solver steps [B], int64: the solver's, or drawn from its bin."""
+        solver, step = self.solver, step.to(self.solver.timesteps.device)
+        if not self.within_bins:
+            return solver.timesteps[step]
+        low, above = solver.bins[step + 1], solver.bins[step]
+        share = torch.rand(step.shape, generator=generator).to(low.device)
+        return low + (share * (above - low)).long()
+
+    @torch.no_grad()
+    def predicted(
+        self, latents: Tensor, timesteps: Tensor, indices: Tensor, with_uncond: bool = True
+    ) -> LatentBatch:
+        """The rows with what the frozen model predicts there, by one pass."""
+        embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
+        if with_uncond:
+            embeds = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
+        sides = len(embeds) // len(latents)
+        with self.frozen.swapped():
+            *uncond, cond = self.family.predict_noise(
+                latents.repeat(sides, 1, 1, 1), timesteps.repeat(sides), embeds
+            ).chunk(sides)
+        return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
     def sampled(self) -> Tensor:
         """What was sampled, in order: rows of batch, prompt, number of the noise, solver steps.
@@ -99,7 +139,8 @@ class FrozenTrajectories(LatentSource):
     Args:
         family: the adapter.
         prompt_embeds: the prompts, [P, L, D].
-        num_inference_steps: solver steps S; t is drawn from them.
+        solver: its timesteps, S, are what t is drawn from. One that looks back reads the step
+            before from what is kept, so where it is guided, `with_uncond` must be true.
         guidance_scale: guidance while sampling.
         per_prompt: trajectories per prompt N; prompts share their N starting noises.
         seed: decides the starting noises, so a trajectory does not depend on which others are
@@ -112,8 +153,7 @@ class FrozenTrajectories(LatentSource):
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
         with_uncond: whether rows need the prediction without the prompt. Where they don't, and
             `guidance_scale` is 1, a solver step is one pass and not two.
-        solver: a name in `SOLVERS`. One that looks back reads the step before from what is kept,
-            so where it is guided, `with_uncond` must be true.
+        within_bins: see `LatentSource`.
 
     Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
     `trajectory_bytes` of all.
@@ -128,7 +168,7 @@ class FrozenTrajectories(LatentSource):
         family: FamilyAdapter,
         prompt_embeds: Tensor,
         *,
-        num_inference_steps: int,
+        solver: Solver,
         guidance_scale: float,
         per_prompt: int,
         seed: int,
@@ -137,17 +177,19 @@ class FrozenTrajectories(LatentSource):
         whole: bool = False,
         mapped: bool = False,
         with_uncond: bool = True,
-        solver: SolverName = "ddim",
+        within_bins: bool = False,
     ) -> None:
         self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
-        self.steps, self.scale = num_inference_steps, guidance_scale
+        self.within_bins = within_bins
+        self.solver, self.steps, self.scale = solver, len(solver.timesteps), guidance_scale
         self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
         self.frozen, self.whole, self.round = frozen, whole, 0
         both = with_uncond or guidance_scale != 1
         self.empty_embeds = family.unconditional_embeds() if both else None
-        self.solver = SOLVERS[solver](family, num_inference_steps)
-        if self.solver.looks_back and guidance_scale != 1 and not with_uncond:
-            raise ValueError(f"{solver} with guidance needs the predictions without the prompt.")
+        if solver.looks_back and guidance_scale != 1 and not with_uncond:
+            raise ValueError(
+                f"{type(solver).__name__} with guidance needs the predictions without the prompt."
+            )
         self._kept: dict[int, tuple[Tensor, ...]] = {}
         self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
         self._sampled: list[tuple[int, int, int, int]] = []
@@ -159,7 +201,9 @@ class FrozenTrajectories(LatentSource):
         rows = len(indices)
         size = 1 if shared_timestep else rows
         which = torch.randint(self.per_prompt, (size,), generator=generator).expand(rows)
-        step = torch.randint(self.steps, (size,), generator=generator).expand(rows)
+        step = torch.randint(self.steps, (size,), generator=generator)
+        timesteps = self.timesteps_at(step, generator).to(self.family.device).expand(rows)
+        step = step.expand(rows)
         if self.whole:
             self.sample_all()
         else:
@@ -173,7 +217,8 @@ class FrozenTrajectories(LatentSource):
         latents, cond, *uncond = (
             torch.stack(parts).to(device) for parts in zip(*picked, strict=True)
         )
-        timesteps = self.solver.timesteps[step].to(self.family.device)
+        if self.within_bins:
+            return self.predicted(latents, timesteps, indices, self.with_uncond)
         return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
     def sample_all(self) -> None:
@@ -305,7 +350,8 @@ class CurrentTrajectories(LatentSource):
     """Partial trajectories of the model as it is being trained, as published.
 
     Every draw samples anew from noise down to one timestep that all rows share, then asks the
-    frozen model for its predictions there.
+    frozen model for its predictions there. Draws from generators in the same state have the same
+    timestep, and the same starting noise row by row.
     """
 
     def __init__(
@@ -313,15 +359,17 @@ class CurrentTrajectories(LatentSource):
         family: FamilyAdapter,
         prompt_embeds: Tensor,
         *,
-        num_inference_steps: int,
+        solver: Solver,
         guidance_scale: float,
         frozen: FrozenWeights,
-        solver: SolverName = "ddim",
+        with_uncond: bool = True,
+        within_bins: bool = False,
     ) -> None:
         self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
-        self.frozen, self.steps = frozen, num_inference_steps
-        self.empty_embeds = family.unconditional_embeds()
-        self.solver = SOLVERS[solver](family, num_inference_steps)
+        self.frozen, self.with_uncond = frozen, with_uncond
+        self.solver, self.steps = solver, len(solver.timesteps)
+        self.within_bins = within_bins
+        self.empty_embeds: Tensor = family.unconditional_embeds()
 
     @torch.no_grad()
     def draw(
@@ -330,12 +378,15 @@ class CurrentTrajectories(LatentSource):
         rows = len(indices)
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
         both = torch.cat([self.empty_embeds.expand_as(embeds), embeds])
-        shape = (1 if shared_timestep else rows, *self.family.latents_shape())
-        noise = torch.randn(shape, generator=generator).expand(rows, *shape[1:])
-        stop = int(torch.randint(self.steps, (1,), generator=generator))
-        latents = noise.to(embeds) * self.solver.scheduler.init_noise_sigma
+        stop = torch.randint(self.steps, (1,), generator=generator)
+        timesteps = self.timesteps_at(stop, generator).expand(rows)
+        shape = self.family.latents_shape()
+        noise = [torch.randn(shape, generator=generator) for _ in range(rows)]
+        if shared_timestep:
+            noise = noise[:1] * rows
+        latents = torch.stack(noise).to(embeds) * self.solver.scheduler.init_noise_sigma
         before: tuple[Tensor, Tensor] | None = None
-        for s, t in enumerate(self.solver.timesteps[:stop]):
+        for s, t in enumerate(self.solver.timesteps[: int(stop)]):
             output = self.family.predict_output(
                 latents.repeat(2, 1, 1, 1), t.expand(2 * rows), both
             )
@@ -345,13 +396,7 @@ class CurrentTrajectories(LatentSource):
             if self.solver.looks_back:
                 before = latents, self.family.to_noise(output, latents, t.expand(rows))
             latents = following
-        timesteps = self.solver.timesteps[stop].expand(rows)
-        with self.frozen.swapped():
-            predicted = self.family.predict_noise(
-                torch.cat([latents, latents]), timesteps.repeat(2), both
-            )
-        uncond, cond = predicted.chunk(2)
-        return LatentBatch(latents, timesteps, cond, uncond)
+        return self.predicted(latents, timesteps, indices, self.with_uncond)
 
 
 def trajectory_bytes(

@@ -42,6 +42,7 @@ class ErasureContext:
         parameters: what the method trains, by name: the UNet's parameters in scope, unless its
             `trained_parameters` says otherwise. Only these may change.
         on_status: tells the user what is being prepared.
+        steps: outer steps of the whole run.
         accelerator: of the run, which may be shared by several processes; None: one process.
     """
 
@@ -51,6 +52,7 @@ class ErasureContext:
     seed: int
     parameters: Mapping[str, nn.Parameter]
     on_status: Callable[[str], None] = field(default=lambda text: None)
+    steps: int = 1000
     accelerator: Any = None
 
     @property
@@ -90,8 +92,7 @@ class ErasureContext:
         They follow from seed, step and purpose alone, so a resumed run draws what an
         uninterrupted one would.
         """
-        digest = hashlib.sha256(f"{self.seed}|{step}|{purpose}".encode()).digest()
-        return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+        return step_generator(self.seed, step, purpose)
 
     def own_rows(self, rows: int) -> slice:
         """Which of a step's rows this process trains; all, where it is alone.
@@ -116,6 +117,12 @@ class ErasureContext:
             return tensor
         average: Tensor = self.accelerator.reduce(tensor, "mean")
         return average
+
+
+def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
+    """Random numbers of one step of a run for one purpose; see `ErasureContext.generator`."""
+    digest = hashlib.sha256(f"{seed}|{step}|{purpose}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @dataclass
@@ -240,6 +247,11 @@ class ErasureMethod(ABC):
     @abstractmethod
     def training_step(self, step: int) -> StepOutput | None:
         """One outer step, from 0. None: nothing to back-propagate."""
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether what it keeps is searched for as what the erasure harms most."""
+        return False
 
     def adversaries(self) -> Tensor | None:
         """Embeddings of the adversarial concepts now, [E, L, D], or None."""

@@ -9,7 +9,7 @@ over elements (MSE).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,10 +18,14 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.solvers import SOLVERS
+from erasekit.diffusion.concept_space import ConceptSpace
+from erasekit.diffusion.frozen_weights import FrozenWeights
+from erasekit.diffusion.solvers import DDIM, SOLVERS
+from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.errors import ConfigError
 from erasekit.methods.base import ErasureContext, MemoryUse, StepOutput, rows_per_step
 from erasekit.methods.sampled import SampledConfig, SampledErasure
+from erasekit.models.families import FamilyAdapter
 
 
 class GradientConfig(SampledConfig):
@@ -34,6 +38,12 @@ class GradientConfig(SampledConfig):
         description="g: how far the target lies beyond the neutral concept, away from the erased",
     )
     keep_trajectories: int = Field(2, gt=0, description="trajectories kept per word of R")
+    harm_every: int = Field(
+        0,
+        ge=0,
+        description="outer steps between two measurements of the harm that theta' does to every "
+        "word of R, which rank what is kept; 4 passes a word each, after 4 trajectories; 0: never",
+    )
     keep_guidance: float = Field(
         1.0,
         ge=0,
@@ -107,11 +117,19 @@ class PreservationStrategy:
 
     Everything it needs is in `self.task` after `prepare`. A strategy that has rows is given
     their predictions from the same UNet pass as the erase branch.
+
+    Class attributes:
+        uses_concept_space: it chooses from R.
+        adversarial: what it keeps is searched for as what the erasure harms most.
+
+    Attributes:
+        space: R, or what embeddings are named by; None where nothing is chosen.
     """
 
     Config: ClassVar[type[Settings]] = Settings
     uses_concept_space: ClassVar[bool] = False
-    """Whether words of the concept space, or those of --keep, are kept on purpose."""
+    adversarial: ClassVar[bool] = False
+    space: ConceptSpace | None = None
 
     def __init__(self, config: Settings) -> None:
         self.config = config
@@ -120,6 +138,11 @@ class PreservationStrategy:
     def rows_kept(self) -> int:
         """Rows of `keep` beside each row of the erase branch."""
         return 0 if type(self).keep is PreservationStrategy.keep else 1
+
+    @property
+    def rows_drawn(self) -> int:
+        """Rows that z_t are drawn for in a step, beside each row of the erase branch."""
+        return self.rows_kept
 
     def words_searched(self, context: ErasureContext) -> int:
         """Words of R that rows are drawn of; 0 where it keeps no trajectories of words."""
@@ -159,7 +182,10 @@ class PreservationStrategy:
         return self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
 
     def describe(self) -> list[dict[str, Any]] | None:
-        """For the history, per erased concept: erased, concept, entropy, shift, nearest."""
+        """For the history, per erased concept: erased, concept, entropy, shift, nearest.
+
+        A distribution's `uniform` is the entropy that the uniform one would have.
+        """
         return None
 
     def adversaries(self) -> Tensor | None:
@@ -172,6 +198,56 @@ class PreservationStrategy:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave; called after `prepare`."""
+
+
+class HarmOfWords:
+    """How much theta' harms each of some words, beside the others.
+
+    Harm is || eps_theta'(z_t, c) - eps_theta(z_t, c) ||^2, taken for all words at one timestep and
+    from one starting noise, so that they differ by the word alone, relative to their mean there,
+    and averaged over `PROBES` noises and timesteps, which are always the same.
+
+    Args:
+        family: the adapter.
+        prompt_embeds: of the words, [K, L, D].
+        frozen: theta.
+    """
+
+    PROBES = 4
+    STEPS = 8
+
+    def __init__(self, family: FamilyAdapter, prompt_embeds: Tensor, frozen: FrozenWeights) -> None:
+        self.family, self.prompt_embeds = family, prompt_embeds
+        self.source = FrozenTrajectories(
+            family,
+            prompt_embeds,
+            solver=DDIM(family, self.STEPS),
+            guidance_scale=1.0,
+            per_prompt=self.PROBES,
+            seed=-1,  # no run's
+            frozen=frozen,
+            with_uncond=False,
+        )
+
+    @torch.no_grad()
+    def harm(self) -> Tensor:
+        """Of the model as it is now, [K]; its mean is 1, or 0 where theta' is theta."""
+        generator = torch.Generator().manual_seed(0)
+        words = torch.arange(len(self.prompt_embeds))
+        total = torch.zeros(len(words))
+        for _ in range(self.PROBES):
+            drawn = self.source.draw(words, generator, shared_timestep=True)
+            noise_pred = self.family.predict_noise(
+                drawn.latents, drawn.timesteps, self.prompt_embeds
+            )
+            errors = (noise_pred - drawn.noise_pred).square().flatten(1).mean(dim=1).cpu()
+            total += errors.float() / errors.float().mean().clamp_min(1e-30)
+        return total / self.PROBES
+
+    def ranks(self) -> Tensor:
+        """Share of the other words that are harmed more, [K]: 0 for the hardest, 1/2 at random."""
+        harm = self.harm()
+        return (harm[None] > harm[:, None]).sum(dim=1) / max(1, len(harm) - 1)
 
 
 class GradientErasure(SampledErasure):
@@ -199,7 +275,8 @@ class GradientErasure(SampledErasure):
         per_step = 3.0 * kept + self.strategy.expected_passes(context, rows)
         words, guidance = self.strategy.words_searched(context), self.config.keep_guidance
         trajectories = words * self.config.keep_trajectories
-        sampled = self.drawn_passes(trajectories, kept, steps, guidance) if words else 0.0
+        drawn = rows * self.strategy.rows_drawn
+        sampled = self.drawn_passes(trajectories, drawn, steps, guidance) if words else 0.0
         return erase + steps * per_step + sampled
 
     def expected_memory(self, context: ErasureContext) -> MemoryUse:
@@ -224,9 +301,10 @@ class GradientErasure(SampledErasure):
             )
         self.erased_source = self.concept_source(context.erased_embeds)
         self.strategy.prepare(self)
+        self._harm: HarmOfWords | None = None
 
     def training_step(self, step: int) -> StepOutput:
-        batch = self._erased_batch(step)
+        batch = self.erased_batch(step)
         self.strategy.ascend(batch)
         keep = self.strategy.keep(batch)
         target = self.target(batch)
@@ -246,15 +324,36 @@ class GradientErasure(SampledErasure):
         erase_loss = self.mse(noise_pred, target[own], timesteps)
         preserve_loss = self.strategy.loss(kept_pred, keep)
         loss = erase_loss + self.config.keep_weight * preserve_loss
+        adversary = self.strategy.describe()
+        every = self.config.harm_every
+        if adversary and every and step and step % every == 0:
+            self._rank(adversary)
         return StepOutput(
             loss,
             {
                 "erase_loss": float(erase_loss.detach()),
                 "preserve_loss": float(preserve_loss.detach()),
                 "timestep": [int(t) for t in batch.timesteps],
-                "adversary": self.strategy.describe(),
+                "adversary": adversary,
             },
         )
+
+    @property
+    def adversarial(self) -> bool:
+        return self.strategy.adversarial
+
+    def _rank(self, adversary: Sequence[dict[str, Any]]) -> None:
+        """Write down where the words that each row names stand in R, by harm."""
+        space = self.strategy.space
+        if space is None:
+            return
+        if self._harm is None:
+            self._harm = HarmOfWords(self.family, space.prompt_embeds, self.context.frozen)
+        ranks = dict(zip(space.words, self._harm.ranks().tolist(), strict=True))
+        for row in adversary:
+            named = (row["concept"] or row["nearest"] or "").split(", ")
+            found = [ranks[word] for word in named if word in ranks]
+            row["rank"] = sum(found) / len(found) if found else None
 
     def adversaries(self) -> Tensor | None:
         return self.strategy.adversaries()
@@ -266,10 +365,11 @@ class GradientErasure(SampledErasure):
         super().load_state_dict(state)
         self.strategy.load_state_dict(state)
 
-    def _erased_batch(self, step: int) -> ErasedBatch:
+    def erased_batch(self, step: int) -> ErasedBatch:
+        """The rows of the erase term at a step, with the frozen predictions; the same each time."""
         generator = self.context.generator(step, "erase")
         concepts = self.rows(step, generator)
-        drawn = self.erased_source.draw(concepts, generator)
+        drawn = self.erased_source.draw(concepts, self.latents_generator(step, generator))
         neutral = drawn.unconditional_noise_pred()
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)

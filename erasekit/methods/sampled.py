@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.solvers import SOLVERS, SolverName
+from erasekit.diffusion.solvers import SOLVERS, SolverName, Spacing
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -28,7 +28,9 @@ class SampledConfig(Settings):
         8, ge=0, description="rows of the erase term per step; 0: one for each erased concept"
     )
     loss_space: Literal["epsilon", "z0"] = Field(
-        "epsilon", description="losses on predicted noise, or on predicted clean latents"
+        "epsilon",
+        description="losses on predicted noise, or on predicted clean latents: weighted by "
+        "(1 - abar) / abar of z_t, so that noisy timesteps count most, as published",
     )
     latents_from: Literal["frozen", "current"] = Field(
         "frozen",
@@ -43,6 +45,16 @@ class SampledConfig(Settings):
     )
     trajectories: int = Field(
         8, gt=0, description="trajectories kept of the erased concepts in all, at least one each"
+    )
+    trajectory_spacing: Spacing = Field(
+        "model",
+        description="timesteps of the solver: the model's own, or trailing, which begin at the "
+        "last one however few they are",
+    )
+    timesteps: Literal["solver", "bin"] = Field(
+        "solver",
+        description="t of a row: the solver's timestep that its z_t is at, or drawn between it "
+        "and the next, as published, at one frozen pass more where z_t are kept",
     )
     trajectory_guidance: float = Field(3.0, ge=0, description="guidance while sampling z_t")
     trajectory_refresh: int = Field(
@@ -86,8 +98,10 @@ class SampledErasure(ErasureMethod):
     def erased_passes(self, erased: int, rows: int, steps: int) -> float:
         """Passes that sampling z_t of the erased concepts takes in all, always with guidance."""
         if self.config.latents_from == "current":
-            return self.drawn_passes(0, rows, steps)
-        return self._rounds(steps) * 2.0 * self._trajectories(erased) * self.config.trajectory_steps
+            return self.drawn_passes(0, rows, steps) + steps * rows  # eps(z_t, "") as well
+        anew = 2.0 * steps * rows if self.config.timesteps == "bin" else 0.0
+        solver_steps = self.config.trajectory_steps
+        return anew + self._rounds(steps) * 2.0 * self._trajectories(erased) * solver_steps
 
     def drawn_passes(self, trajectories: int, draws: int, steps: int, guidance: float = 3) -> float:
         """Passes that sampling takes in all, where trajectories go as far as they are drawn.
@@ -99,11 +113,12 @@ class SampledErasure(ErasureMethod):
             guidance: of them; 1 samples without the empty prompt.
         """
         solver_steps = self.config.trajectory_steps
-        if self.config.latents_from == "current":  # half a trajectory and both frozen predictions
-            return float(steps * draws * (solver_steps + 1))
+        if self.config.latents_from == "current":  # half a trajectory and the frozen prediction
+            return float(steps * draws * solver_steps)
         rounds = self._rounds(steps)
         sides = 1 if guidance == 1 else 2
-        return rounds * sides * steps_drawn(draws * steps / rounds, trajectories, solver_steps)
+        sampled = rounds * sides * steps_drawn(draws * steps / rounds, trajectories, solver_steps)
+        return sampled + (steps * draws if self.config.timesteps == "bin" else 0)
 
     def _rounds(self, steps: int) -> int:
         """How often trajectories give way to others, the first time included."""
@@ -120,6 +135,13 @@ class SampledErasure(ErasureMethod):
         self.context, self.family = context, context.family
         alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
+        if self.config.timesteps == "bin":  # z_t is at the solver's timestep, whatever t is told
+            config = self.config
+            solver = SOLVERS[config.trajectory_solver](
+                self.family, config.trajectory_steps, config.trajectory_spacing
+            )
+            weights, sizes = self._z0_weights[solver.timesteps], -solver.bins.diff()
+            self._z0_weights = weights.flip(0).repeat_interleave(sizes.flip(0))
         self._room = self.config.trajectory_memory * 2**30
         self._sources: list[LatentSource] = []
 
@@ -154,25 +176,29 @@ class SampledErasure(ErasureMethod):
             whole: all trajectories are sampled to their ends at once.
         """
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
-        solver = self.config.trajectory_solver
+        steps, within_bins = self.config.trajectory_steps, self.config.timesteps == "bin"
+        solver = SOLVERS[self.config.trajectory_solver](
+            self.family, steps, self.config.trajectory_spacing
+        )
         if self.config.latents_from == "current":
             return CurrentTrajectories(
                 self.family,
                 prompt_embeds,
-                num_inference_steps=self.config.trajectory_steps,
+                solver=solver,
                 guidance_scale=scale,
                 frozen=self.context.frozen,
-                solver=solver,
+                with_uncond=with_uncond,
+                within_bins=within_bins,
             )
-        with_uncond |= SOLVERS[solver].looks_back and scale != 1  # the step before, guided
-        count, steps = per_prompt * len(prompt_embeds), self.config.trajectory_steps
+        with_uncond |= solver.looks_back and scale != 1  # the step before, guided
+        count = per_prompt * len(prompt_embeds)
         needed = trajectory_bytes(self.family, count, steps, with_uncond)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
         source = FrozenTrajectories(
             self.family,
             prompt_embeds,
-            num_inference_steps=steps,
+            solver=solver,
             guidance_scale=scale,
             per_prompt=per_prompt,
             seed=self.context.seed,
@@ -180,10 +206,19 @@ class SampledErasure(ErasureMethod):
             mapped=mapped,
             with_uncond=with_uncond,
             whole=whole,
-            solver=solver,
+            within_bins=within_bins,
         )
         self._sources.append(source)
         return source
+
+    def latents_generator(self, step: int, branch: torch.Generator) -> torch.Generator:
+        """What draws z_t of one branch of a step.
+
+        Of the model in training, z_t of both branches are at one timestep and from one starting
+        noise, as published; kept ones are drawn by each branch for itself.
+        """
+        current = self.config.latents_from == "current"
+        return self.context.generator(step, "latents") if current else branch
 
     def begin_step(self, step: int) -> None:
         """Other starting noises, where `trajectory_refresh` says so."""

@@ -48,8 +48,9 @@ class TopKRate(CrossedMetric):
 class ErasingSuccessRate(TopKRate):
     """Share of images of erased concepts whose class is NOT in the classifier's top k.
 
-    What was not there before can't be erased: after an erasure, concepts whose class is in the top
-    k of fewer than `DRAWN` of the base model's images are left out, and the note says so.
+    What was not there before can't be erased: concepts whose class is in the top k of fewer than
+    `DRAWN` of the base model's images are left out, and the note says so. The rate before an
+    erasure is of the same concepts; where none is drawn it is of all, to show it.
     """
 
     split: Split | None = "erased"
@@ -58,15 +59,20 @@ class ErasingSuccessRate(TopKRate):
         return rank > self.k
 
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
+        super().update(concept, seed, stratum)
         ranks = [rank for rank in concept.before.ranks if not math.isnan(rank)]
         drawn = sum(rank <= self.k for rank in ranks)
-        if self.when == "after" and concept.split == self.split and drawn < DRAWN * len(ranks):
+        if concept.split == self.split and drawn < DRAWN * len(ranks):
             self._unseen[concept.concept] = f"{drawn} of {len(ranks)}"
-        else:
-            super().update(concept, seed, stratum)
 
     def compute(self) -> Estimate:
+        every = self._values
+        seen = {key: own for key, own in every.items() if key[1] not in self._unseen}
+        if self.when == "before" and not seen:
+            return super().compute()
+        self._values = seen
         found = super().compute()
+        self._values = every
         clauses = [f"{name!r} in {share}" for name, share in self._unseen.items()]
         if not clauses:
             return found

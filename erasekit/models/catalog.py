@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erasekit.plugin.descriptors import ModelConcept
+from erasekit.recipes import shipped_recipe
 
 ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "*": {
@@ -24,26 +25,16 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "trajectory_solver": "dpmsolver++",
         "trajectories": 24,
         "keep_trajectories": 1,
-        "num_concepts": 32,
+        "num_concepts": 1000,
     },
     "l2": {"keep_weight": 3e-4},
     "pgd": {"keep_weight": 1.0},
 }
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "*": {
-        "steps": 1000,
-        "learning_rate": 1e-5,
-        "batch_size": 1,
-        "trajectory_steps": 50,
-        "trajectory_guidance": 3.0,
-        "num_concepts": 1000,
-        "centres": 50,
-        "keep_trajectories": 1,
-    },
+    "*": {**shipped_recipe("published"), "keep_trajectories": 1}
 }
-"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): one row a step, and R
-thinned to 50 centres, whose trajectories take 50 x 50 steps once."""
+"""For Stable Diffusion, as in the experiments of Bui et al. (NeurIPS 2024): the shipped recipe."""
 
 ICONS_SUITES: Mapping[str, Mapping[str, Any]] = {
     "imagenette": {

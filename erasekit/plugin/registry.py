@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from erasekit.errors import PluginError, UnknownNameError
@@ -35,6 +36,34 @@ HOOKS: dict[type[Descriptor], str] = {
 """Each kind of descriptor, and the hook that gives them."""
 
 
+def _all(kind: type[D]) -> Callable[[Registry], dict[str, D]]:
+    def listing(self: Registry) -> dict[str, D]:
+        """All of one kind, by name; without names that several plugins claim."""
+        table = self.table(kind)
+        return {name: claims[0][1] for name, claims in table.items() if len(claims) == 1}  # type: ignore[misc]
+
+    return listing
+
+
+def _one(kind: type[D]) -> Callable[[Registry, str], D]:
+    def lookup(self: Registry, name: str) -> D:
+        """The one of this name.
+
+        Raises:
+            UnknownNameError: there is none.
+            PluginError: several plugins claim it.
+        """
+        table = self.table(kind)
+        claims = table.get(name)
+        if not claims:
+            raise UnknownNameError(kind.kind, name, table)
+        if len(claims) > 1:
+            raise PluginError(_collision(kind.kind, name, claims))
+        return claims[0][1]  # type: ignore[return-value]
+
+    return lookup
+
+
 class Registry:
     """What is registered, by kind and name.
 
@@ -47,59 +76,15 @@ class Registry:
         self.manager = manager or PluginManager()
         self._tables: dict[type[Descriptor], dict[str, list[tuple[str, Descriptor]]]] = {}
 
-    def methods(self) -> dict[str, MethodDescriptor]:
-        return self._all(MethodDescriptor)
-
-    def strategies(self) -> dict[str, StrategyDescriptor]:
-        return self._all(StrategyDescriptor)
-
-    def inference_parts(self) -> dict[str, InferenceDescriptor]:
-        return self._all(InferenceDescriptor)
-
-    def scorers(self) -> dict[str, ScorerDescriptor]:
-        return self._all(ScorerDescriptor)
-
-    def metrics(self) -> dict[str, MetricDescriptor]:
-        return self._all(MetricDescriptor)
-
-    def suites(self) -> dict[str, SuiteDescriptor]:
-        return self._all(SuiteDescriptor)
-
-    def concept_spaces(self) -> dict[str, ConceptSpaceDescriptor]:
-        return self._all(ConceptSpaceDescriptor)
-
-    def families(self) -> dict[str, FamilyDescriptor]:
-        return self._all(FamilyDescriptor)
-
-    def models(self) -> dict[str, ModelDescriptor]:
-        return self._all(ModelDescriptor)
-
-    def method(self, name: str) -> MethodDescriptor:
-        return self._one(MethodDescriptor, name)
-
-    def strategy(self, name: str) -> StrategyDescriptor:
-        return self._one(StrategyDescriptor, name)
-
-    def inference_part(self, name: str) -> InferenceDescriptor:
-        return self._one(InferenceDescriptor, name)
-
-    def scorer(self, name: str) -> ScorerDescriptor:
-        return self._one(ScorerDescriptor, name)
-
-    def metric(self, name: str) -> MetricDescriptor:
-        return self._one(MetricDescriptor, name)
-
-    def suite(self, name: str) -> SuiteDescriptor:
-        return self._one(SuiteDescriptor, name)
-
-    def concept_space(self, name: str) -> ConceptSpaceDescriptor:
-        return self._one(ConceptSpaceDescriptor, name)
-
-    def family(self, name: str) -> FamilyDescriptor:
-        return self._one(FamilyDescriptor, name)
-
-    def model(self, name: str) -> ModelDescriptor:
-        return self._one(ModelDescriptor, name)
+    methods, method = _all(MethodDescriptor), _one(MethodDescriptor)
+    strategies, strategy = _all(StrategyDescriptor), _one(StrategyDescriptor)
+    inference_parts, inference_part = _all(InferenceDescriptor), _one(InferenceDescriptor)
+    scorers, scorer = _all(ScorerDescriptor), _one(ScorerDescriptor)
+    metrics, metric = _all(MetricDescriptor), _one(MetricDescriptor)
+    suites, suite = _all(SuiteDescriptor), _one(SuiteDescriptor)
+    concept_spaces, concept_space = _all(ConceptSpaceDescriptor), _one(ConceptSpaceDescriptor)
+    families, family = _all(FamilyDescriptor), _one(FamilyDescriptor)
+    models, model = _all(ModelDescriptor), _one(ModelDescriptor)
 
     def owner(self, descriptor: Descriptor) -> str:
         """Name of the plugin that registered `descriptor`."""
@@ -127,7 +112,7 @@ class Registry:
     def load_all(self) -> None:
         """Ask every plugin for everything, so that each broken one is known."""
         for kind in HOOKS:
-            self._table(kind)
+            self.table(kind)
 
     def owned(self, plugin: str) -> list[Descriptor]:
         """All that the plugin of this name registered."""
@@ -140,7 +125,8 @@ class Registry:
             if owner == plugin
         ]
 
-    def _table(self, kind: type[Descriptor]) -> dict[str, list[tuple[str, Descriptor]]]:
+    def table(self, kind: type[Descriptor]) -> dict[str, list[tuple[str, Descriptor]]]:
+        """By name: each plugin that claims it, and what it registered."""
         if kind in self._tables:
             return self._tables[kind]
         hook = HOOKS[kind]
@@ -154,19 +140,6 @@ class Registry:
                 table.setdefault(descriptor.name, []).append((plugin, descriptor))
         self._tables[kind] = table
         return table
-
-    def _all(self, kind: type[D]) -> dict[str, D]:
-        table = self._table(kind)
-        return {name: claims[0][1] for name, claims in table.items() if len(claims) == 1}  # type: ignore[misc]
-
-    def _one(self, kind: type[D], name: str) -> D:
-        table = self._table(kind)
-        claims = table.get(name)
-        if not claims:
-            raise UnknownNameError(kind.kind, name, table)
-        if len(claims) > 1:
-            raise PluginError(_collision(kind.kind, name, claims))
-        return claims[0][1]  # type: ignore[return-value]
 
 
 def _of_kind(result: Any, kind: type[Descriptor], hook: str) -> list[Descriptor]:

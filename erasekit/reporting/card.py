@@ -10,6 +10,7 @@ from typing import Any
 
 from erasekit.reporting.run_table import (
     AdversaryUse,
+    adversaries_heading,
     adversaries_table,
     measures_tables,
     settings_table,
@@ -24,13 +25,15 @@ def run_card(
     info: Mapping[str, Any],
     measures: Mapping[str, Any] | None,
     adversaries: Sequence[AdversaryUse],
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Markdown that says what the edit is, how it was made and what was measured.
 
     Args:
         info: provenance, as `edit.json` has it.
         measures: what `Measured.as_dict()` gives, or None where nothing was measured.
-        adversaries: the adversarial concepts that were used most.
+        adversaries: the concepts that were kept most.
+        history: of the run.
     """
     erased = markdown_text(", ".join(info["concepts"]))
     base, passes, versions = info["base_model"], info["unet_passes"], info["versions"]
@@ -41,11 +44,16 @@ def run_card(
         f"An edit by erasekit {versions['erasekit']} with the method {code(info['method'])}. "
         "It holds the changed tensors only; the licence of the base model applies.",
         "## Use",
-        "```python\nfrom erasekit import load_edit\n\n"
-        "with load_edit(FOLDER).applied(pipeline):\n    image = pipeline(PROMPT).images[0]\n```",
+        f"```python\nimport erasekit\n\nmodel = erasekit.load_model({base['id']!r})\n"
+        'edit = erasekit.load_edit(".")  # this folder\n'
+        f"with edit.applied(model):\n"
+        f"    images = erasekit.generate(model, [{info['concepts'][0]!r}], seeds=[0])\n```",
         *_measured(measures),
         *(
-            ["## Adversarial concepts", adversaries_table(adversaries).markdown().rstrip()]
+            [
+                f"## {adversaries_heading(info)}",
+                adversaries_table(adversaries, info, history).markdown().rstrip(),
+            ]
             if adversaries
             else []
         ),

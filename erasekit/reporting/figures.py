@@ -39,7 +39,8 @@ HARMED = 12
 LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
 LINES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}
 """The sum of two losses would hide the larger one under it, so it is drawn broad and pale."""
-SEARCH = {"entropy": "entropy of the search (nats)", "shift": "c_a moved (share of its norm)"}
+ENTROPY, RANK = "entropy of the search (nats)", "share of R that is harmed more"
+SEARCH = {"entropy": ENTROPY, "shift": "c_a moved (share of its norm)", "rank": RANK}
 DASHES = ("-", "--", ":", "-.")
 
 _SVG = {"svg.hashsalt": "erasekit", "svg.fonttype": "none"}
@@ -239,7 +240,8 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
     """Write the curves of `history` as PNG; False, and no file, where it has nothing to plot.
 
     One panel for the losses (smoothed over a twentieth of the run, raw values faint), one each
-    for entropy and shift where the method has them, a line per erased concept.
+    for entropy, shift and rank where the run has them, a line per erased concept. Entropy stands
+    on an axis from 0 to that of the uniform distribution, ranks on one from 0 to 1.
 
     Raises:
         OutputError: the file can't be written.
@@ -250,7 +252,8 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
     figure = new_figure(5 * len(panels), 3.6)
     figure.suptitle(title)
     for column, (label, lines) in enumerate(panels.items()):
-        _draw(figure.add_subplot(1, len(panels), column + 1), label, lines)
+        axes = figure.add_subplot(1, len(panels), column + 1)
+        _draw(axes, label, lines, _top(label, history))
     save(figure, path)
     return True
 
@@ -260,7 +263,7 @@ def history_figures(history: Sequence[Record]) -> dict[str, Figure]:
     figures = {}
     for label, lines in _panels(history).items():
         figures[label] = new_figure(4.4, 3.2)
-        _draw(figures[label].add_subplot(), label, lines)
+        _draw(figures[label].add_subplot(), label, lines, _top(label, history))
     return figures
 
 
@@ -276,7 +279,21 @@ def _panels(history: Sequence[Record]) -> dict[str, Mapping[str, tuple[list[int]
     return {label: lines for label, lines in there.items() if lines}
 
 
-def _draw(axes: Any, label: str, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
+def _top(label: str, history: Sequence[Record]) -> float | None:
+    """Where the axis ends; None where it follows what is drawn."""
+    if label == RANK:
+        return 1.0
+    rows = (row for record in history for row in record.get("adversary") or ())
+    known = [row.get("uniform") or row["entropy"] for row in rows if row.get("entropy")]
+    return max(known, default=None) if label == ENTROPY else None
+
+
+def _draw(
+    axes: Any,
+    label: str,
+    lines: Mapping[str, tuple[list[int], list[float]]],
+    top: float | None,
+) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     for index, (name, (steps, values)) in enumerate(lines.items()):
@@ -288,7 +305,8 @@ def _draw(axes: Any, label: str, lines: Mapping[str, tuple[list[int], list[float
         axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=1)
         axes.plot(steps, _smoothed(values), label=name, **look)
     if label in SEARCH.values():
-        axes.set_ylim(bottom=0)  # a search that hardly settles is not to look as if it did
+        axes.set_ylim(0, 1.02 * top if top else None)
+        # a search that hardly settles is not to look as if it did
     dress(axes)
     axes.legend(fontsize="small", frameon=False, labelcolor=axes.yaxis.label.get_color())
 
@@ -306,7 +324,7 @@ def _adversary(key: str, erased: str) -> Callable[[Record], Any]:
     def read(record: Record) -> Any:
         for adversary in record.get("adversary") or ():
             if adversary["erased"] == erased:
-                return adversary[key]
+                return adversary.get(key)
         return None
 
     return read

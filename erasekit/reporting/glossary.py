@@ -30,6 +30,8 @@ GLOSSARY = {
     "seconds": "Duration of one erasure on the machine that made it, mean over seeds.",
     "entropy": "Of the search for the adversarial concept, in nats: it falls where the search "
     "settles on some words.",
+    "rank": "Share of the words searched that the erasure harms more than what it kept: 0 % for "
+    "the most harmed word, half of them for random ones.",
     "moved": "How far the adversarial embedding has moved from its start, as a share of the "
     "start's norm.",
 }

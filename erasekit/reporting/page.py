@@ -269,7 +269,7 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
     if result.measures is not None:
         tables["erased"], tables["kept"] = measures_tables(result.measures)
     if uses:
-        tables["adversaries"] = adversaries_table(uses)
+        tables["adversaries"] = adversaries_table(uses, info, history)
     if history:
         tables["trace"] = history_table(history, HISTORY_ROWS)
     plots = [

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasekit.metrics.scores import Estimate, number
+from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import Column, Number, Table
 
 Record = Mapping[str, Any]
 """One line of `history.jsonl`; see docs/interface.md."""
 MEAN = "mean"
+NEARLY = 0.05
+"""A search whose entropy is short of the uniform one's by less than this share found nothing."""
 
 _LOSS, _LOSSES = Number(5), ("", "erase_", "preserve_")
 
@@ -142,11 +145,70 @@ def adversary_uses(history: Iterable[Record], most: int = 0) -> list[AdversaryUs
     return uses
 
 
-def adversaries_table(uses: Sequence[AdversaryUse]) -> Table:
-    """The adversarial concepts that were used most."""
+def adversaries_heading(info: Mapping[str, Any]) -> str:
+    """What the words that a run has kept are called, by its `edit.json`."""
+    return "Adversarial concepts" if info.get("adversarial", True) else "Kept concepts"
+
+
+def undecided(history: Iterable[Record]) -> list[str]:
+    """A sentence on the erased concepts whose search ended within 5 % of uniform; [] of none."""
+    rows = [record["adversary"] for record in history if record.get("adversary")]
+    found = [
+        f"{entry['erased']!r} (entropy {entry['entropy']:.2f} of at most {entry['uniform']:.2f})"
+        for entry in (rows[-1] if rows else ())
+        if entry.get("uniform") and entry["entropy"] >= (1 - NEARLY) * entry["uniform"]
+    ]
+    sentence = (
+        f"The search ended within {NEARLY:.0%} of uniform, so that what was kept are nearly random "
+        f"words, beside {', '.join(found)}."
+    )
+    return [sentence] if found else []
+
+
+def ranks(history: Iterable[Record]) -> list[dict[str, Any]]:
+    """Where the harm of R was measured: step, erased, words kept then, and their mean `rank`, the
+    share of R that is harmed more."""
+    return [
+        {
+            "step": record["step"],
+            "erased": entry["erased"],
+            "words": entry["concept"] or entry["nearest"],
+            "rank": entry["rank"],
+        }
+        for record in history
+        for entry in record.get("adversary") or ()
+        if entry.get("rank") is not None
+    ]
+
+
+def ranks_table(history: Iterable[Record]) -> Table:
+    """How much of R was harmed more than what was kept, at the steps where that was measured."""
+    return Table(
+        "Harm of what was kept, where it was measured",
+        [
+            Column("step", write=Number(0)),
+            Column("words", "preserved"),
+            Column("erased", "beside"),
+            Column("rank", "of R, harmed more", Number(0, share=True), help=GLOSSARY["rank"]),
+        ],
+        ranks(history),
+    )
+
+
+def adversaries_table(
+    uses: Sequence[AdversaryUse], info: Mapping[str, Any], history: Iterable[Record]
+) -> Table:
+    """The concepts that were kept most, and whether a search for them has found any.
+
+    Args:
+        uses: of `history`.
+        info: provenance, as `edit.json` has it.
+        history: of the run.
+    """
     counts = [Column(key, heading, Number(0)) for key, heading in _COUNTS.items()]
     columns = [Column("word", "preserved"), Column("erased", "beside"), *counts]
-    return Table("Adversarial concepts, preserved beside the erased ones", columns, uses)
+    title = f"{adversaries_heading(info)}, preserved beside the erased ones"
+    return Table(title, columns, uses, undecided(history))
 
 
 _COUNTS = {"steps": "steps", "first": "first step", "last": "last step"}

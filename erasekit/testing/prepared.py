@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
+from erasekit.config import flatten
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.models.loading import LoadedModel
@@ -139,7 +140,8 @@ def prepared(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     erasure = Erasure.of(*(concepts or ("garbage truck",)), neutral=neutral, keep=keep)
-    context = ErasureContext(model, erasure, registry, seed, parameters)
+    steps = flatten(plan)["steps"]
+    context = ErasureContext(model, erasure, registry, seed, parameters, steps=steps)
     _ = context.frozen
     method.prepare(context)
     task = Prepared(model, method, context, frozen)

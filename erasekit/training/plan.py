@@ -18,6 +18,7 @@ from erasekit.methods.base import ErasureContext, ErasureMethod
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
+from erasekit.recipes import shipped_recipe
 from erasekit.training.memory import fit_memory, memory_needs
 
 
@@ -106,45 +107,38 @@ def uses_concept_space(
     return method_class(descriptor).uses_concept_space(settings)
 
 
-def default_layers(
-    descriptor: MethodDescriptor, model: ModelDescriptor | None
-) -> list[Mapping[str, Any]]:
-    """Defaults that override those of the classes.
-
-    The method's class's, its registration's for all models, the model's for all methods, the
-    method's for this model, the model's for this method. The model's general ones leave alone
-    what the first two set.
-    """
-    everywhere = descriptor.defaults.get("*", {})
-    first = {**method_class(descriptor).training_defaults, **everywhere}
-    if model is None:
-        return [first]
-    general = {k: v for k, v in model.defaults.get("*", {}).items() if k not in first}
-    own = model.defaults.get(descriptor.name, {})
-    return [first, general, descriptor.defaults.get(model.name, {}), own]
-
-
 def resolve_settings(
     descriptor: MethodDescriptor,
     registry: Registry,
     model: ModelDescriptor | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> tuple[Settings, ...]:
     """The settings of a run, one instance per group of `settings_groups`.
 
-    Later wins: class defaults, the method's, the model's (`default_layers`), the recipe, the
-    overrides. The model's general defaults ("*") apply where a method has the key and sets no
-    default of its own.
+    Later wins: defaults of the classes, the method's class's, its registration's for all models,
+    the model's for all methods, the method's for this model, the model's for this method, the
+    recipe, the overrides. The model's for all methods apply where a method has the key and neither
+    its class nor its registration sets it; a shipped recipe, which is given by its name, where
+    the method has the key.
 
     Raises:
         ConfigError: an unknown key, an ill-typed value, or a value out of range.
     """
     groups = settings_groups(descriptor, registry)
     known = {name for group in groups for name in group.model_fields}
-    layers = default_layers(descriptor, model)
+    first = {**method_class(descriptor).training_defaults, **descriptor.defaults.get("*", {})}
+    layers: list[Mapping[str, Any]] = [first]
     if model is not None:
-        layers[1] = {k: v for k, v in layers[1].items() if k in known}
+        general = model.defaults.get("*", {}).items()
+        layers += [
+            {k: v for k, v in general if k in known and k not in first},
+            descriptor.defaults.get(model.name, {}),
+            model.defaults.get(descriptor.name, {}),
+        ]
+    if isinstance(recipe, str):
+        shipped = shipped_recipe(recipe, model.name if model else "")
+        recipe = {key: value for key, value in shipped.items() if key in known}
     return resolve(groups, [*layers, recipe or {}, overrides or {}], f"method {descriptor.name!r}")
 
 
@@ -216,7 +210,15 @@ class Plan:
         Args:
             rest: `on_status` and `accelerator` of a run.
         """
-        return ErasureContext(self.model, self.erasure, self.registry, self.seed, {}, **rest)
+        return ErasureContext(
+            self.model,
+            self.erasure,
+            self.registry,
+            self.seed,
+            {},
+            steps=self.training.steps,
+            **rest,
+        )
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The UNet's parameters in scope, by name."""
@@ -232,7 +234,7 @@ def plan_erasure(
     method: str,
     erasure: Erasure,
     settings: Mapping[str, Any] | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | str | None = None,
     *,
     registry: Registry | None = None,
     seed: int = 0,
@@ -244,7 +246,8 @@ def plan_erasure(
         method: name of a registered method.
         erasure: what goes, towards what, what stays.
         settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults.
+        recipe: hyperparameters that override the model's defaults, or the name of a shipped
+            recipe.
         registry: where the method is registered; None: the model's.
         seed: of the run.
 

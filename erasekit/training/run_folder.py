@@ -17,12 +17,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 
 import erasekit
 from erasekit.concepts import Erasure, slug
-from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_tensors, save_tensors
+from erasekit.edits import (
+    HISTORY,
+    INFO,
+    WEIGHTS,
+    Edit,
+    load_edit,
+    load_tensors,
+    save_tensors,
+)
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
     RUN_MARKS,
@@ -36,6 +45,7 @@ from erasekit.files import (
     writing,
 )
 from erasekit.models.loading import LoadedModel
+from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 
 REQUEST, ADVERSARIES = "request.json", "adversary.safetensors"
@@ -95,12 +105,39 @@ class RunRequest:
                 f"The folder {str(folder)!r} holds no run to resume; name one that `erase` left."
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            fault = f"{where}: {first['msg']}" if where else first["msg"]
-            raise EditError(f"The file {str(path)!r} is damaged ({fault}).") from error
+            raise _damaged(path, error) from error
         except (OSError, ErasekitError) as error:
             raise EditError(why_unreadable(path, error)) from error
+
+
+class _Provenance(BaseModel):
+    """What is said of a finished run."""
+
+    concepts: list[str]
+    config: dict[str, Any]
+    seconds: dict[str, float]
+    unet_passes: dict[str, int]
+
+
+def finished_edit(folder: Path, registry: Registry) -> Edit:
+    """The edit of a finished run, with all that is said of one.
+
+    Raises:
+        EditError: it can't be read, or says less.
+    """
+    edit = load_edit(folder, registry)
+    try:
+        _Provenance.model_validate(edit.info)
+    except ValidationError as error:
+        raise _damaged(folder / INFO, error) from error
+    return edit
+
+
+def _damaged(path: Path, error: ValidationError) -> EditError:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    fault = f"{where}: {first['msg']}" if where else first["msg"]
+    return EditError(f"The file {str(path)!r} is damaged ({fault}).")
 
 
 class WatchedFolder:
@@ -166,10 +203,9 @@ class RunFolder:
         """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
         if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
             return
-        with suppress(OSError):
-            for name in RUN_FILES:
-                (self.work / name).unlink(missing_ok=True)
-            self.work.rmdir()
+        with suppress(OutputLostError):
+            self.check()  # what is there now is this run's alone
+            shutil.rmtree(self.work, ignore_errors=True)
 
 
 @contextmanager
@@ -216,42 +252,32 @@ def new_run(
 
 
 @contextmanager
-def resumed_run(path: Path) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
+def resumed_run(
+    path: Path, *, writes: bool = True
+) -> Iterator[tuple[RunFolder, RunRequest, Checkpoint | None]]:
     """The folder of a run that goes on, its request, and its checkpoint; None of a finished run.
+
+    Args:
+        path: the run folder.
+        writes: of several processes that share the run, whether this is the one that writes.
 
     Raises:
         EditError: no run, a damaged one, or one without a checkpoint.
         OutputError: another process is writing it.
     """
-    path, work = _places(path)
-    RunRequest.load(work)  # there is a run, before anything is made there
-    with ExitStack() as held:
-        held.enter_context(sole_writer(path))
-        yield RunFolder(path, work, held), *read_request(work)
-
-
-def read_request(path: Path) -> tuple[RunRequest, Checkpoint | None]:
-    """What a run was asked for, and its checkpoint; None of a finished one.
-
-    Raises:
-        EditError: no run, a damaged one, or one without a checkpoint.
-    """
-    _, work = _places(path)
-    request = RunRequest.load(work)
-    if (work / INFO).is_file():
-        return request, None
-    kept = work / CHECKPOINT
-    if not kept.is_file() and (work / UNPROVEN).is_file():
-        kept = work / UNPROVEN  # killed before a step from it was done
-    return request, Checkpoint.load(kept)
-
-
-def _places(path: Path) -> tuple[Path, Path]:
-    """The folder of a run, and where in it the run is that is not finished."""
     if path.name == UNFINISHED and (path.parent / UNFINISHED).is_dir():
         path = path.parent
-    inner = path / UNFINISHED
-    return path, inner if (inner / REQUEST).is_file() else path
+    work = path / UNFINISHED if (path / UNFINISHED / REQUEST).is_file() else path
+    request, checkpoint = RunRequest.load(work), None
+    with ExitStack() as held:
+        if writes:
+            held.enter_context(sole_writer(path))
+        if not (work / INFO).is_file():
+            kept = work / CHECKPOINT
+            if not kept.is_file() and (work / UNPROVEN).is_file():
+                kept = work / UNPROVEN  # killed before a step from it was done
+            checkpoint = Checkpoint.load(kept)
+        yield RunFolder(path, work, held), request, checkpoint
 
 
 def save_run(edit: Edit, folder: Path) -> None:
@@ -371,10 +397,6 @@ def _caption(rows: Sequence[dict[str, Any]], erased: int) -> str:
 
 
 def _spread(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `steps`, evenly spread, the first and the last among them."""
-    if len(steps) <= count:
-        return list(steps)
-    if count == 1:
-        return [steps[-1]]
-    stride = (len(steps) - 1) / (count - 1)
-    return [steps[round(i * stride)] for i in range(count)]
+    """At most `count` of `steps`, evenly spread, the last among them."""
+    places = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
+    return [steps[place] for place in reversed(places)]

@@ -9,9 +9,9 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from erasekit.errors import (
 )
 from erasekit.files import atomic_write_text, writing
 from erasekit.methods.base import ErasureContext, ErasureMethod
-from erasekit.models.unet_passes import PassCount
-from erasekit.models.unet_runner import idle_parts_offloaded, training_passes
+from erasekit.models.unet_passes import PassCount, idle_parts_offloaded, training_passes
 from erasekit.training.checkpoint import (
     CHECKPOINT,
     UNPROVEN,
@@ -150,9 +149,8 @@ class TrainingResult:
     inference: InferenceRecord | None
 
 
-@dataclass
 class Trainer:
-    """Runs the steps of a planned run on the parameters in scope.
+    """Runs the steps of a planned run on the parameters in scope; a new one for each run.
 
     The UNet is left as it was: trained values are in the result alone.
 
@@ -160,24 +158,24 @@ class Trainer:
     and gradients are averaged. All take the same decisions, since random numbers follow from seed
     and step.
 
-    Attributes:
+    Args:
         plan: what the run follows from.
         folder: where checkpoints and `history.jsonl` go; None keeps nothing on disk.
         callbacks: who hears of the run; of several processes, the main one alone writes and calls.
     """
 
-    plan: Plan
-    folder: Path | None = None
-    callbacks: Sequence[Callback] = ()
-    _history: list[dict[str, Any]] = field(default_factory=list, init=False)
-    _stop: StopRequests = field(default_factory=StopRequests, init=False)
-    _watched: WatchedFolder | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self.settings: TrainingSettings = self.plan.training
-        self.accelerator = make_accelerator(self.plan.model.family.device)
+    def __init__(
+        self, plan: Plan, folder: Path | None = None, callbacks: Sequence[Callback] = ()
+    ) -> None:
+        self.plan, self.settings, self.folder = plan, plan.training, folder
+        self.callbacks: Sequence[Callback] = callbacks
+        self.accelerator = make_accelerator(plan.model.family.device)
         if not self.accelerator.is_main_process:
             self.folder, self.callbacks = None, ()
+        self._stop = StopRequests()
+        self._watched: WatchedFolder | None = None
+        self._history: list[dict[str, Any]] = []
+        self._adversaries: dict[str, Tensor] = {}
 
     def fit(self, resume: Checkpoint | None = None) -> TrainingResult:
         """Train, and give back what changed.
@@ -196,8 +194,8 @@ class Trainer:
                 share its rows between processes.
             MissingExtraError: 8-bit Adam without its extra.
         """
-        method, processes = self.plan.build(), self.accelerator.num_processes
-        if processes > 1 and not method.data_parallel:
+        self.method, processes = self.plan.build(), self.accelerator.num_processes
+        if processes > 1 and not self.method.data_parallel:
             raise ConfigError(
                 f"The method {self.plan.method!r} has no batch that {processes} processes could "
                 "share; start it as one process."
@@ -205,15 +203,20 @@ class Trainer:
         context = self.plan.context(on_status=self._status, accelerator=self.accelerator)
         if self.plan.memory:
             self._status(self.plan.memory)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            method.trained_parameters(context, self.plan.scope) as parameters,
-        ):
-            context.parameters = parameters
+        with ExitStack() as stack:
+            stack.enter_context(self._stop.heard())
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for callback in self.callbacks:
+                stack.callback(callback.on_end)
             try:
-                return self._fit(method, context, parameters, resume)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self.parameters = stack.enter_context(
+                    self.method.trained_parameters(context, self.plan.scope)
+                )
+                start = self._prepare(stack, context, resume)
+                with self._stop.held():
+                    self._loop(start)
+            except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
                 raise TrainingError(
@@ -221,21 +224,21 @@ class Trainer:
                     "on what needs less, or use a smaller batch_size, trajectories or scope. "
                     + self._last_good()
                 ) from error
+            return TrainingResult(
+                self.method.edited(self._trained()),
+                self._history,
+                self._adversaries,
+                self.plan.model.passes - self._passes_before,
+                self._clock.seconds(),
+                self.method.inference(),
+            )
 
-    def _fit(
-        self,
-        method: ErasureMethod,
-        context: ErasureContext,
-        parameters: dict[str, nn.Parameter],
-        resume: Checkpoint | None,
-    ) -> TrainingResult:
-        model, settings = self.plan.model, self.settings
-        passes, unet = model.passes, model.unet
-        began, passes_before = time.perf_counter(), passes.snapshot()
-        stored = {name: p.dtype for name, p in parameters.items()}
-        flags = [(p, p.requires_grad) for p in unet.parameters()]
-        surroundings = ExitStack()
-        surroundings.enter_context(
+    def _prepare(self, stack: ExitStack, context: ErasureContext, resume: Checkpoint | None) -> int:
+        """Make the UNet ready to be trained, and the method; gives the step to begin with."""
+        model, settings, parameters = self.plan.model, self.settings, self.parameters
+        began, self._passes_before = time.perf_counter(), model.passes.snapshot()
+        context.parameters = parameters
+        stack.enter_context(
             training_passes(
                 context.family,
                 parameters,
@@ -246,104 +249,65 @@ class Trainer:
                 limit=self.plan.memory_limit,
             )
         )
-        for parameter in parameters.values():
-            parameter.data = parameter.data.to(torch.float32)  # the master copy
-        frozen = context.frozen  # the original values, before anything changes
+        stack.enter_context(_masters(model.unet, parameters, context))
+        self.accelerator.wait_for_everyone()  # all have read what the main one writes over
+        self._begin_history(resume)
+        self.optimizer = make_optimizer(parameters, settings)
+        if settings.compile_unet:
+            self._status("compiling the UNet: the first passes take minutes")
         try:
-            surroundings.enter_context(self._stop.heard())
-            self.accelerator.wait_for_everyone()  # all have read what the main one writes over
-            self._begin_history(resume)
-            unet.requires_grad_(False)
-            for parameter in parameters.values():
-                parameter.requires_grad_(True)
-            optimizer = make_optimizer(parameters, settings)
-            if settings.compile_unet:
-                self._status("compiling the UNet: the first passes take minutes")
-            try:
-                method.prepare(context)
-            except KeyboardInterrupt as stop:
-                raise self._interrupted(
-                    "Stopped while preparing, before the first step. " + self._how_to_go_on()
-                ) from stop
-            _ = context.neutral_embeds, context.erased_embeds  # while the text encoder is near
-            surroundings.enter_context(idle_parts_offloaded(model.pipeline, settings.offload))
-            start, spent = 0, {"total": 0.0, "loop": 0.0}
-            adversaries: dict[str, Tensor] = {}
-            if resume:
-                start, spent = self._take(resume, method, parameters, optimizer)
-                adversaries.update(resume.adversaries)
-                passes_before = passes.snapshot() - PassCount(**resume.passes)
-            clock = _Clock(began, time.perf_counter(), spent)
+            self.method.prepare(context)
+        except KeyboardInterrupt as stop:
+            raise self._interrupted(
+                "Stopped while preparing, before the first step. " + self._how_to_go_on()
+            ) from stop
+        _ = context.neutral_embeds, context.erased_embeds  # while the text encoder is near
+        stack.enter_context(idle_parts_offloaded(model.pipeline, settings.offload))
+        if resume:
+            self._take(resume)
+        spent = dict(resume.seconds) if resume else {"total": 0.0, "loop": 0.0}
+        self._clock = _Clock(began, time.perf_counter(), spent)
+        return resume.step if resume else 0
 
-            def checkpoint(step: int) -> Checkpoint:
-                return Checkpoint(
-                    step,
-                    {name: p.detach() for name, p in parameters.items()},
-                    optimizer_tensors(optimizer, parameters),
-                    method.state_dict(),
-                    adversaries,
-                    (passes - passes_before).as_dict(),
-                    clock.seconds(),
-                )
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.parameters.items()}
 
-            with self._stop.held():
-                self._loop(method, parameters, optimizer, start, adversaries, checkpoint)
-            trained = {name: p.detach() for name, p in parameters.items()}
-            return TrainingResult(
-                method.edited(trained),
-                self._history,
-                adversaries,
-                passes - passes_before,
-                clock.seconds(),
-                method.inference(),
-            )
-        finally:
-            for name, parameter in parameters.items():
-                parameter.grad = None
-                parameter.data = frozen.values[name].to(stored[name])
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
-            surroundings.close()
-            for callback in self.callbacks:
-                callback.on_end()
+    def _checkpoint(self, step: int) -> Checkpoint:
+        return Checkpoint(
+            step,
+            self._trained(),
+            optimizer_tensors(self.optimizer, self.parameters),
+            self.method.state_dict(),
+            self._adversaries,
+            (self.plan.model.passes - self._passes_before).as_dict(),
+            self._clock.seconds(),
+        )
 
-    def _loop(
-        self,
-        method: ErasureMethod,
-        parameters: dict[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        start: int,
-        adversaries: dict[str, Tensor],
-        checkpoint: Callable[[int], Checkpoint],
-    ) -> None:
+    def _loop(self, start: int) -> None:
         total, every = self.settings.steps, self.settings.checkpoint_every
-        snapshot_every = max(1, total // ADVERSARY_SNAPSHOTS)
         step, whole = start, True  # whole: the state in memory is that after `step` steps
         try:
             for callback in self.callbacks:
                 callback.on_start(start, total)
-            self._show_weights(start, method, parameters)
+            self._show_weights(start)
             while step < total:
                 whole = False
-                record = self._step(step, method, parameters, optimizer)
-                embeds = method.adversaries()
-                if embeds is not None and (step % snapshot_every == 0 or step == total - 1):
-                    for e, embed in enumerate(embeds):
-                        adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+                record = self._step(step)
+                self._keep_adversaries(step)
                 self._record(record)
                 step, whole = step + 1, True
                 for callback in self.callbacks:
                     callback.on_step(record)
-                self._show_weights(step, method, parameters)
+                self._show_weights(step)
                 if self._asked_to_stop():
                     raise KeyboardInterrupt
                 if self.folder and every and step % every == 0 and step < total:
                     self._check_folder()
-                    checkpoint(step).save(self.folder / UNPROVEN)
-            self._check_finite(parameters, step)
+                    self._checkpoint(step).save(self.folder / UNPROVEN)
+            self._check_finite(step)
         except KeyboardInterrupt as stop:
             self._check_folder()
-            saved = bool(whole and self.folder and _saved(checkpoint(step), self.folder))
+            saved = bool(whole and self.folder and _saved(self._checkpoint(step), self.folder))
             state = "which is saved" if saved else "which is not saved"
             raise self._interrupted(
                 f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
@@ -353,33 +317,27 @@ class Trainer:
                 with suppress(OSError):  # gone with the folder
                     (self.folder / UNPROVEN).unlink(missing_ok=True)
 
-    def _step(
-        self,
-        step: int,
-        method: ErasureMethod,
-        parameters: dict[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-    ) -> dict[str, Any]:
+    def _step(self, step: int) -> dict[str, Any]:
         empty = {"erase_loss": None, "preserve_loss": None, "timestep": None, "adversary": None}
-        method.begin_step(step)
-        output = method.training_step(step)
+        self.method.begin_step(step)
+        output = self.method.training_step(step)
         if output is None:
-            self._check_finite(parameters, step)
+            self._check_finite(step)
             self._prove()
             return {"step": step, "loss": None, **empty}
         loss = self._mean(float(output.loss.detach()))
         if not math.isfinite(loss):
             raise TrainingError(f"The loss is {loss} at {self._mend(step)}")
         self._prove()
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(output.loss)
         if self.accelerator.num_processes > 1:
-            for parameter in parameters.values():
+            for parameter in self.parameters.values():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         if self.settings.max_grad_norm:
-            self.accelerator.clip_grad_norm_(parameters.values(), self.settings.max_grad_norm)
-        optimizer.step()
+            self.accelerator.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        self.optimizer.step()
         parts = {name: self._mean(output.record.get(name)) for name in _LOSSES}
         return {"step": step, "loss": loss, **empty, **output.record, **parts}
 
@@ -398,15 +356,22 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_status(text)
 
-    def _show_weights(
-        self, step: int, method: ErasureMethod, parameters: dict[str, nn.Parameter]
-    ) -> None:
-        values = _Edited(method, {name: p.detach() for name, p in parameters.items()})
+    def _keep_adversaries(self, step: int) -> None:
+        total = self.settings.steps
+        embeds = self.method.adversaries()
+        if embeds is not None and (
+            step % max(1, total // ADVERSARY_SNAPSHOTS) == 0 or step == total - 1
+        ):
+            for e, embed in enumerate(embeds):
+                self._adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+
+    def _show_weights(self, step: int) -> None:
+        values = _Edited(self.method, self._trained())
         for callback in self.callbacks:
             callback.on_weights(step, values)
 
-    def _check_finite(self, parameters: dict[str, nn.Parameter], step: int) -> None:
-        if not all(bool(p.isfinite().all()) for p in parameters.values()):
+    def _check_finite(self, step: int) -> None:
+        if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
             raise TrainingError(f"The weights are not finite after {self._mend(step)}")
 
     def _prove(self) -> None:
@@ -433,24 +398,20 @@ class Trainer:
         if self._watched:
             self._watched.check()
 
-    def _take(
-        self,
-        resume: Checkpoint,
-        method: ErasureMethod,
-        parameters: dict[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-    ) -> tuple[int, dict[str, float]]:
+    def _take(self, resume: Checkpoint) -> None:
+        """Go on from there."""
         found = {name: value.shape for name, value in resume.parameters.items()}
-        if found != {name: p.shape for name, p in parameters.items()}:
+        if found != {name: p.shape for name, p in self.parameters.items()}:
             raise EditError(
                 "The checkpoint is of another model or scope; resume with what the run began with."
             )
         with torch.no_grad():
             for name, value in resume.parameters.items():
-                parameters[name].copy_(value)
-        load_optimizer_tensors(optimizer, parameters, resume.optimizer)
-        method.load_state_dict(resume.method)
-        return resume.step, dict(resume.seconds)
+                self.parameters[name].copy_(value)
+        load_optimizer_tensors(self.optimizer, self.parameters, resume.optimizer)
+        self.method.load_state_dict(resume.method)
+        self._adversaries = dict(resume.adversaries)
+        self._passes_before = self.plan.model.passes.snapshot() - PassCount(**resume.passes)
 
     def _mend(self, step: int) -> str:
         return (
@@ -472,6 +433,29 @@ class Trainer:
         if self.folder and (self.folder / CHECKPOINT).is_file():
             return f"Go on with: erasekit erase --resume {shlex.quote(str(self.folder))}"
         return "There is no checkpoint to go on from; start the run anew."
+
+
+@contextmanager
+def _masters(
+    unet: nn.Module, parameters: Mapping[str, nn.Parameter], context: ErasureContext
+) -> Iterator[None]:
+    """For the block, the trained parameters are fp32 and alone have gradients."""
+    stored = {name: p.dtype for name, p in parameters.items()}
+    flags = [(p, p.requires_grad) for p in unet.parameters()]
+    for parameter in parameters.values():
+        parameter.data = parameter.data.to(torch.float32)
+    frozen = context.frozen  # the original values, before anything changes
+    unet.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.grad = None
+            parameter.data = frozen.values[name].to(stored[name])
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def make_accelerator(device: torch.device) -> Accelerator:

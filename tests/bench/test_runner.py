@@ -311,13 +311,13 @@ def test_the_numbers_agree_with_an_independent_count_from_the_images(
         assert len(after) == row.alignment_after.n == 16
         assert row.alignment_after.value == pytest.approx(np.mean(after), abs=1e-4)
         assert row.alignment_before.value == pytest.approx(np.mean(scores(erased, base)), abs=1e-4)
-        shown = [top == p for (p, _), (_, top) in base.items() if p in erased]
-        assert row.esr1_before.value == 1 - np.mean(shown)
         drawn = {
             name
             for name in erased
             if np.mean([top == p for (p, _), (_, top) in base.items() if p == name]) >= DRAWN
         }
+        shown = [top == p for (p, _), (_, top) in base.items() if p in (drawn or erased)]
+        assert row.esr1_before.value == 1 - np.mean(shown)
         gone = [top != p for source in runs for (p, _), (_, top) in source.items() if p in drawn]
         assert row.esr1.n == len(gone)
         assert math.isnan(row.esr1.value) if not gone else row.esr1.value == np.mean(gone)

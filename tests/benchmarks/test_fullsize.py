@@ -47,19 +47,19 @@ def test_a_published_run_takes_the_passes_that_its_loops_are_counted_to_take() -
     model = tiny_model()
     before = weights(model)
     embeds = model.family.embed_prompts(["church", "bus", "car"])
-    config = PublishedConfig(loops=40, ddim_steps=6)
+    config = PublishedConfig(steps=20, ddim_steps=6)
     tensors, passes = erase_as_published(
         model.pipeline, embeds[:1], embeds[1:], model.family.unconditional_embeds(), config
     )
-    assert passes.backward == 2 * 40
-    trajectories = passes.forward - 40 * (3 + 2)
+    assert passes.backward == 2 * 20 + 19
+    trajectories = passes.forward - 39 * (3 + 2)
     assert trajectories % 4 == 0
     expected = whole_run(config, 1.0, 1.0)
     assert passes.cost == pytest.approx(expected["passes"], rel=0.15)
     whole = whole_run(PublishedConfig(), forward=2.0, loop=30.0)
-    assert whole["passes_per_loop"] == 107
+    assert whole["passes_per_loop"] == 106
     # 98 passes sample, 2 of them in the measured loop already
-    assert whole["computed_hours"] == round(2000 * (30 + 96 * 2) / 3600, 1)
+    assert whole["computed_hours"] == round(1999 * (30 + 96 * 2) / 3600, 1)
     assert_same_tensors(weights(model), before)
     assert any(not torch.equal(v, before[f"unet.{name}"]) for name, v in tensors.items())
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from erasekit.bench.store import RecordStore
-from erasekit.cli import bench_forecast
+from erasekit.cli import bench_runs
 from erasekit.cli.app import main
 from tests.tiny_clip import tiny_scorer_folder
 
@@ -50,7 +50,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(bench_forecast).failed == 0
+    assert doctest.testmod(bench_runs).failed == 0
 
 
 def test_show_prints_the_same_table_from_the_records_alone(run, finished: Path) -> None:
@@ -257,3 +257,10 @@ def test_a_terminal_shows_cells_images_and_time(
     assert "0/1 cells" in shown
     assert "images/s" in shown
     assert "none, church, seed 0: " in shown
+
+
+def test_the_forms_of_the_help_are_those_that_are_written() -> None:
+    from erasekit.cli import bench_runs
+    from erasekit.reporting import table
+
+    assert bench_runs.FORMS == table.FORMS

@@ -50,6 +50,17 @@ def test_precision_and_memory_are_taken_and_said(erase, tmp_path: Path) -> None:
     assert {value.dtype for value in tensors.values()} == {torch.float32}
 
 
+def test_a_shipped_recipe_goes_by_its_name(erase, tmp_path: Path) -> None:
+    result = erase("--config", "published", "--json", "-o", tmp_path / "run")
+    assert result.code == 0, result.err
+    config = result.json["edit"]["config"]
+    assert (config["loss_space"], config["timesteps"], config["steps"]) == ("z0", "bin", 1)
+    result = erase("--config", "slow", "-o", tmp_path / "again")
+    assert result.code == 2
+    assert "The recipe 'slow' can't be read" in result.sentence
+    assert "Shipped ones are fast, published." in result.sentence
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -100,7 +111,8 @@ def test_without_a_terminal_progress_is_said_in_lines(
     erase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("erasekit.cli.console.HEARTBEAT", 0.0)
-    result = erase("-o", tmp_path / "run", "--set", "steps=3")
+    kept = ("--set", "latents_from=frozen", "--set", "timesteps=solver")
+    result = erase("-o", tmp_path / "run", "--set", "steps=3", *kept)
     assert "Preparing: 0, sampling 1 trajectories of the erased concepts" in result.err
     lines = [line for line in result.err.splitlines() if line.startswith("Erasing: 2 of 3")]
     assert lines
@@ -276,3 +288,26 @@ def test_only_the_first_of_several_processes_speaks(
         stdout().print("a result")
         captured = capsys.readouterr()
         assert bool(captured.out) == bool(captured.err) == heard
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seconds", 3),
+        ("seconds", {"total": "long"}),
+        ("unet_passes", []),
+        ("config", None),
+        ("concepts", "church"),
+    ],
+)
+def test_what_is_said_of_a_run_in_a_wrong_type_is_damaged(
+    erase, run, tmp_path: Path, key: str, value: Any
+) -> None:
+    folder = tmp_path / "run"
+    assert erase("-o", folder).code == 0
+    info = json.loads((folder / "edit.json").read_text())
+    (folder / "edit.json").write_text(json.dumps({**info, key: value}))
+    result = run("erase", "--resume", folder)
+    assert result.code == 2
+    assert "edit.json" in result.sentence
+    assert "damaged" in result.sentence

@@ -91,8 +91,11 @@ def test_snapshots_of_embeddings_are_those_the_run_kept(
     assert distances == sorted(distances)
 
 
-def test_snapshots_of_words_are_the_words(make_run: MakeRun, tiny_model: LoadedModel) -> None:
-    folder = make_run("random", "garbage truck")
+@pytest.mark.parametrize("method", ["random", "gumbel"])
+def test_snapshots_of_words_are_the_words_drawn(
+    make_run: MakeRun, tiny_model: LoadedModel, method: str
+) -> None:
+    folder = make_run(method, "garbage truck")
     edit = load_edit(folder)
     for snapshot in adversary_snapshots(edit, folder, tiny_model, 99):
         chosen = edit.history[snapshot.step]["adversary"][0]["concept"].split(", ")
@@ -116,4 +119,22 @@ def test_the_history_lines_are_what_the_interface_says(make_run: MakeRun) -> Non
         }
         assert record["step"] == number
         (adversary,) = record["adversary"]
-        assert set(adversary) == {"erased", "concept", "entropy", "shift", "nearest"}
+        keys = {"erased", "concept", "entropy", "uniform", "shift", "nearest"}
+        assert set(adversary) == keys
+
+
+def test_where_harm_was_measured_its_ranks_are_shown(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = ["erase", "-c", "church", "--method", "gumbel", "--model", tiny_folder, "-o", folder]
+    settings = {**SMALL, "harm_every": 2, "concept_space": "vocabulary", "learning_rate": 1e-3}
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    assert run(*command, "--no-measure").code == 0
+    traced = run("trace", folder, "--pictures", 0, "-o", tmp_path, "--json").json
+    assert [row["step"] for row in traced["ranks"]] == [2, 4]
+    assert all(0 <= row["rank"] <= 1 for row in traced["ranks"])
+    text = run("trace", folder, "--pictures", 0, "-o", tmp_path).out
+    assert "of R, harmed more" in text
+    assert f"{100 * traced['ranks'][0]['rank']:.0f} %" in text

@@ -29,16 +29,18 @@ def frozen(tiny_model) -> FrozenWeights:
     return FrozenWeights(tiny_model.unet, ParameterScope("xattn").select(tiny_model.unet))
 
 
-def source(model, frozen, *, scale: float, steps: int = STEPS, **options) -> FrozenTrajectories:
+def source(
+    model, frozen, *, scale: float, steps: int = STEPS, solver: str = SECOND, **options
+) -> FrozenTrajectories:
     return FrozenTrajectories(
         model.family,
         model.family.embed_prompts(PROMPTS),
-        num_inference_steps=steps,
+        solver=SOLVERS[solver](model.family, steps),
         guidance_scale=scale,
         per_prompt=2,
         seed=SEED,
         frozen=frozen,
-        **{"solver": SECOND, **options},
+        **options,
     )
 
 
@@ -121,10 +123,9 @@ def test_the_current_model_s_trajectories_take_the_same_solver(tiny_model, froze
     current = CurrentTrajectories(
         tiny_model.family,
         tiny_model.family.embed_prompts(PROMPTS),
-        num_inference_steps=STEPS,
+        solver=SOLVERS[SECOND](tiny_model.family, STEPS),
         guidance_scale=3.0,
         frozen=frozen,
-        solver=SECOND,
     )
     solver, embeds = current.solver, current.prompt_embeds
     stops = set()
@@ -132,7 +133,9 @@ def test_the_current_model_s_trajectories_take_the_same_solver(tiny_model, froze
         batch = current.draw(torch.tensor([1]), torch.Generator().manual_seed(seed))
         stop = solver.timesteps.tolist().index(int(batch.timesteps))
         stops.add(stop)
-        latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        torch.randint(STEPS, (1,), generator=generator)  # the timestep, which comes first
+        latents = torch.randn(1, 4, 8, 8, generator=generator)
         before = None
         with torch.no_grad():
             for s in range(stop):
@@ -172,3 +175,11 @@ def test_what_a_solver_looks_back_at_must_be_kept(tiny_model, frozen) -> None:
 def test_steps_that_the_schedule_does_not_allow(tiny_model, name: str) -> None:
     with pytest.raises(ConfigError, match="5000"):
         SOLVERS[name](tiny_model.family, 5000)
+
+
+def test_trailing_timesteps_begin_at_the_last_one(tiny_model) -> None:
+    for solver in SOLVERS.values():
+        own, trailing = (solver(tiny_model.family, 5, spacing) for spacing in ("model", "trailing"))
+        assert own.timesteps.tolist() == [801, 601, 401, 201, 1]
+        assert trailing.timesteps.tolist() == [999, 799, 599, 399, 199]
+        assert own.bins.tolist() == trailing.bins.tolist() == [1000, 800, 600, 400, 200, 0]

@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -21,7 +22,7 @@ from erasekit.diffusion.trajectories import (
     trajectory_seed,
 )
 from erasekit.errors import ConfigError, OutputError
-from erasekit.models.unet_runner import MAPS_OF_A_PASS
+from erasekit.models.unet_passes import MAPS_OF_A_PASS
 
 PROMPTS = ["church", "garbage truck", "a red bus"]
 STEPS, SCALE, SEED = 5, 3.0, 11
@@ -49,7 +50,7 @@ def make(model, frozen, kind=FrozenTrajectories, **options):
     return kind(
         model.family,
         embeds,
-        num_inference_steps=STEPS,
+        solver=DDIM(model.family, STEPS),
         frozen=frozen,
         **{"guidance_scale": SCALE, **options},
     )
@@ -97,7 +98,7 @@ def test_a_trajectory_is_what_plain_diffusers_samples(tiny_model, frozen, origin
     for p, z, t in zip(indices.tolist(), batch.latents, batch.timesteps.tolist(), strict=True):
         step = timesteps.index(t)
         distances = [(plain[p, n][step][0] - z).abs().max() for n in range(2)]
-        assert min(distances) < 1e-5
+        assert min(distances) < 5e-5
         met.add((p, distances.index(min(distances)), step))
     assert len(met) > 20, "t and the trajectory should be drawn from all there are"
 
@@ -257,7 +258,9 @@ def test_current_trajectories_follow_the_trained_weights(tiny_model, frozen, ori
         scheduler.set_timesteps(STEPS)
         (t_end,) = set(batch.timesteps.tolist())
         stops.add(t_end)
-        z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        torch.randint(STEPS, (1,), generator=generator)  # the timestep, which comes first
+        z = torch.stack([torch.randn(4, 8, 8, generator=generator) for _ in range(2)])
         with torch.no_grad():
             for t in scheduler.timesteps:
                 if t == t_end:
@@ -270,6 +273,47 @@ def test_current_trajectories_follow_the_trained_weights(tiny_model, frozen, ori
         torch.testing.assert_close(batch.noise_pred, expected, rtol=1e-3, atol=1e-4)
         assert not batch.noise_pred.requires_grad
     assert len(stops) > 1
+
+
+def test_draws_in_one_state_share_timestep_and_noise_however_many_rows(tiny_model, frozen) -> None:
+    """As the branches of a published step do: rows of one prompt are the same z_t."""
+    source = make(tiny_model, frozen, CurrentTrajectories)
+    for seed in range(4):
+        few = source.draw(torch.tensor([1]), torch.Generator().manual_seed(seed))
+        many = source.draw(torch.tensor([1, 0, 2]), torch.Generator().manual_seed(seed))
+        assert len({int(t) for t in (*few.timesteps, *many.timesteps)}) == 1
+        torch.testing.assert_close(few.latents[0], many.latents[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [FrozenTrajectories, CurrentTrajectories])
+def test_within_bins_z_t_is_at_the_solver_s_timestep_and_t_in_its_bin(
+    tiny_model, frozen, original, kind
+) -> None:
+    """Leading timesteps of 5 steps are 801 to 1, whose bins are [800, 1000) to [0, 200)."""
+    plain, binned = (make(tiny_model, frozen, kind, within_bins=w) for w in (False, True))
+    seen = set()
+    for seed in range(40):
+        draw = torch.tensor([0, 1]), torch.Generator().manual_seed(seed)
+        batch = binned.draw(*draw)
+        draw[1].manual_seed(seed)
+        at = plain.draw(*draw)
+        seen |= set(batch.timesteps.tolist())
+        for t in batch.timesteps.tolist():
+            assert 0 <= t < 1000
+        if kind is FrozenTrajectories:
+            assert [t // 200 for t in batch.timesteps.tolist()] == [
+                t // 200 for t in at.timesteps.tolist()
+            ]
+            torch.testing.assert_close(batch.latents, at.latents, rtol=1e-4, atol=1e-5)
+        embeds = tiny_model.family.embed_prompts(PROMPTS)[:2]
+        with torch.no_grad():
+            expected = original.unet(
+                batch.latents, batch.timesteps, encoder_hidden_states=embeds
+            ).sample
+        torch.testing.assert_close(batch.noise_pred, expected, rtol=1e-3, atol=1e-4)
+    assert len(seen) > 20
+    assert max(seen) > 850
+    assert min(seen) < 150
 
 
 @pytest.mark.parametrize("scheduler", [PNDMScheduler, EulerDiscreteScheduler])
@@ -290,7 +334,7 @@ def test_steps_that_the_schedule_does_not_allow(tiny_model, frozen, steps: int) 
         FrozenTrajectories(
             tiny_model.family,
             tiny_model.family.embed_prompts(PROMPTS),
-            num_inference_steps=steps,
+            solver=DDIM(tiny_model.family, steps),
             guidance_scale=SCALE,
             per_prompt=1,
             seed=0,

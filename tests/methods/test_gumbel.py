@@ -51,15 +51,15 @@ def test_the_temperature_falls_by_the_step() -> None:
     """A soft draw at step 3 is that of T times the cube of the decay; T has a floor."""
     task = prepared("gumbel", hard=False, temperature=4.0, temperature_decay=0.5, batch_size=1)
     pi = set_pi(task)
-    batch = task.method._erased_batch(3)
+    batch = task.method.erased_batch(3)
     task.strategy.ascend(batch)
     y = task.strategy.draw(batch.concepts, task.context.generator(3, "keep"))
     noise = gumbel_noise(task, "keep", (1, pi.shape[1]), step=3)
     torch.testing.assert_close(y, torch.softmax((pi + noise) / 0.5, dim=1))
-    task.strategy.ascend(task.method._erased_batch(5000))
+    task.strategy.ascend(task.method.erased_batch(5000))
     assert task.strategy.temperature == 1e-3
     cold = prepared("gumbel", temperature=1e-4, batch_size=1)
-    cold.strategy.ascend(cold.method._erased_batch(0))
+    cold.strategy.ascend(cold.method.erased_batch(0))
     assert cold.strategy.temperature == 1e-4
 
 
@@ -77,13 +77,14 @@ def test_the_straight_through_gradient_of_pi(space: str) -> None:
 
     The frozen prediction and z_t are constants, as published.
     """
-    task = own_passes("church", "bus", temperature=1.5, batch_size=6, loss_space=space)
+    settings = {"temperature": 1.5, "batch_size": 6, "ascent_lr": 1e-2}
+    task = own_passes("church", "bus", loss_space=space, **settings)
     pi = set_pi(task)
     before = pi.detach().clone()
-    batch = task.method._erased_batch(0)
+    batch = task.method.erased_batch(1)
     task.strategy.ascend(batch)
     asked = task.passes[-1]
-    noise = gumbel_noise(task, "ascend 0", (6, pi.shape[1]))
+    noise = gumbel_noise(task, "ascend 0", (6, pi.shape[1]), step=1)
     logits = before[batch.concepts] + noise
     words = logits.argmax(dim=1)
     embeds = task.strategy.space.prompt_embeds
@@ -124,8 +125,8 @@ def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
     strategy = task.strategy
     embeds = strategy.space.prompt_embeds.double()
     pi = set_pi(task, spread=0.5)
-    batch = task.method._erased_batch(0)
-    noise = gumbel_noise(task, "ascend 0", (2, pi.shape[1])).double()
+    batch = task.method.erased_batch(1)
+    noise = gumbel_noise(task, "ascend 0", (2, pi.shape[1]), step=1).double()
     start = pi.detach().double().clone()
 
     def mixture(at: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ def test_the_soft_gradient_is_that_of_finite_differences(exact: bool) -> None:
         return torch.einsum("bk,kld->bld", y, embeds)
 
     likeliest = torch.softmax(start[batch.concepts] + noise, dim=1).argmax(dim=1)
-    generator = task.context.generator(0, "ascend 0")
+    generator = task.context.generator(1, "ascend 0")
     torch.rand((2, pi.shape[1]), generator=generator)
     drawn = strategy.source.draw(likeliest, generator)
     z, t = drawn.latents.double(), drawn.timesteps
@@ -180,7 +181,7 @@ def test_soft_rows_are_kept_where_the_frozen_model_predicts_for_the_mixture() ->
 
 def test_ascent_leaves_no_gradient_on_the_weights() -> None:
     task = own_passes(exact_gradient=True, ascent_steps=2)
-    task.strategy.ascend(task.method._erased_batch(0))
+    task.strategy.ascend(task.method.erased_batch(1))
     assert all(p.grad is None for p in task.model.unet.parameters())
 
 
@@ -204,7 +205,7 @@ def test_pi_climbs_l2() -> None:
         frozen = task.frozen_noise(drawn.latents, drawn.timesteps, c)
     harm = ((trained - frozen) ** 2).flatten(1).mean(1).reshape(len(space), 16).mean(1)
     for step in range(25):
-        strategy.ascend(task.method._erased_batch(step))
+        strategy.ascend(task.method.erased_batch(step))
     weights = strategy.pi.detach()[0].softmax(dim=0)
     assert float(weights @ harm) > float(harm.mean())
     (row,) = strategy.describe()
@@ -219,7 +220,7 @@ def test_pi_climbs_l2() -> None:
 
 def test_each_erased_concept_has_its_own_pi() -> None:
     task = own_passes("church", "bus", batch_size=4)
-    batch = task.method._erased_batch(0)
+    batch = task.method.erased_batch(1)
     alone = torch.zeros_like(batch.concepts)
     object.__setattr__(batch, "concepts", alone)
     task.strategy.ascend(batch)
@@ -235,7 +236,7 @@ def test_a_shared_ascent_follows_l2_of_the_step_s_own_rows(exact: bool) -> None:
     task = prepared("gumbel", "church", "bus", keep_weight=7.0, **settings)
     pi = set_pi(task)
     start, before = pi.detach().clone(), pi.detach().clone()
-    batch = task.method._erased_batch(4)
+    batch = task.method.erased_batch(4)
     strategy = task.strategy
     y = strategy.draw(batch.concepts, task.context.generator(4, "keep"))
     generator = task.context.generator(4, "keep")
@@ -264,3 +265,24 @@ def test_a_shared_ascent_leaves_the_weights_gradient_alone() -> None:
         found.append([p.grad.clone() for p in task.context.parameters.values()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_pi_stays_in_the_first_step_where_l2_is_nothing_but_rounding(shared: bool) -> None:
+    """Adam would move it by its whole rate in the direction of that rounding."""
+    task = prepared("gumbel", shared_ascent=shared, latents_from="current", move=0.0)
+    task.method.training_step(0).loss.backward()
+    assert not task.strategy.pi.detach().any()
+    task.move()
+    task.method.training_step(1).loss.backward()
+    assert task.strategy.pi.detach().any()
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared_ascent": False, "ascent_steps": 2}])
+def test_pi_can_move_as_far_as_in_a_thousand_published_ascents(settings: dict[str, Any]) -> None:
+    for steps in (10, 1000):
+        task = prepared("gumbel", steps=steps, **settings)
+        (group,) = task.strategy.optimizer.param_groups
+        ascents = settings.get("ascent_steps", 1)
+        assert group["lr"] * steps * ascents == pytest.approx(1000 * 1e-2)
+    assert prepared("gumbel", ascent_lr=0.3).strategy.optimizer.param_groups[0]["lr"] == 0.3

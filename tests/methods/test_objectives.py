@@ -146,7 +146,7 @@ def test_words_are_kept_on_their_own_latents(name: str, keep_rows: int) -> None:
 def test_random_is_uniform_over_r() -> None:
     task = prepared("random", batch_size=50, keep_trajectories=1)
     counts = torch.zeros(len(task.strategy.space))
-    batch = task.method._erased_batch(0)
+    batch = task.method.erased_batch(0)
     for step in range(60):
         object.__setattr__(batch, "step", step)
         counts += torch.bincount(task.strategy.choose(batch), minlength=len(counts))
@@ -186,7 +186,7 @@ def test_argmax_keeps_the_words_harmed_most(how: str) -> None:
     task = prepared("argmax", **settings, candidates_by=how, batch_size=4)
     strategy = task.strategy
     for step in range(40):
-        batch = task.method._erased_batch(step)
+        batch = task.method.erased_batch(step)
         strategy.ascend(batch)
     harm = brute_force_harm(task)
     hardest = set(harm.topk(3).indices.tolist())
@@ -194,6 +194,33 @@ def test_argmax_keeps_the_words_harmed_most(how: str) -> None:
     assert len(hardest & found) >= 2
     assert int(harm.argmax()) in found
     assert set(strategy.choose(batch).tolist()) <= found
+
+
+@pytest.mark.parametrize("batch_size", [0, 1, 4])
+def test_argmax_scores_on_z_t_of_every_erased_concept(batch_size: int) -> None:
+    """With a row a step and a scoring every other one, the rows are always of one concept."""
+    task = prepared("argmax", "church", "bus", "car", batch_size=batch_size, refresh=2)
+    strategy = task.strategy
+    for step in (1, 3):
+        task.passes.clear()
+        strategy.ascend(task.method.erased_batch(step))
+        trained, frozen = task.passes
+        words = len(trained.latents) // 3
+        assert words == min(16, len(strategy.space))
+        latents = trained.latents.unflatten(0, (3, words))
+        assert len(set(trained.timesteps.tolist())) == 1, "L2 at other timesteps is another size"
+        kept = [torch.cat([part[0][:, s] for s in range(4)]) for part in concept_latents(task)]
+        for own, known in zip(latents, kept, strict=True):
+            assert torch.equal(own, own[:1].expand_as(own))
+            assert (known - own[0]).flatten(1).abs().amax(dim=1).min() < 1e-6
+        torch.testing.assert_close(trained.latents, frozen.latents)
+
+
+def concept_latents(task: Task) -> list[tuple[torch.Tensor, ...]]:
+    """What is kept of each erased concept: z_t and predictions, [N, S, C, h, w] each."""
+    task.method.erased_source.sample_all()
+    kept = task.method.erased_source._kept
+    return [kept[concept] for concept in sorted(kept)]
 
 
 def brute_force_harm(task: Task) -> torch.Tensor:
@@ -268,9 +295,9 @@ def test_argmax_scores_every_word_once_before_any_twice(how: str) -> None:
 
 def test_argmax_keeps_the_nearest_words_while_nothing_is_known() -> None:
     task = prepared("argmax", "church", hardest=3, move=0.0)
-    task.strategy.ascend(task.method._erased_batch(0))
+    task.strategy.ascend(task.method.erased_batch(0))
     assert not task.strategy.scored.any()
-    assert set(task.strategy.choose(task.method._erased_batch(0)).tolist()) <= {0, 1, 2}
+    assert set(task.strategy.choose(task.method.erased_batch(0)).tolist()) <= {0, 1, 2}
 
 
 def test_a_mixture_is_the_mean_of_the_hardest_by_their_harm() -> None:
@@ -307,3 +334,32 @@ def test_rows_take_turns_over_the_erased_concepts(batch_size: int, rows: int) ->
         assert all(sorted(step) == [0, 1, 2] for step in drawn)
     counts = [sum(step.count(concept) for step in drawn) for concept in range(3)]
     assert counts == [2 * rows] * 3
+
+
+@pytest.mark.parametrize("name", ["gumbel", "random", "pgd"])
+def test_ranks_are_by_the_harm_that_brute_force_finds(name: str) -> None:
+    task = prepared(name, "church", harm_every=3, batch_size=2)
+    for step in (1, 3, 4):
+        (row,) = task.method.training_step(step).record["adversary"]
+        assert ("rank" in row) == (step == 3)
+        if step == 3:
+            ranked = row
+    measured, space = task.method._harm, task.strategy.space
+    generator, total = torch.Generator().manual_seed(0), torch.zeros(len(space))
+    for _ in range(measured.PROBES):
+        drawn = measured.source.draw(torch.arange(len(space)), generator, shared_timestep=True)
+        assert len(drawn.timesteps.unique()) == 1
+        many = drawn.latents, drawn.timesteps, space.prompt_embeds
+        with torch.no_grad():
+            apart = task.trained_noise(*many) - task.frozen_noise(*many)
+        errors = apart.square().flatten(1).mean(dim=1)
+        total += errors / errors.mean()
+    order = total.argsort(descending=True).tolist()
+    named = (ranked["concept"] or ranked["nearest"]).split(", ")
+    places = [order.index(space.words.index(word)) / (len(space) - 1) for word in named]
+    assert ranked["rank"] == pytest.approx(sum(places) / len(places), abs=1e-6)
+
+
+def test_nothing_is_ranked_where_nothing_is_chosen() -> None:
+    task = prepared("neutral", harm_every=1)
+    assert task.method.training_step(1).record["adversary"] is None

@@ -33,7 +33,7 @@ def test_steps_are_the_formula_s(start: str, steps: int) -> None:
     )
     at = task.embed("church", "bus") if start == "concept" else task.embed("", "")
     torch.testing.assert_close(task.strategy.c_a, at)
-    batch = task.method._erased_batch(0)
+    batch = task.method.erased_batch(0)
     task.strategy.ascend(batch)
     expected = ascended(task, at, batch, 0.05, steps)
     torch.testing.assert_close(task.strategy.c_a, expected, rtol=1e-3, atol=1e-3)
@@ -84,7 +84,7 @@ def test_carry_over(carry: bool) -> None:
     task = prepared("pgd", carry_over=carry, ascent_steps=1, eta=0.1, batch_size=2)
     at = task.embed("garbage truck")
     for step in range(3):
-        batch = task.method._erased_batch(step)
+        batch = task.method.erased_batch(step)
         task.strategy.ascend(batch)
         at = ascended(task, at if carry else task.embed("garbage truck"), batch, eta=0.1, steps=1)
         torch.testing.assert_close(task.strategy.c_a, at, rtol=1e-2, atol=1e-2)
@@ -92,7 +92,7 @@ def test_carry_over(carry: bool) -> None:
 
 def test_a_concept_that_is_not_in_the_batch_stays() -> None:
     task = prepared("pgd", "church", "bus", batch_size=1)
-    task.strategy.ascend(task.method._erased_batch(0))
+    task.strategy.ascend(task.method.erased_batch(0))
     moved = (task.strategy.c_a - task.strategy.start).flatten(1).norm(dim=1) > 0
     assert moved.tolist().count(True) == 1
 

@@ -176,7 +176,9 @@ def test_what_the_base_model_does_not_draw_can_not_be_erased() -> None:
     assert "'Van Gogh' in 0 of 8" in esr.compute().note
     assert before.compute().value == 1.0
     esr.update(seen)
+    before.update(seen)
     assert (esr.compute().value, esr.compute().n) == (1.0, 4)
+    assert (before.compute().value, before.compute().n) == (0.75, 4)
     assert "'Van Gogh' in 0 of 8" in esr.compute().note
 
 

@@ -20,7 +20,7 @@ from erasekit.models.families import FamilyAdapter, adapter_for, base
 from erasekit.models.families.sd1 import StableDiffusion1
 from erasekit.models.families.text import pack_pooled, pooled_rows, unpack_pooled
 from erasekit.models.loading import LoadedModel, hash_weights, load_model, wrap_pipeline
-from erasekit.models.unet_runner import TrainingRunner
+from erasekit.models.unet_passes import TrainingRunner
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.registry import Registry

@@ -12,7 +12,7 @@ import torch
 
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
-from erasekit.diffusion.solvers import ddim_scheduler
+from erasekit.diffusion.solvers import DDIM, ddim_scheduler
 from erasekit.diffusion.trajectories import FrozenTrajectories, trajectory_seed
 from erasekit.errors import ModelError
 from erasekit.models.loading import LoadedModel, wrap_pipeline
@@ -117,7 +117,7 @@ def test_trajectories_are_those_of_plain_ddim(family_model: LoadedModel) -> None
     source = FrozenTrajectories(
         family_model.family,
         embeds,
-        num_inference_steps=STEPS,
+        solver=DDIM(family_model.family, STEPS),
         guidance_scale=GUIDANCE,
         per_prompt=1,
         seed=0,

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from erasekit.reporting.figures import plot_history
+from erasekit.reporting.figures import history_figures, plot_history
 from erasekit.reporting.run_table import (
     AdversaryUse,
     adversaries_table,
     adversary_uses,
     history_table,
+    ranks,
+    ranks_table,
     sampled,
     settings_table,
 )
@@ -93,7 +95,8 @@ def test_settings_have_a_column_per_method() -> None:
 
 
 def test_adversaries_are_listed_by_what_they_stand_beside() -> None:
-    text = text_of(adversaries_table([AdversaryUse("church", "[bold]castle", 3, 0, 5)]))
+    uses = [AdversaryUse("church", "[bold]castle", 3, 0, 5)]
+    text = text_of(adversaries_table(uses, {"adversarial": True}, []))
     assert text.rstrip().splitlines()[-1].split() == ["[bold]castle", "church", "3", "0", "5"]
 
 
@@ -142,3 +145,59 @@ def test_there_are_none_where_no_word_was_chosen(history: list[dict[str, Any]]) 
 def test_the_top_is_taken_for_each_erased_concept() -> None:
     uses = adversary_uses([words(0, "a, b, c", "d, e, f")], 2)
     assert [use.word for use in uses] == ["a", "b", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("info", "heading"),
+    [
+        ({"adversarial": True}, "Adversarial concepts"),
+        ({"adversarial": False}, "Kept concepts"),
+        ({}, "Adversarial concepts"),  # an edit of before
+    ],
+)
+def test_kept_words_are_adversarial_where_they_were_searched_for(
+    info: dict[str, Any], heading: str
+) -> None:
+    table = adversaries_table([AdversaryUse("church", "castle", 3, 0, 5)], info, [])
+    assert table.title.startswith(heading)
+    assert not table.legend
+
+
+@pytest.mark.parametrize(("entropy", "told"), [(3.40, True), (3.30, True), (3.29, False)])
+def test_a_search_that_ended_nearly_uniform_says_so(entropy: float, told: bool) -> None:
+    history = [record(0, "bus", entropy=3.466), record(1, "car", entropy=entropy), record(2)]
+    for line in history[:2]:
+        line["adversary"][0]["uniform"] = 3.466
+    uses = adversary_uses(history)
+    text = text_of(adversaries_table(uses, {}, history))
+    assert ("ended within 5% of uniform" in text) == told
+    assert (f"'erased 0' (entropy {entropy:.2f} of at most 3.47)" in text) == told
+    for line in history[:2]:
+        del line["adversary"][0]["uniform"]
+    assert "uniform" not in text_of(adversaries_table(uses, {}, history))
+
+
+def test_ranks_are_those_that_were_measured() -> None:
+    history = [record(0, "bus", "car"), record(4, "car"), record(9, None)]
+    history[1]["adversary"][0]["rank"] = 0.25
+    history[2]["adversary"][0] |= {"rank": 0.0, "nearest": "road"}
+    assert ranks(history) == [
+        {"step": 4, "erased": "erased 0", "words": "car", "rank": 0.25},
+        {"step": 9, "erased": "erased 0", "words": "road", "rank": 0.0},
+    ]
+    assert "25 %" in text_of(ranks_table(history))
+
+
+def test_entropy_stands_on_an_axis_to_that_of_the_uniform_distribution() -> None:
+    """A fall from 3.47 to 3.41 should look as small as it is."""
+    history = [record(i, "car", entropy=3.47 - i / 500) for i in range(30)]
+    for line in history:
+        line["adversary"][0] |= {"uniform": 4.0, "rank": 0.3}
+    for label, top in (("entropy", 4.0), ("harmed more", 1.0)):
+        (figure,) = [f for name, f in history_figures(history).items() if label in name]
+        low, high = figure.axes[0].get_ylim()
+        assert low == 0
+        assert top < high < 1.05 * top
+    without = [record(i, "car", entropy=3.47 - i / 500) for i in range(30)]
+    (figure,) = [f for name, f in history_figures(without).items() if "entropy" in name]
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.02 * 3.47))

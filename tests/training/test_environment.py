@@ -91,7 +91,7 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert choose_device() == torch.device("cuda", 1)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="There are 2 GPUs for more processes"):
+    with pytest.raises(ConfigError, match="There are 2 GPUs, so no number 2"):
         choose_device()
 
 

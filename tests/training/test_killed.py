@@ -22,7 +22,7 @@ from erasekit.plugin.registry import Registry
 from erasekit.testing import tiny_model
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 from erasekit.training.erase import erase
-from erasekit.training.run_folder import ADVERSARIES, RunRequest, read_request
+from erasekit.training.run_folder import ADVERSARIES, RunRequest, resumed_run
 from erasekit.training.trainer import Callback
 
 STEPS = 60
@@ -160,7 +160,8 @@ def test_a_run_killed_before_its_first_checkpoint_was_proven_goes_on_from_it(
 ) -> None:
     stopped(tmp_path)
     (tmp_path / CHECKPOINT).rename(tmp_path / UNPROVEN)
-    _, checkpoint = read_request(tmp_path)
+    with resumed_run(tmp_path) as (_, _, checkpoint):
+        assert checkpoint
     steps = [record["step"] for record in checkpoint.history]
     assert (checkpoint.step, steps) == (3, [0, 1, 2])
     edit = erase(tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint)
@@ -173,7 +174,7 @@ def test_a_history_that_lacks_steps_of_the_checkpoint_is_refused(tmp_path: Path)
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     (tmp_path / "history.jsonl").write_text("\n".join([lines[0], lines[2]]) + "\n")
     with pytest.raises(EditError, match="lacks some of the 3 steps"):
-        read_request(tmp_path)
+        resumed_run(tmp_path).__enter__()
 
 
 def test_a_run_never_has_more_than_two_checkpoints_on_disk(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
+from erasekit.recipes import shipped_recipe
 from erasekit.training.plan import (
     TrainingSettings,
     build_method,
@@ -132,6 +133,27 @@ def test_every_method_s_settings_have_help_and_no_key_twice(registry) -> None:
         for group in groups:
             for name, info in group.model_fields.items():
                 assert info.description, f"{group.__name__}.{name} has no help"
+
+
+def test_a_shipped_recipe_applies_where_a_method_has_the_key() -> None:
+    registry = Registry()
+    for method in ("gumbel", "neutral", "l2"):
+        found = values(registry, method, recipe="published", overrides={"steps": 7})
+        assert (found["loss_space"], found["timesteps"], found["steps"]) == ("z0", "bin", 7)
+        assert ("shared_ascent" in found) == (method == "gumbel")
+    with pytest.raises(ConfigError, match="Unknown setting 'shared_ascent'"):
+        values(registry, "neutral", recipe={"shared_ascent": True})
+    with pytest.raises(ConfigError, match="Unknown recipe 'slow'"):
+        values(registry, "gumbel", recipe="slow")
+
+
+def test_stable_diffusion_has_the_published_recipe_by_default() -> None:
+    registry, recipe = Registry(), shipped_recipe("published")
+    others = [model for name, model in registry.models().items() if name != "icons"]
+    assert len(others) > 3
+    for model in others:
+        found = values(registry, "gumbel", model=model)
+        assert {key: found[key] for key in recipe} == recipe
 
 
 @pytest.mark.parametrize("layer", ["recipe", "overrides"])

@@ -39,11 +39,12 @@ class ArgmaxConfig(SpaceConfig):
 class ArgmaxPreservation(SpacePreservation):
     """c_a uniform over the words of R with the largest L2 right now.
 
-    Every `refresh` steps a batch of words is scored on one shared z_t of the erased concept: a
-    frozen and a trained forward pass a word, no trajectory and no gradient, so that R may be
-    large. Words that were never scored come first, the nearest among them before the others, then
-    words drawn at random or, by `candidates_by="bounds"`, those that a discounted upper confidence
-    bound ranks highest (Garivier and Moulines, ALT 2011), so that few words need be scored.
+    Every `refresh` steps a batch of words is scored on a z_t of each erased concept, all at one
+    timestep, by the mean of its L2 there: a frozen and a trained forward pass a word and erased
+    concept, no gradient, and no trajectory where they are kept, so that R may be large. Words that
+    were never scored come first, the nearest among them before the others, then words drawn at
+    random or, by `candidates_by="bounds"`, those that a discounted upper confidence bound ranks
+    highest (Garivier and Moulines, ALT 2011), so that few words need be scored.
 
     A word's harm is an exponential mean of its relative L2. L2 at different z_t can't be compared,
     so it is taken relative to the words that were scored with it: such that the mean over those
@@ -56,12 +57,14 @@ class ArgmaxPreservation(SpacePreservation):
 
     Config = ArgmaxConfig
     config: ArgmaxConfig
+    adversarial = True
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
-        """A frozen and a trained pass for each word that is scored; one for each mixture."""
+        """A frozen and a trained pass for each word that is scored, on z_t of each erased concept;
+        one for each mixture."""
         scored = min(self.config.candidates, self.words_searched(context))
         mixed = rows * self.config.keep_rows if self.config.mixture else 0
-        return 2 * scored / self.config.refresh + mixed
+        return 2 * scored * len(context.erasure.erased) / self.config.refresh + mixed
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
@@ -73,13 +76,17 @@ class ArgmaxPreservation(SpacePreservation):
     def ascend(self, batch: ErasedBatch) -> None:
         if batch.step == 0 or (batch.step - 1) % self.config.refresh:
             return  # in the first step theta' is theta, and harms nothing
-        words = self.candidates(self.task.context.generator(batch.step, "score"))
-        latents = batch.latents[:1].expand(len(words), -1, -1, -1)
-        timesteps = batch.timesteps[:1].expand(len(words))
-        embeds = self.space.prompt_embeds[words]
+        generator = self.task.context.generator(batch.step, "score")
+        words = self.candidates(generator)
+        concepts = torch.arange(len(self.task.context.erasure.erased))
+        drawn = self.task.erased_source.draw(concepts, generator, shared_timestep=True)
+        latents = drawn.latents.repeat_interleave(len(words), dim=0)
+        timesteps = drawn.timesteps.repeat_interleave(len(words))
+        embeds = self.space.prompt_embeds[words.repeat(len(concepts))]
         noise_pred = self.task.family.predict_noise(latents, timesteps, embeds)
         target = self.task.frozen_noise(latents, timesteps, embeds)
-        errors = (noise_pred - target).square().flatten(1).mean(dim=1).cpu()
+        errors = (noise_pred - target).square().flatten(1).mean(dim=1)
+        errors = errors.reshape(len(concepts), -1).mean(dim=0).cpu()
         self.learn(words, errors)
 
     def learn(self, words: Tensor, errors: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import ErasedBatch, GradientErasure, KeepBatch
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
 
+REACH = 10.0
+"""How far Adam moves pi at most: by its rate an ascent, as in the 1,000 published ones at 1e-2."""
 COLDEST = 1e-3
 """T does not fall below this: the softmax's gradient would be nothing or infinite."""
 
@@ -27,7 +30,12 @@ class GumbelConfig(SpaceConfig):
     hard: bool = Field(
         True, description="one word per row, by straight-through; off: a mixture of all words"
     )
-    ascent_lr: float = Field(1e-2, gt=0, description="learning rate of pi (Adam)")
+    ascent_lr: float | None = Field(
+        None,
+        gt=0,
+        description="learning rate of pi (Adam); none: 10 by the ascents of the run, so that pi "
+        "moves as far as in the 1,000 published ones at 1e-2",
+    )
     shared_ascent: bool = Field(
         True,
         description="move pi once per outer step by the gradient that the step's own backward pass "
@@ -49,6 +57,8 @@ class GumbelPreservation(SpacePreservation):
     draws its own y. A hard row is kept on its word's own z_t, where the frozen prediction is
     known; a soft row on the z_t of its likeliest word, with one frozen pass.
 
+    In the first step theta' is theta, L2 is nothing but rounding, and pi stays.
+
     With `shared_ascent` the kept row's own backward pass gives pi's gradient as well, so that the
     search costs no pass: theta' descends and pi ascends at the same time on the same draw, as in
     free adversarial training (Shafahi et al., NeurIPS 2019), where the published schedule takes
@@ -57,6 +67,12 @@ class GumbelPreservation(SpacePreservation):
 
     Config = GumbelConfig
     config: GumbelConfig
+    adversarial = True
+
+    @property
+    def rows_drawn(self) -> int:
+        ascents = 0 if self.config.shared_ascent else self.config.ascent_steps
+        return self.config.keep_rows * (1 + ascents)
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
         kept = rows * self.config.keep_rows
@@ -68,11 +84,13 @@ class GumbelPreservation(SpacePreservation):
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)
-        self.temperature = self.config.temperature
+        self.temperature, self.step = self.config.temperature, 0
         count = len(task.context.erasure.erased)
+        ascents = 1 if self.config.shared_ascent else max(1, self.config.ascent_steps)
+        rate = self.config.ascent_lr or REACH / (task.context.steps * ascents)
         self.pi = torch.zeros(count, len(self.space), device=task.family.device)
         self.pi.requires_grad_(True)
-        self.optimizer = torch.optim.Adam([self.pi], lr=self.config.ascent_lr, maximize=True)
+        self.optimizer = torch.optim.Adam([self.pi], lr=rate, maximize=True)
         self.start = self.expected_embeds()
         if self.config.shared_ascent and task.config.keep_weight:
             self.pi.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -82,8 +100,8 @@ class GumbelPreservation(SpacePreservation):
     def ascend(self, batch: ErasedBatch) -> None:
         start = self.config.temperature
         falling = start * self.config.temperature_decay**batch.step
-        self.temperature = max(min(COLDEST, start), falling)
-        if self.config.shared_ascent:
+        self.temperature, self.step = max(min(COLDEST, start), falling), batch.step
+        if self.config.shared_ascent or batch.step == 0:
             return
         batch = batch.repeated(self.config.keep_rows)
         for ascent in range(self.config.ascent_steps):
@@ -97,7 +115,8 @@ class GumbelPreservation(SpacePreservation):
         if pi.grad is None:
             raise RuntimeError("A hook for accumulated gradients was called without one.")
         pi.grad = self.task.context.mean(pi.grad.div_(self.task.config.keep_weight))
-        self.optimizer.step()
+        if self.step:
+            self.optimizer.step()
         pi.grad = None
 
     def gain(self, batch: ErasedBatch, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,7 +133,7 @@ class GumbelPreservation(SpacePreservation):
         with torch.set_grad_enabled(self.config.shared_ascent):
             y = self.draw(batch.concepts, generator)
             self.chosen, self.concepts = y.argmax(dim=1).cpu(), batch.concepts
-            return self.rows(y, generator)
+            return self.rows(y, self.task.latents_generator(batch.step, generator))
 
     def draw(self, concepts: Tensor, generator: torch.Generator) -> Tensor:
         """y for each row, [B, K], differentiable in pi.
@@ -158,13 +177,10 @@ class GumbelPreservation(SpacePreservation):
         shift = (mean - start).norm() / start.norm()
         return {
             "entropy": float(-(probabilities * probabilities.clamp_min(1e-30).log()).sum()),
+            "uniform": math.log(len(probabilities)),
             "shift": float(shift),
             "nearest": self.space.words[int(probabilities.argmax())],
         }
-
-    def adversaries(self) -> Tensor | None:
-        """The likeliest word of each erased concept, [E, L, D]."""
-        return self.space.prompt_embeds[self.pi.detach().argmax(dim=1)]
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"pi": self.pi.detach()}

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
+from erasekit.diffusion.concept_space import ConceptSpace
 from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import (
     ErasedBatch,
@@ -44,6 +45,8 @@ class PGDPreservation(PreservationStrategy):
 
     Config = PGDConfig
     config: PGDConfig
+    adversarial = True
+    space: ConceptSpace
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
         """Each ascent a frozen pass and one with a gradient; the kept rows' frozen prediction."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.concept_space import words_for
+from erasekit.diffusion.concept_space import ConceptSpace, words_for
 from erasekit.methods.base import ErasureContext
 from erasekit.methods.gradient import (
     ErasedBatch,
@@ -48,6 +48,7 @@ class SpacePreservation(PreservationStrategy):
     Config = SpaceConfig
     config: SpaceConfig
     uses_concept_space = True
+    space: ConceptSpace
 
     @property
     def rows_kept(self) -> int:
@@ -82,8 +83,8 @@ class SpacePreservation(PreservationStrategy):
     def keep(self, batch: ErasedBatch) -> KeepBatch:
         batch = batch.repeated(self.config.keep_rows)
         self.chosen, self.concepts = self.choose(batch), batch.concepts
-        generator = self.task.context.generator(batch.step, "keep")
-        drawn = self.source.draw(self.chosen, generator)
+        branch = self.task.context.generator(batch.step, "keep")
+        drawn = self.source.draw(self.chosen, self.task.latents_generator(batch.step, branch))
         embeds = self.space.prompt_embeds[self.chosen]
         return KeepBatch(drawn.latents, drawn.timesteps, embeds, drawn.noise_pred)
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from erasekit.errors import ConceptError, ModelError
 from erasekit.models.families.text import BATCH, rows_before_end
-from erasekit.models.unet_passes import PassCount
-from erasekit.models.unet_runner import Runner, UNetPass
+from erasekit.models.unet_passes import PassCount, Runner, UNetPass
 
 DECODED_AT_ONCE = 1 << 20
 """Pixels that the VAE decodes at once, one image of 1024x1024; bounds its memory."""

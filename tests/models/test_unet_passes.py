@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import erasekit.models.unet_runner
+import erasekit.models.unet_passes
 from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.models.loading import LoadedModel
-from erasekit.models.unet_runner import (
+from erasekit.models.unet_passes import (
     MAPS_OF_A_PASS,
     Runner,
     autocast_dtype,
@@ -51,15 +51,38 @@ def inputs(model: LoadedModel, rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor
     return latents, timesteps, model.family.embed_prompts(words[:rows])
 
 
+Pass = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 def gradients(model: LoadedModel, **options: Any) -> dict[str, Tensor]:
     """Output, and the gradients of its mean square in weights, latents and embeddings."""
     with running(model, **options) as parameters:
-        latents, timesteps, embeds = inputs(model)
-        latents.requires_grad_(True)
-        embeds.requires_grad_(True)
-        output = model.family.predict_noise(latents, timesteps, embeds)
-        output.square().mean().backward()
-        found = {name: p.grad for name, p in parameters.items()}
+        return gradients_of(model.family.predict_noise, model, parameters)
+
+
+def gradients_of_diffusers(model: LoadedModel) -> dict[str, Tensor]:
+    """The same of the UNet itself, with nothing of ours between."""
+    parameters = {n: p for n, p in model.unet.named_parameters() if "attn2" in n}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return gradients_of(
+        lambda latents, timesteps, embeds: (
+            model.unet(latents, timesteps, encoder_hidden_states=embeds).sample
+        ),
+        model,
+        parameters,
+    )
+
+
+def gradients_of(
+    predict: Pass, model: LoadedModel, parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, Tensor]:
+    latents, timesteps, embeds = inputs(model)
+    latents.requires_grad_(True)
+    embeds.requires_grad_(True)
+    output = predict(latents, timesteps, embeds)
+    output.square().mean().backward()
+    found = {name: p.grad for name, p in parameters.items()}
     return {"output": output.detach(), "latents": latents.grad, "embeds": embeds.grad, **found}
 
 
@@ -87,7 +110,9 @@ def test_parts_and_checkpointing_give_the_gradient_of_the_whole(options: dict[st
 
 
 def test_a_runner_with_nothing_to_do_changes_no_bit() -> None:
-    plain, found = gradients(tiny_model()), gradients(tiny_model())
+    plain, found = gradients_of_diffusers(tiny_model()), gradients(tiny_model())
+    assert list(found) == list(plain)
+    assert len(plain) > 10
     assert all(torch.equal(found[name], value) for name, value in plain.items())
 
 
@@ -205,7 +230,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def rows(count: float) -> None:
         row = MAPS_OF_A_PASS * 16 * 8 * 8 * 4
         monkeypatch.setattr(
-            erasekit.models.unet_runner, "free_memory", lambda _: int(2 * count * row)
+            erasekit.models.unet_passes, "free_memory", lambda _: int(2 * count * row)
         )
 
     return rows
@@ -269,8 +294,7 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(
         ("memory.stat", "anon 1\ninactive_file 50000\n"),
     ):
         (tmp_path / name).write_text(text + "\n")
-    group = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"), "inactive_file")
-    monkeypatch.setattr(erasekit.models.unet_runner, "_CGROUPS", (group,))
+    monkeypatch.setattr(erasekit.models.unet_passes, "_CONTAINER", tmp_path)
     assert free_memory(cpu) == 150_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory(cpu) > 150_000
