@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-COLOURED_WANTED = 4
-"""A concept with fewer coloured generator drawings gets single-colour ones as well ..."""
-DRAWINGS_WANTED = 6
-"""... until it has this many, or the generator's single-colour sets are exhausted."""
+ROOT = "thing"
 LOCAL_SIZE = 128
 """The view box of the drawings made for this project."""
 
@@ -33,17 +30,19 @@ class IconSet:
     url: str
     title: str
     role: str
-    """"generator", "generator-mono" (where a concept needs it), "scorer" or "scorer-eval"."""
+    """"generator", "scorer" or "scorer-eval"."""
     mono: bool = False
     style: str = ""
     suffixes: tuple[str, ...] = ("",)
     local: bool = False
     """Drawn for this project: SVG files in drawings/ROLE, not an npm package."""
+    package: str = ""
+    """The npm package, where it isn't one of Iconify's: pictures named by their code points."""
 
     @property
-    def package(self) -> str:
-        """The set's npm package."""
-        return f"@iconify-json/{self.name}"
+    def spec(self) -> str:
+        """The set's npm package and version."""
+        return f"{self.package or f'@iconify-json/{self.name}'}@{self.version}"
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,30 @@ def read_concepts(path: Path = HERE / "concepts.toml") -> list[Concept]:
     for family, members in table["families"].items():
         for place, (name, entry) in enumerate(members.items()):
             entry = dict(entry)
+            entry.setdefault("icons", [re.sub("[^a-z0-9]+", "-", name)])
             entry["drop"] = frozenset(entry.get("drop", ()))
             for key in ("icons", "aliases", "add", "shared"):
                 entry[key] = tuple(entry.get(key, ()))
             split = "pool" if place % 2 == 0 else "held-out"
             concepts.append(Concept(name=name, family=family, split=split, **entry))
     return concepts
+
+
+def read_tree(path: Path = HERE / "concepts.toml") -> dict[str, tuple[str, ...]]:
+    """Each family's ancestors, itself first and the root left out."""
+    parents = tomllib.loads(path.read_text())["tree"]
+    tree = {}
+    for family in parents:
+        line = [family]
+        while (parent := parents[line[-1]]) != ROOT:
+            line.append(parent)
+        tree[family] = tuple(line)
+    return tree
+
+
+def read_unspoken(path: Path = HERE / "concepts.toml") -> frozenset[str]:
+    """The families whose names are no English."""
+    return frozenset(tomllib.loads(path.read_text())["unspoken"])
 
 
 def read_colours(path: Path = HERE / "concepts.toml") -> dict[str, tuple[int, int, int]]:
@@ -143,10 +160,22 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def load_set(icon_set: IconSet, root: Path = HERE) -> SetData:
-    """Read one fetched set, or the drawings made for this project."""
+    """Read one fetched set, or the drawings made for this project.
+
+    A package of pictures is read as icons whose body is the picture's path; noto's chars.json gives
+    them their names.
+    """
+    folder = root / "build" / "sets"
+    if icon_set.package:
+        names = json.loads((folder / "noto" / "chars.json").read_text())
+        names = {code.replace("-fe0f", ""): name for code, name in names.items()}
+        icons = {}
+        for path in sorted((folder / icon_set.name).glob("*.webp")):
+            if (code := path.stem.replace("-fe0f", "")) in names:
+                icons[names[code]] = {"picture": str(path)}
+        return SetData({"icons": icons})
     if not icon_set.local:
-        path = root / "build" / "sets" / icon_set.name / "icons.json"
-        return SetData(json.loads(path.read_text()))
+        return SetData(json.loads((folder / icon_set.name / "icons.json").read_text()))
     icons = {}
     for path in sorted((root / "drawings" / icon_set.role).glob("*.svg")):
         body = path.read_text().partition(">")[2].rpartition("</svg>")[0]
@@ -183,31 +212,19 @@ def resolve(
 ) -> list[Drawing]:
     """Every drawing, by concept and set.
 
-    A coloured generator set gives one drawing per concept (the first that it has); the drawings
-    made for this project all count. Where that makes
-    fewer than COLOURED_WANTED, the generator's single-colour sets fill up to DRAWINGS_WANTED. A
-    scorer set gives all that it has. `shared` gives single drawings ("set:icon:role") a role that
-    is not their set's.
+    A generator set gives one drawing per concept (the first that it has); the drawings made for
+    this project all count. A scorer set gives all that it has. `shared` gives single drawings
+    ("set:icon:role") a role that is not their set's.
     """
     drawings: list[Drawing] = []
     for concept in concepts:
-        coloured = mono = 0
+        shared = [tuple(entry.split(":")) for entry in concept.shared]
+        moved = {(name, icon) for name, icon, _ in shared}
         for name, icon_set in sets.items():
-            found = matches(concept, icon_set, data[name])
-            if icon_set.role == "generator":
-                found = found if icon_set.local else found[:1]
-                coloured += len(found)
-                role = "generator"
-            elif icon_set.role == "generator-mono":
-                if coloured >= COLOURED_WANTED:
-                    continue
-                found = found[: max(0, DRAWINGS_WANTED - coloured - mono)]
-                mono += len(found)
-                role = "generator"
-            else:
-                role = icon_set.role
-            drawings += [Drawing(concept.name, name, i, role, icon_set.mono) for i in found]
-        for entry in concept.shared:
-            name, icon, role = entry.split(":")
-            drawings.append(Drawing(concept.name, name, icon, role, sets[name].mono))
+            role, mono = icon_set.role, icon_set.mono
+            found = [i for i in matches(concept, icon_set, data[name]) if (name, i) not in moved]
+            if role == "generator" and not icon_set.local:
+                found = found[:1]
+            drawings += [Drawing(concept.name, name, icon, role, mono) for icon in found]
+        drawings += [Drawing(concept.name, n, icon, role, sets[n].mono) for n, icon, role in shared]
     return drawings
