@@ -66,6 +66,7 @@ def measure(
     images_per_concept: int = 4,
     scorer: Scorer | None = None,
     on_images: Callable[[int], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
 ) -> Measured:
     """Draw the erased concepts and a spread of others before and after, and score them.
 
@@ -80,6 +81,7 @@ def measure(
         images_per_concept: noises.
         scorer: None takes the model's, on its device.
         on_images: called with the number of images just drawn.
+        on_total: called first, with the number of images in all.
 
     Raises:
         ModelError: the scorer can't be had.
@@ -89,7 +91,7 @@ def measure(
     """
     noises = tuple(range(images_per_concept))
     erasure = erasure or erasure_of(model, edit)
-    with _measured(model, [edit], erasure, concepts, noises, scorer, on_images) as run:
+    with _measured(model, [edit], erasure, concepts, noises, scorer, on_images, on_total) as run:
         base, record = run.records
         images = [run.store.images(record) for record in (base, record)]
         measured = tuple(
@@ -193,6 +195,7 @@ def measure_pair(
     images_per_concept: int = 4,
     scorer: Scorer | None = None,
     on_images: Callable[[int], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
 ) -> Pairs:
     """Measure two edits that erase the same on the same concepts and noises.
 
@@ -201,7 +204,7 @@ def measure_pair(
     check_same_erasure(a, b)
     erasure = erasure_of(model, a)
     noises = tuple(range(images_per_concept))
-    with _measured(model, [a, b], erasure, None, noises, scorer, on_images) as run:
+    with _measured(model, [a, b], erasure, None, noises, scorer, on_images, on_total) as run:
         one, two = with_common_splits(run.records[1:])
     return [(one, two)]
 
@@ -244,6 +247,7 @@ def _measured(
     noises: tuple[int, ...],
     scorer: Scorer | None,
     on_images: Callable[[int], None] | None,
+    on_total: Callable[[int], None] | None,
 ) -> Iterator[_Run]:
     """Measure `edits`; their images are there for the block."""
     judges = Judges.of(
@@ -260,6 +264,8 @@ def _measured(
     for name in wanted:
         known = suite.known([name])
         page.append(drawn(name, "pool" if known and known.split == "pool" else "held-out", known))
+    if on_total:
+        on_total((1 + len(edits)) * len(page) * len(noises))
     labels = LabelSet(suite.classes())
     for names in [c.names for c in erasure.erased] + [(name,) for name in wanted]:
         labels = labels.including(names)

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.bench_forecast import forecast_json, forecast_sentence
 from erasekit.cli.bench_progress import watched
-from erasekit.cli.bench_runs import export, show, status
-from erasekit.cli.context import (
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_HELP,
-    REVISION_OPTION,
+from erasekit.cli.bench_runs import duration, export, show, size, status
+from erasekit.cli.console import SCHEMA, print_json, print_note, stderr, stdout, table
+from erasekit.cli.options import (
+    MODEL_PANEL,
+    OUTPUT_PANEL,
+    Device,
+    JsonOption,
     LoadedAs,
+    ScorerOption,
+    SuiteOption,
+    chosen_model,
+    opened,
+    output_path,
     registry_of,
 )
-from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import print_json, print_note, stderr, stdout
 from erasekit.concepts import slug
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from erasekit.bench.forecast import Forecast
     from erasekit.bench.plan import Sweep
     from erasekit.bench.records import Record, Summary
-    from erasekit.bench.runner import Plan
+    from erasekit.bench.runner import BenchmarkRunner, Plan
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.metrics.judges import Judges
@@ -44,6 +48,7 @@ class LongPrompts(StrEnum):
     SKIP = "skip"
 
 
+WHAT_PANEL, DRAWN_PANEL, RARE_PANEL = "What is compared", "Prompts of your own", "Rarely needed"
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
 SOME_FAILED = 1
@@ -56,137 +61,135 @@ def register(app: typer.Typer) -> None:
     group.callback(invoke_without_command=True)(bench)
     for command in (status, show, export):
         group.command(command.__name__)(command)
-    app.add_typer(group, name="bench")
+    app.add_typer(group, name="bench", rich_help_panel="Measure")
+
+
+def _help_all(context: typer.Context, wanted: bool) -> None:
+    """Show the help with the options that are rarely needed."""
+    if wanted:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _option(
+    *names: str, help: str, panel: str = WHAT_PANEL, rare: bool = False, **more: Any
+) -> Any:
+    """An option of the bench; a rare one is shown by --help-all alone, and a suite file has it."""
+    return typer.Option(
+        *names,
+        help=help,
+        show_default=False,
+        rich_help_panel=RARE_PANEL if rare else panel,
+        hidden=rare,
+        **more,
+    )
 
 
 def bench(
     context: typer.Context,
-    suite: Annotated[
-        str,
-        typer.Option(
-            "--suite",
-            "-s",
-            help="What is erased, drawn and scored: a name of `erasekit suites`, or a TOML file.",
-        ),
-    ] = "icons-mini",
-    full: Annotated[
-        bool, typer.Option("--full", help="The suite's full protocol, however long it takes.")
-    ] = False,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Methods, separated by commas [default: the suite's].", show_default=False
-        ),
-    ] = None,
+    suite: SuiteOption = "icons-mini",
+    methods: Annotated[str | None, _option(help="Separated by commas.")] = None,
     concepts: Annotated[
         str | None,
-        typer.Option(
-            help="What to erase: a comma separates erased sets, a plus erases together, double "
-            "quotes protect both; or a .txt file, an erased set a line [default: the suite's]."
-        ),
+        _option(help="a,b+c is a, then b with c; quote names with a comma; or a .txt file."),
     ] = None,
     concept: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--concept",
-            help="One erased set; a plus erases together. Give it as often as you like.",
-            show_default=False,
-        ),
+        list[str] | None, _option("--concept", help="One erased set; again for another.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Erasure seeds per method and case [default: the suite's].")
+    seeds: Annotated[int | None, _option(help="Erasure seeds of each method and set.")] = None,
+    images_per_concept: Annotated[int | None, _option(help="Starting noises per concept.")] = None,
+    full: Annotated[bool, _option("--full", help="The full protocol, however long.")] = False,
+    assignments: Annotated[
+        list[str] | None, _option("--set", help="KEY=VALUE for the methods that have it.")
     ] = None,
-    images_per_concept: Annotated[
-        int | None,
-        typer.Option(help="Starting noises per concept, erased or kept [default: the suite's]."),
+    scorer: ScorerOption = None,
+    prompts: Annotated[
+        str | None, _option(help=".csv, .tsv, .jsonl, .txt or AIML-TUDA/i2p.", panel=DRAWN_PANEL)
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
-    scorer: Annotated[
-        str | None,
-        typer.Option(
-            help="A registered scorer, MODEL/TAG or MODEL/FILE of open_clip, or local-dir:FOLDER."
-        ),
+    captions: Annotated[
+        str | None, _option(help="The same, or COCO's JSON: CLIP score, FID.", panel=DRAWN_PANEL)
+    ] = None,
+    long_prompts: Annotated[
+        LongPrompts | None,
+        _option(help="Those beyond the text encoder's limit.", panel=DRAWN_PANEL),
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(
-            help="What ESR and PSR go by: a registered classifier, or a scorer "
-            "[default: the suite's, or the scorer where its weights are not at hand]."
+        _option(
+            help="What ESR and PSR go by: a registered classifier, or a scorer [default: the "
+            "suite's, or the scorer where its weights are not at hand].",
+            rare=True,
         ),
     ] = None,
     measures: Annotated[
         str | None,
-        typer.Option(help="Further measures, separated by commas, or none [default: the suite's]."),
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="Further prompts to draw: .csv, .tsv or .jsonl with a column prompt, .txt with a "
-            "prompt a line, or AIML-TUDA/i2p."
-        ),
-    ] = None,
-    captions: Annotated[
-        str | None,
-        typer.Option(
-            help="Captions to draw for CLIP score and FID: a file as of --prompts with a column "
-            "caption, or COCO's captions_val2014.json."
-        ),
-    ] = None,
-    long_prompts: Annotated[
-        LongPrompts | None,
-        typer.Option(
-            help="Prompts and captions with more tokens than the text encoder takes: cut them, "
-            "as diffusers does, or skip them [default: the suite's, cut].",
-            show_default=False,
+        _option(
+            help="Further measures, separated by commas, or none [default: the suite's].",
+            rare=True,
         ),
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of images that FID holds others against [default: the base model's]."
+        _option(
+            help="Folder of images that FID holds others against [default: the base model's].",
+            rare=True,
         ),
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="A judge's weights, NAME=FILE.safetensors, as in resnet50=FILE."),
+        _option(help="A judge's weights, NAME=FILE.safetensors, as in resnet50=FILE.", rare=True),
     ] = None,
     sampling_steps: Annotated[
-        int | None, typer.Option(help="Solver steps of an image [default: the model's own].")
+        int | None, _option(help="Solver steps of an image [default: the model's own].", rare=True)
     ] = None,
     along: Annotated[
         str | None,
-        typer.Option(
+        _option(
             help="Fractions of a run after which it is drawn and scored too, as in "
             "0.25,0.5,0.75: it gives delta at matched erasure [default: the suite's].",
-            show_default=False,
+            rare=True,
         ),
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A hyperparameter, KEY=VALUE, for the methods that have it."),
+    model: Annotated[
+        str | None,
+        _option("--model", "-m", help="Name, hub id, folder or file.", panel=MODEL_PANEL),
     ] = None,
+    revision: Annotated[
+        str | None, _option("--revision", help="Of a model on the hub.", rare=True)
+    ] = None,
+    device: Annotated[Device, _option("--device", help="", panel=MODEL_PANEL)] = Device.AUTO,
+    dtype: Annotated[
+        LoadedAs, _option("--dtype", help="What weights are loaded in.", rare=True)
+    ] = LoadedAs.FP32,
     output: Annotated[
         Path | None,
-        typer.Option(
+        _option(
             "--output",
             "-o",
-            help="Folder of records; what is in it is not computed again "
-            "[default: runs/bench-SUITE].",
+            parser=output_path,
+            metavar="PATH",
+            help="Folder of records [default: runs/bench-SUITE].",
+            panel=OUTPUT_PANEL,
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Run cells that failed before again.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and what it would take, and stop.")
+    retry_failed: Annotated[
+        bool, _option("--retry-failed", help="Run failed cells again.", panel=OUTPUT_PANEL)
     ] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    dry_run: Annotated[
+        bool, _option("--dry-run", help="What would run, its time and disk.", panel=OUTPUT_PANEL)
+    ] = False,
+    as_json: JsonOption = False,
+    help_all: Annotated[
+        bool,
+        typer.Option("--help-all", is_eager=True, callback=_help_all, help="With rare options."),
+    ] = False,
 ) -> None:
     """Erase, draw before and after at the same noise, score, and compare methods.
 
     Finished cells are kept in the output folder: the same command again computes nothing, and
-    one more method or seed computes that one only.
+    one more method or seed computes that one only. Defaults are the suite's.
     """
     if context.invoked_subcommand:
         return
@@ -257,7 +260,7 @@ def bench(
             return
         _announce(plan, sweep, loaded, judges, folder, dry_run)
         if dry_run:
-            stdout().print(forecast_sentence(told), markup=False)
+            _show_forecast(plan, told, runner)
             return
         with watched(runner, plan):
             records = runner.run(sweep, plan)
@@ -332,6 +335,52 @@ def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
     }
 
 
+def forecast_json(forecast: Forecast | None) -> dict[str, Any] | None:
+    """The estimate of a dry run, JSON-ready; None where nothing is missing."""
+    if forecast is None:
+        return None
+    return {
+        "seconds": forecast.seconds,
+        "bytes": forecast.bytes,
+        "erasure_unet_passes": forecast.erasure_passes,
+        "erasures_without_record": forecast.guessed,
+        "images_per_second": forecast.images_per_second,
+        "seconds_per_unet_pass": forecast.calibration.pass_seconds,
+    }
+
+
+def _show_forecast(plan: Plan, forecast: Forecast | None, runner: BenchmarkRunner) -> None:
+    """What is to do by method, and what it would take on this machine."""
+    from erasekit.bench.plan import ErasureCosts
+
+    if forecast is None:
+        stdout().print("Nothing is missing.")
+        return
+    costs = ErasureCosts(runner.store)
+    erasures = {cell.cell.key for cell in plan.erasures}
+    rows: list[tuple[Any, ...]] = []
+    for method in dict.fromkeys(cell.cell.method for cell in plan.cells):
+        own = [cell for cell in plan.missing if cell.cell.method == method]
+        erasing = [cell for cell in own if cell.cell.key in erasures]
+        passes = sum(costs.expected(cell, runner.model) for cell in erasing)
+        rows.append((method, len(own), len(erasing), f"{passes:,.0f}"))
+    total = f"{forecast.erasure_passes:,}"
+    rows.append(("all", len(plan.missing), len(plan.erasures), total))
+    columns = ("method", "cells", "erasures", "UNet passes for erasing")
+    stdout().print(table("To do", columns, rows, right=columns[1:]))
+    speed = forecast.images_per_second
+    found = [
+        ("images to draw", f"{plan.images:,}"),
+        ("UNet passes for images", f"{plan.image_passes:,}"),
+        ("images per second", "-" if math.isnan(speed) else f"{speed:.3g}"),
+        ("time", duration(forecast.seconds)),
+        ("on disk", size(forecast.bytes)),
+        ("erasures without one like it to go by", f"{forecast.guessed}"),
+    ]
+    here = ("on this machine, by a short calibration", "estimate")
+    stdout().print(table("", here, found, right=here[1:]))
+
+
 def _announce(
     plan: Plan, sweep: Sweep, model: LoadedModel, judges: Judges, folder: Path, dry_run: bool
 ) -> None:
@@ -372,7 +421,6 @@ def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> list[Path]:
     """Write results, Pareto plot and a picture of each erased set beside the records."""
-    from erasekit.cli.output import SCHEMA
     from erasekit.files import atomic_path, atomic_write_json
     from erasekit.reporting.pareto import save_pareto
     from erasekit.reporting.pictures import comparison_grid

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.bench_forecast import size
-from erasekit.cli.context import JSON_OPTION, registry_of
-from erasekit.cli.output import print_json, print_note, stdout, table
+from erasekit.cli.console import print_json, print_note, stdout, table
+from erasekit.cli.options import JsonOption, registry_of
 from erasekit.errors import ConfigError, UnknownNameError
 from erasekit.plugin.registry import Registry
 
@@ -39,9 +38,7 @@ SWEEP_OPTION = typer.Option(
 )
 
 
-def status(
-    folder: Annotated[Path, RUN_ARGUMENT], as_json: Annotated[bool, JSON_OPTION] = False
-) -> None:
+def status(folder: Annotated[Path, RUN_ARGUMENT], as_json: JsonOption = False) -> None:
     """How far the sweeps of a folder are, and what it takes on disk."""
     from erasekit.bench.store import open_store
 
@@ -76,7 +73,7 @@ def show(
     context: typer.Context,
     folder: Annotated[Path, RUN_ARGUMENT],
     sweep: Annotated[str | None, SWEEP_OPTION] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The table of a sweep again, as far as it has come; no model is loaded."""
     from erasekit.bench.summary import summary_json
@@ -186,3 +183,28 @@ def _bytes_below(folder: Path) -> int:
 
 def _name(cell: dict[str, Any]) -> str:
     return f"{cell['method']}, {cell['erased']}, seed {cell['seed']}"
+
+
+def duration(seconds: float) -> str:
+    """Two digits are enough for an estimate.
+
+    >>> [duration(s) for s in (0.4, 45, 600, 9000, 200_000)]
+    ['1 s', '45 s', '10 min', '2.5 h', '2.3 days']
+    """
+    for unit, length, limit in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds < limit * length:
+            return f"{max(1, seconds / length):.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units.
+
+    >>> [size(n) for n in (999, 34_500, 2_000_000, 3.2e10)]
+    ['999 B', '34 kB', '2 MB', '32 GB']
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.0f} GB" if count >= 10 else f"{count:.1f} GB"

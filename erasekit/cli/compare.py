@@ -133,6 +133,7 @@ def _measured(
             images_per_concept=images or IMAGES,
             scorer=judge,
             on_images=bar.advance,
+            on_total=bar.expect,
         )
 
 

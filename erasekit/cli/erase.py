@@ -316,7 +316,9 @@ def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
 
     try:
         with progress("Drawing before and after") as bar:
-            result = measure(plan.model, edit, plan.erasure, on_images=bar.advance)
+            result = measure(
+                plan.model, edit, plan.erasure, on_images=bar.advance, on_total=bar.expect
+            )
     except ErasekitError as error:
         print_note(
             f"The edit is saved, but was not measured: {error} Measure it with: "

@@ -194,6 +194,9 @@ def settings_of(records: Iterable[Record]) -> dict[str, Any]:
 def result_json(result: Observation) -> dict[str, Any]:
     """All fields, JSON-ready (see docs/interface.md); NaN is null."""
     data: dict[str, Any] = nan_to_null(asdict(result))  # type: ignore[call-overload]
+    for concept in data.get("concepts", ()):
+        if "split" in concept:
+            concept["role"] = concept["split"]  # its name in erasekit 0.1
     return data
 
 

@@ -34,10 +34,16 @@ def edit(world_model) -> Edit:
 def test_before_and_after_start_from_the_same_noise(world_model, edit, tiny_scorer) -> None:
     erasure = Erasure((world_model.concept("church"),))
     seen: list[int] = []
-    result = measure(world_model, edit, erasure, scorer=tiny_scorer, on_images=seen.append)
+    told: list[int] = []
+    result = measure(
+        *(world_model, edit, erasure),
+        scorer=tiny_scorer,
+        on_images=seen.append,
+        on_total=told.append,
+    )
     names = [c.paired.concept for c in result.concepts]
     assert names == ["church", "bus", "banana"]  # its own family has no other held-out one
-    assert sum(seen) == 2 * 3 * 4
+    assert [sum(seen)] == told == [2 * 3 * 4]
     for concept in result.concepts:
         for when, images, scores in (
             ("before", concept.images_before, concept.paired.before),

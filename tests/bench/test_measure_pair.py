@@ -35,6 +35,7 @@ def make_edit(world_model):
 def test_both_are_held_against_the_same_images(world_model, make_edit, tiny_scorer) -> None:
     a, b = make_edit(0.1), make_edit(0.5)
     drawn: list[int] = []
+    told: list[int] = []
     pairs = measure_pair(
         world_model,
         a,
@@ -42,9 +43,10 @@ def test_both_are_held_against_the_same_images(world_model, make_edit, tiny_scor
         images_per_concept=3,
         scorer=tiny_scorer,
         on_images=drawn.append,
+        on_total=told.append,
     )
     ((one, two),) = pairs
-    assert sum(drawn) == 3 * 3 * 3  # un-erased, A and B: three images of each of three concepts
+    assert [sum(drawn)] == told == [3 * 3 * 3]  # un-erased, A and B, three concepts
     assert [c.before for c in one.concepts] == [c.before for c in two.concepts]
     erasure = Erasure((world_model.concept("church"),))
     alone = measure(world_model, b, erasure, images_per_concept=3, scorer=tiny_scorer)

@@ -83,7 +83,12 @@ def test_methods_are_compared_and_scored_along_their_runs(bench) -> None:
 
 def test_a_dry_run_says_and_does_nothing(bench, tmp_path: Path) -> None:
     done = bench("--methods", "none", "--concepts", "church", "--dry-run")
-    assert "2 erasures" in done.out
+    lines = [line.split() for line in done.out.splitlines()]
+    (none,) = [line for line in lines if line[:1] == ["none"]]
+    (total,) = [line for line in lines if line[:1] == ["all"]]
+    assert none[1:3] == total[1:3] == ["2", "2"]
+    assert none[3] == total[3] != "0"
+    assert any(line[0] == "time" for line in lines if line)
     plan = bench("--concepts", "church", "--dry-run", "--json").json["plan"]
     assert plan["erasures"] == 6 * 2
     assert everything(tmp_path) == []
@@ -215,3 +220,12 @@ def test_damage_is_said_and_mended(bench, tmp_path: Path) -> None:
         again.err.split()
     )
     assert again.json["rows"] == first["rows"]
+
+
+def test_the_help_fits_a_terminal_and_has_more_on_demand(run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short, long = (run("bench", option).out for option in ("--help", "--help-all"))
+    assert len(short.splitlines()) <= 60
+    for option in ("--along", "--classifier", "--measures", "--weights", "--sampling-steps"):
+        assert option not in short
+        assert option in long

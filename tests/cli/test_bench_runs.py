@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from erasekit.bench.store import RecordStore
-from erasekit.cli import bench_forecast
+from erasekit.cli import bench_runs
 from erasekit.cli.app import main
 from tests.tiny_clip import tiny_scorer_folder
 
@@ -50,7 +50,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(bench_forecast).failed == 0
+    assert doctest.testmod(bench_runs).failed == 0
 
 
 def test_show_prints_the_same_table_from_the_records_alone(run, finished: Path) -> None:
