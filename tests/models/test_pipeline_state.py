@@ -84,6 +84,8 @@ def unhooked(pipeline: Any) -> None:
 
 
 def layerwise(pipeline: Any) -> None:
+    if not hasattr(pipeline.unet, "enable_layerwise_casting"):
+        pytest.skip("this version of diffusers has no layerwise casting")
     pipeline.unet.enable_layerwise_casting(
         storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
     )
