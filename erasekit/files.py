@@ -52,13 +52,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         place = _resolved(path, stat.S_ISREG, "file")
         place.parent.mkdir(parents=True, exist_ok=True)
         _sweep(place.parent)
-        temporary, handle = _claimed(partial(_new_file, place.parent, path.suffix))
+        # in a folder, whose lock stays where a library puts another file in the place of this one
+        folder, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=place.parent))
+        temporary = folder / f"new{path.suffix}"
         try:
+            temporary.touch()
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(place)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             _close(handle)
 
 
@@ -153,12 +156,6 @@ def _sweep(folder: Path) -> None:
             continue
         finally:
             _close(handle)
-
-
-def _new_file(folder: Path, suffix: str) -> str:
-    opened, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=folder)
-    os.close(opened)
-    return name
 
 
 def _claimed(make: Callable[[], str]) -> tuple[Path, int | None]:

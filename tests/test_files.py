@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -306,7 +307,10 @@ def test_many_writers_of_one_folder_leave_each_other_s_temporaries(tmp_path: Pat
 
     def write(number: int) -> None:
         for turn in range(60):
-            atomic_write_text(tmp_path / f"{number}-{turn}.txt", str(turn))
+            with atomic_path(tmp_path / f"{number}-{turn}.txt") as temporary:
+                temporary.unlink()  # as safetensors does, which writes a file of its own
+                temporary.write_text(str(turn))
+                time.sleep(0.001)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(6)))
