@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from erasekit.bench.measure import benchmark as benchmark
+    from erasekit.bench.measure import measure as measure
     from erasekit.concepts import Concept as Concept
     from erasekit.concepts import Erasure as Erasure
     from erasekit.diffusion.sampling import generate as generate
@@ -27,16 +29,20 @@ _HOMES = {
     "load_model": "erasekit.models.loading",
     "generate": "erasekit.diffusion.sampling",
     "erase": "erasekit.training.erase",
+    "measure": "erasekit.bench.measure",
+    "benchmark": "erasekit.bench.measure",
 }
 
 __all__ = [
     "Concept",
     "Edit",
     "Erasure",
+    "benchmark",
     "erase",
     "generate",
     "load_edit",
     "load_model",
+    "measure",
 ]
 
 

@@ -11,6 +11,7 @@ from erasekit.cli.app import build_app
 from erasekit.plugin import hookspecs
 from erasekit.plugin.manager import PluginManager
 from erasekit.plugin.registry import Registry
+from tests.test_imports import ORDER
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +35,23 @@ def test_every_command_is_documented() -> None:
     assert names >= {"erase", "methods"}
     for command in names:
         assert f"\n## {command}\n" in page
+
+
+def test_the_table_of_layers_is_the_order_of_imports() -> None:
+    table = text("docs/architecture.md").partition("| layer |")[2].partition("\n\n")[0]
+    layers = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in table.splitlines()[2:]]
+    assert layers == list(ORDER)
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    named = set(re.findall(r"[\w/]+\.py\b", text("docs/architecture.md")))
+    assert len(named) > 10
+    places = [
+        ROOT,
+        *(p for p in (ROOT / "erasekit", *(ROOT / "erasekit").rglob("*")) if p.is_dir()),
+    ]
+    for name in named:
+        assert any((place / name).is_file() for place in places), name
 
 
 def test_every_hook_is_documented() -> None:

@@ -123,7 +123,7 @@ def test_wrapping_and_drawing_change_nothing(pipeline: StableDiffusionPipeline) 
 
 
 def test_the_snippet_of_the_readme_works_as_it_stands(
-    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a smaller model; every public name that it uses is one."""
     page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -139,6 +139,7 @@ def test_the_snippet_of_the_readme_works_as_it_stands(
     names: dict[str, Any] = {}
     exec(snippet, names)
     assert names["image"].size == (16, 16)
+    assert "value=" in capsys.readouterr().out
     assert load_edit("runs/church").info["concepts"] == ["church"]
 
 

@@ -1,13 +1,13 @@
-"""Measure edits that are there: is the concept gone, and what did it cost a few others?
+"""Measure edits that are there, or methods on a suite: is the concept gone, and at what cost?
 
-A benchmark of one erased set in a temporary store, with no erasure to do.
+Measuring an edit is a benchmark of one erased set in a temporary store, with no erasure to do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,26 +16,35 @@ from typing import Any
 import numpy as np
 
 from erasekit.bench.compare import Pairs
-from erasekit.bench.plan import PlannedCase, PlannedCell, Sweep, evaluation_identity
-from erasekit.bench.prompts import EvaluatedConcept, pages
+from erasekit.bench.plan import (
+    PlannedCase,
+    PlannedCell,
+    Sweep,
+    evaluation_identity,
+    parse_cases,
+)
+from erasekit.bench.prompts import EvaluatedConcept, pages, with_prompts
 from erasekit.bench.records import (
     Cell,
     Measured,
     MeasuredConcept,
     Record,
+    Summary,
     content_key,
     with_common_splits,
 )
 from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite, spread_over_families
+from erasekit.bench.suite_file import load_suite
 from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.summary import summarise_stored
 from erasekit.concepts import Erasure, normalised
 from erasekit.edits import Edit
 from erasekit.errors import EditError, Interrupted
 from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.judges import Judges, load_scorer
+from erasekit.metrics.judges import Judges, load_judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.metrics.scores import Paired, Split, mean
 from erasekit.metrics.success_rates import ErasingSuccessRate
@@ -51,7 +60,7 @@ HARDLY_KNOWN = 0.1
 def measure(
     model: LoadedModel,
     edit: Edit,
-    erasure: Erasure,
+    erasure: Erasure | None = None,
     *,
     concepts: Sequence[str] | None = None,
     images_per_concept: int = 4,
@@ -67,7 +76,7 @@ def measure(
     Args:
         model: the model the edit was made from; it is left as it was.
         edit: the edit.
-        erasure: what the edit erases.
+        erasure: what the edit erases; None takes what it says of itself.
         concepts: the others; None chooses near held-out neighbours and some far ones.
         images_per_concept: noises.
         scorer: None takes the model's, on its device.
@@ -81,6 +90,7 @@ def measure(
         KeyboardInterrupt: Ctrl-C.
     """
     noises = tuple(range(images_per_concept))
+    erasure = erasure or erasure_of(model, edit)
     with _measured(model, [edit], erasure, concepts, noises, scorer, on_images, on_total) as run:
         base, record = run.records
         images = [run.store.images(record) for record in (base, record)]
@@ -94,6 +104,69 @@ def measure(
         if concept.paired.split != "erased":
             delta.update(concept.paired)
     return Measured(measured, esr.compute(), delta.compute(), run.judges.scorer.name, remarks)
+
+
+def erasure_of(model: LoadedModel, edit: Edit) -> Erasure:
+    """What an edit erases, with kinds and aliases from the model's list."""
+    return Erasure(tuple(model.concept(text) for text in edit.info["concepts"]))
+
+
+def benchmark(
+    model: LoadedModel,
+    suite: str | Suite = "icons-mini",
+    *,
+    methods: Sequence[str] | None = None,
+    concepts: Sequence[str] | None = None,
+    seeds: int | None = None,
+    images_per_concept: int | None = None,
+    scorer: str = "",
+    settings: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Erase, draw before and after at the same noise, score, and sum up by method and erased set.
+
+    Args:
+        model: what is erased from; it is left as it was.
+        suite: a registered name, a TOML file, or a suite.
+        methods: None takes the suite's.
+        concepts: erased sets, each as "church" or "church+castle"; None takes the suite's.
+        seeds, images_per_concept: None takes the suite's numbers.
+        scorer: "" takes the suite's, or the model's.
+        settings: hyperparameters; each goes to the methods that have it.
+        folder: the store; what is in it is not computed again. None keeps nothing.
+        observer: hears of the sweep.
+
+    Raises:
+        UnknownNameError: an unknown suite, method or scorer.
+        ConfigError: a number or a setting out of range, or prompts that the suite needs.
+        ModelError: a judge can't be had.
+        OutputError: the store can't be written, or another process writes it.
+        Interrupted: Ctrl-C; what was finished is in `folder`.
+    """
+    registry = model.registry
+    if isinstance(suite, str):
+        suite = load_suite(suite, registry, model.descriptor)
+    chosen = suite.scaled(
+        images_per_concept=images_per_concept, images_per_erased=images_per_concept, seeds=seeds
+    )
+    chosen = with_prompts(chosen, None, None, model)
+    judges = load_judges(
+        registry,
+        scorer or chosen.scorer or model.descriptor.scorer,
+        preferred=chosen.classifier,
+        measures=chosen.measures,
+        optional=chosen.optional_measures,
+        device=model.family.device,
+    )
+    cases = tuple(chosen.typed(case) for case in parse_cases(concepts or chosen.cases, model))
+    names, numbers = tuple(methods or chosen.methods), tuple(range(chosen.seeds))
+    sweep = Sweep(chosen, names, cases, numbers, settings or {})
+    with nullcontext(folder) if folder else TemporaryDirectory() as place:
+        runner = BenchmarkRunner(model, judges, RecordStore(Path(place)), observer)
+        plan = runner.plan(sweep)
+        records = runner.run(sweep, plan)
+        return summarise_stored(records, runner.manifest(sweep, plan).about, registry)
 
 
 def check_same_erasure(a: Edit, b: Edit) -> None:
@@ -129,7 +202,7 @@ def measure_pair(
     Raises: as `measure` and `check_same_erasure`.
     """
     check_same_erasure(a, b)
-    erasure = Erasure(tuple(model.concept(text) for text in a.info["concepts"]))
+    erasure = erasure_of(model, a)
     noises = tuple(range(images_per_concept))
     with _measured(model, [a, b], erasure, None, noises, scorer, on_images, on_total) as run:
         one, two = with_common_splits(run.records[1:])

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.context import (
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_HELP,
-    REVISION_OPTION,
+from erasekit.cli.console import print_json, progress, stdout, table
+from erasekit.cli.options import (
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
     LoadedAs,
+    ModelOption,
+    RevisionOption,
+    chosen_model,
+    opened,
     registry_of,
 )
-from erasekit.cli.loading import chosen_model, opened
-from erasekit.cli.output import print_json, progress, stdout, table
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,11 +62,11 @@ def compare(
             "local-dir:FOLDER [default: the model's]."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = LoadedAs.FP32,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what differs between two runs, B - A, with intervals from the images of both.
 
@@ -139,7 +141,7 @@ def _measured(
 
 def _show(found: Differences, run_a: Path, run_b: Path) -> None:
     console = stdout()
-    console.print(f"A: {run_a}\nB: {run_b}", markup=False, soft_wrap=True)
+    console.print(f"A: {run_a}\nB: {run_b}", soft_wrap=True)
     if not found.differing:
         console.print("No image was scored differently.")
     else:
@@ -157,15 +159,15 @@ def _show(found: Differences, run_a: Path, run_b: Path) -> None:
         ("Only in B", found.only_b),
     ):
         if names:
-            console.print(f"{title}: {'; '.join(names)}", markup=False)
+            console.print(f"{title}: {'; '.join(names)}")
 
 
 def _show_one(console: Console, one: Difference) -> None:
     """The verdict, what was asked for differently, and the concepts that differ."""
-    console.print(f"\n{one.erased}: {one.verdict}", markup=False)
+    console.print(f"\n{one.erased}: {one.verdict}")
     for name, values in one.changed.items():
         a, b = map(_value, values)
-        console.print(f"  {name}: {a} → {b}", markup=False)
+        console.print(f"  {name}: {a} → {b}")
     concepts = [(c.concept, _interval(c.difference), f"{c.p_value:.2g}") for c in one.concepts]
     if concepts:
         columns = ("concept", "B - A, 95 % interval", "p")

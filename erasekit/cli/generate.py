@@ -8,17 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from erasekit.cli.context import (
-    DEVICE_OPTION,
-    DTYPE_OPTION,
-    JSON_OPTION,
-    MODEL_HELP,
-    REVISION_OPTION,
+from erasekit.cli.console import print_json, print_note, progress, stdout
+from erasekit.cli.options import (
+    Device,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
     LoadedAs,
+    ModelOption,
+    OutputOption,
+    OverwriteOption,
+    RevisionOption,
+    chosen_model,
+    opened,
+    read_edit,
     registry_of,
 )
-from erasekit.cli.loading import chosen_model, opened, read_edit
-from erasekit.cli.output import print_json, print_note, progress, stdout
 from erasekit.concepts import slug
 from erasekit.files import check_output_folder, new_run_folder, writing
 
@@ -40,8 +45,8 @@ def generate(
         Path | None,
         typer.Option("--edit", "-e", help="Run folder of an erasure; without it, the base model."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)] = None,
-    revision: Annotated[str | None, REVISION_OPTION] = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first starting noise.")] = 0,
     num: Annotated[
         int, typer.Option("--num", "-n", min=1, help="Images per prompt, of consecutive seeds.")
@@ -53,23 +58,18 @@ def generate(
         float | None, typer.Option(min=0, help="Guidance scale [default: the model's own].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 16,
-    device: Annotated[str, DEVICE_OPTION] = "auto",
-    dtype: Annotated[LoadedAs, DTYPE_OPTION] = LoadedAs.FP32,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = LoadedAs.FP32,
     truncate: Annotated[
         bool,
         typer.Option("--truncate", help="Cut prompts that are longer than the model takes."),
     ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the images [default: a new one in runs/]."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
-    ] = False,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
     force: Annotated[
         bool, typer.Option("--force", help="Apply the edit to a model it was not made from.")
     ] = False,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw images of prompts with a model, or with an edit of it, and a grid of them all."""
     from erasekit.diffusion.sampling import generate as draw

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure, normalised
-from erasekit.diffusion.feature_cache import word_features
-from erasekit.errors import ConceptError, ConfigError, MissingExtraError, UnknownNameError
+from erasekit.errors import (
+    ConceptError,
+    ConfigError,
+    EditError,
+    MissingExtraError,
+    OutputError,
+    UnknownNameError,
+)
+from erasekit.models.loading import LoadedModel, hash_weights
+from erasekit.models.tensor_files import load_tensors, save_tensors
 
-if TYPE_CHECKING:
-    from erasekit.models.loading import LoadedModel
+CACHE_VARIABLE = "ERASEKIT_CACHE"
+WORTH_KEEPING = 256
+"""Words from which on reading a file is quicker than the text encoder on a CPU."""
+_NAME = "features"
 
 
 class ConceptSpace:
@@ -209,3 +222,45 @@ def vocabulary_words(model: LoadedModel, count: int = 3000) -> list[str]:
             "--set concept_space=english, or name a file, one word a line."
         )
     return words
+
+
+# -- features of many words, kept on disk ----------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where they are kept: `ERASEKIT_CACHE`, or the system's place for caches."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("erasekit")
+
+
+def word_features(model: LoadedModel, words: Sequence[str]) -> Tensor:
+    """`FamilyAdapter.word_features` of `words`, [K, F], from the cache where they are in it.
+
+    A file is named by all that the features follow from: the weights of the text encoders, the
+    family, the words, precision, device, and the libraries' versions. So models that share their
+    text encoders share files, and another encoder never gets this one's. A damaged file is
+    written anew; a folder that can't be written, or a full disk, costs the time alone.
+    """
+    if len(words) < WORTH_KEEPING:
+        return model.family.word_features(words)
+    path = cache_folder() / _NAME / f"{_key(model, words)}.safetensors"
+    with suppress(EditError):  # none yet, or damaged
+        kept, _ = load_tensors(path)
+        if len(kept.get(_NAME, ())) == len(words):
+            return kept[_NAME].to(model.family.device)
+    features = model.family.word_features(words)
+    with suppress(OutputError, OSError):
+        save_tensors(path, {_NAME: features})
+    return features
+
+
+def _key(model: LoadedModel, words: Sequence[str]) -> str:
+    family = model.family
+    facts = (
+        *(hash_weights(family.text_encoders()), family.name, family.max_tokens),
+        *(family.dtype, family.device.type, version("torch"), version("transformers")),
+    )
+    return hashlib.sha256("\n".join([*map(str, facts), *words]).encode()).hexdigest()

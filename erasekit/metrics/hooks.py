@@ -75,38 +75,18 @@ def erasekit_register_scorers() -> list[ScorerDescriptor]:
 
 @hookimpl
 def erasekit_register_metrics() -> list[MetricDescriptor]:
-    home = "erasekit.metrics"
+    rates = "erasekit.metrics.success_rates"
+    erased, kept = f"{rates}:ErasingSuccessRate", f"{rates}:PreservingSuccessRate"
+    gone = "share of erased images whose class is not"
+    there = "share of held-out images whose class is"
+    lost = "mean loss of CLIP alignment of held-out concepts at the same noise"
+    align = "CLIP alignment of the erased concepts after the erasure, 100 * cosine"
     return [
-        MetricDescriptor(
-            "alignment",
-            "CLIP alignment of the erased concepts after the erasure, 100 * cosine",
-            f"{home}.alignment:Alignment",
-            _PAPER,
-        ),
-        MetricDescriptor(
-            "delta",
-            "mean loss of CLIP alignment of held-out concepts at the same noise",
-            f"{home}.delta:Delta",
-            _PAPER,
-        ),
+        MetricDescriptor("alignment", align, "erasekit.metrics.alignment:Alignment", _PAPER),
+        MetricDescriptor("delta", lost, "erasekit.metrics.delta:Delta", _PAPER),
         *(
-            MetricDescriptor(
-                f"esr-{k}",
-                f"share of erased images whose class is not in the top {k}",
-                f"{home}.success_rates:ErasingSuccessRate",
-                _PAPER,
-                {"k": k},
-            )
-            for k in (1, 5)
-        ),
-        *(
-            MetricDescriptor(
-                f"psr-{k}",
-                f"share of held-out images whose class is in the top {k}",
-                f"{home}.success_rates:PreservingSuccessRate",
-                _PAPER,
-                {"k": k},
-            )
+            MetricDescriptor(f"{name}-{k}", f"{what} in the top {k}", target, _PAPER, {"k": k})
+            for name, what, target in (("esr", gone, erased), ("psr", there, kept))
             for k in (1, 5)
         ),
     ]

@@ -244,7 +244,8 @@ def comparison_rows(
     most. Each method shows its first erasure seed; an image that is not there is white.
     """
     concepts = _gallery(store, records, summary, erased).concepts
-    methods = list(dict.fromkeys(method for c in concepts for method in c.images))
+    done = [r.cell.method for r in records if r.cell.erased == erased and r.status == "done"]
+    methods = list(dict.fromkeys(done))
     kept = [c for c in concepts if c.split in ("held-out", "pool")][:HARMED]
     rows = []
     for concept in [*(c for c in concepts if c.split == "erased"), *kept]:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.bench.measure import measure, spread_of
+from erasekit.bench.measure import benchmark, measure, spread_of
+from erasekit.bench.runner import Observer
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
 from erasekit.edits import Edit
 from erasekit.metrics.scores import nan_to_null
+from tests.bench.conftest import QUICK
 
 
 @pytest.fixture
@@ -112,3 +114,39 @@ def test_the_models_scorer_runs_where_the_model_does(
     with pytest.raises(InterruptedError):
         measure(world_model, edit, erasure)
     assert seen == [(world_model.descriptor.scorer, torch.device("meta"))]
+
+
+def test_an_edit_says_itself_what_it_erases(world_model, edit, tiny_scorer) -> None:
+    edit.info["concepts"] = ["church"]
+    (first, *_) = measure(world_model, edit, scorer=tiny_scorer, images_per_concept=1).concepts
+    assert first.paired.concept == "church"
+    assert first.paired.split == "erased"
+
+
+def test_methods_are_measured_on_a_suite(world_model, suite, tiny_scorer_folder, tmp_path) -> None:
+    heard: list[str] = []
+
+    class Heard(Observer):
+        def on_cell(self, cell) -> None:
+            heard.append(cell.method)
+
+    def run(**how):
+        return benchmark(
+            world_model,
+            suite,
+            methods=["none"],
+            concepts=["church", "bus+car"],
+            seeds=1,
+            images_per_concept=1,
+            scorer=f"local-dir:{tiny_scorer_folder}",
+            settings=QUICK,
+            observer=Heard(),
+            **how,
+        )
+
+    first = run(folder=tmp_path / "store")
+    assert {row.erased for row in first.rows if row.method == "none"} >= {"church", "bus+car"}
+    assert heard == ["none", "none"]
+    again = run(folder=tmp_path / "store")
+    assert heard == ["none", "none"], "what is in the store was computed again"
+    assert repr(again.rows) == repr(first.rows)

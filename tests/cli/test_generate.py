@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from erasekit.cli.generate import _stems
-from erasekit.cli.loading import chosen_model
+from erasekit.cli.options import chosen_model
 from erasekit.edits import Edit, load_edit
 
 Run = Callable[..., Any]

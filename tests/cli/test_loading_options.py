@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from erasekit.cli.loading import chosen_model, opened
+from erasekit.cli.options import chosen_model, opened
 from erasekit.errors import ModelError
 from erasekit.plugin.registry import Registry
 from tests.tiny_clip import tiny_scorer_folder
@@ -109,7 +109,7 @@ def test_weights_are_not_loaded_in_bf16(run: Run, tiny_folder: Path) -> None:
 
 
 def test_a_model_is_opened_in_the_precision_asked_for(tiny_folder: Path) -> None:
-    from erasekit.cli.context import LoadedAs
+    from erasekit.cli.options import LoadedAs
 
     with opened(str(tiny_folder), Registry(), dtype=LoadedAs.FP16) as model:
         assert model.family.dtype == torch.float16

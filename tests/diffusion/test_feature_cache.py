@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from erasekit.diffusion.concept_space import ConceptSpace
-from erasekit.diffusion.feature_cache import CACHE_VARIABLE, WORTH_KEEPING, word_features
+from erasekit.diffusion.concept_space import (
+    CACHE_VARIABLE,
+    WORTH_KEEPING,
+    ConceptSpace,
+    word_features,
+)
 from erasekit.models.loading import LoadedModel
 
 WORDS = [f"{a}{b}" for a in "abcdefghijklmnopqr" for b in "abcdefghijklmnop"]

@@ -80,7 +80,8 @@ class GumbelPreservation(SpacePreservation):
         with_gradient = 3 if self.config.exact_gradient else soft  # the frozen passes of a draw
         if self.config.shared_ascent:
             return float(kept * with_gradient)
-        return float(kept * (self.config.ascent_steps * (3 + with_gradient) + soft))
+        ascents = self.config.ascent_steps * (1 - 1 / context.steps)  # none in the first step
+        return float(kept * (ascents * (3 + with_gradient) + soft))
 
     def prepare(self, task: GradientErasure) -> None:
         super().prepare(task)

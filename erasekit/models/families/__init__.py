@@ -1,6 +1,77 @@
-"""Families of models: what each does its own way, behind one interface."""
+"""Families of models: what each does its own way, behind one interface, and which a model is of."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from erasekit.errors import ModelError
 from erasekit.models.families.base import FamilyAdapter
-from erasekit.models.families.recognise import adapter_for, families_of
+from erasekit.plugin.descriptors import FamilyDescriptor
+from erasekit.plugin.registry import Registry
 
 __all__ = ["FamilyAdapter", "adapter_for", "families_of"]
+
+_TRANSFORMER = "its transformer predicts no noise of the kind the objectives are defined on"
+_PICTURE = "it takes a picture beside the prompt, so there is no plain text-to-image model to edit"
+_REASONS = {
+    "StableDiffusion3": _TRANSFORMER,
+    "Flux": _TRANSFORMER,
+    "Inpaint": _PICTURE,
+    "Img2Img": _PICTURE,
+    "Pix2Pix": _PICTURE,
+    "Upscale": _PICTURE,
+    "Depth2Img": _PICTURE,
+    "ImageVariation": _PICTURE,
+    "ControlNet": _PICTURE,
+}
+"""Why erasekit itself has no adapter, by a part of the pipeline's class name."""
+
+
+def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescriptor]:
+    """The registered families that a pipeline of this class may belong to.
+
+    Raises:
+        ModelError: there is none.
+    """
+    families = registry.families()
+    found = [family for family in families.values() if pipeline_class in family.pipelines]
+    if found:
+        return found
+    reason = next((why for part, why in _REASONS.items() if part in pipeline_class), "")
+    known = "; ".join(f"{family.name} ({family.summary})" for family in families.values())
+    raise ModelError(
+        f"A {pipeline_class} is of no family that erasekit works on"
+        f"{f': {reason}' if reason else ''}. Known: {known}. "
+        "A plugin adds one with the hook erasekit_register_families."
+    )
+
+
+def adapter_for(
+    pipeline: Any, registry: Registry, family: str = ""
+) -> tuple[FamilyDescriptor, FamilyAdapter]:
+    """The family of `pipeline`, and its adapter.
+
+    Args:
+        registry: where families come from.
+        family: its family, where that is known; "" recognises it.
+
+    Raises:
+        ModelError: no family's adapter works on it; says why.
+        UnknownNameError: no such family.
+    """
+    if family:
+        candidates = [registry.family(family)]
+    else:
+        shared = families_of(type(pipeline).__name__, registry)
+        candidates = [f for f in shared if f.load().recognises(pipeline)] or shared
+    reasons = []
+    for descriptor in candidates:
+        adapter: type[FamilyAdapter] = descriptor.load()
+        reason = adapter.refusal(pipeline)
+        if reason is None:
+            return descriptor, adapter(pipeline)
+        reasons.append(f"not as {descriptor.name}, for {reason}")
+    raise ModelError(
+        f"This {type(pipeline).__name__} can't be worked on, {'; '.join(reasons)}. "
+        "A plugin adds a family with the hook erasekit_register_families."
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -305,19 +306,23 @@ class FamilyAdapter(ABC):
         Raises:
             ModelError: a value is not finite; cast to a picture it would pass for black.
         """
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[2:])
+        rows = max(1, DECODED_AT_ONCE // (height * width))
+        with self._whole_vae() as vae:
+            chunks = [self._decode(part.to(vae.dtype)) for part in torch.split(latents, rows)]
+        return np.concatenate(chunks)
+
+    @contextmanager
+    def _whole_vae(self) -> Iterator[Any]:
+        """The VAE, in float32 for the block where it overflows in fp16."""
         vae = self.pipeline.vae
         dtype = vae.dtype
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
-        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[2:])
-        rows = max(1, DECODED_AT_ONCE // (height * width))
         try:
-            if upcast:
-                vae.to(torch.float32)
-            chunks = [self._decode(part.to(vae.dtype)) for part in torch.split(latents, rows)]
+            yield vae.to(torch.float32) if upcast else vae
         finally:
             if upcast:
                 vae.to(dtype)
-        return np.concatenate(chunks)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> Tensor:
@@ -325,21 +330,13 @@ class FamilyAdapter(ABC):
 
         In float32 where `decode` is.
         """
-        vae = self.pipeline.vae
-        dtype = vae.dtype
-        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
         rows = max(1, DECODED_AT_ONCE // (images.shape[1] * images.shape[2]))
-        try:
-            if upcast:
-                vae.to(torch.float32)
+        with self._whole_vae() as vae:
             chunks = [
                 vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode()
                 for part in torch.split(pixels, rows)
             ]
-        finally:
-            if upcast:
-                vae.to(dtype)
         latents: Tensor = torch.cat(chunks) * vae.config.scaling_factor
         return latents.to(self.device, self.dtype)
 
