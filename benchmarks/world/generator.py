@@ -238,10 +238,17 @@ class Pool:
 
 
 def prepare_tokenizer(folder: Path = TOKENIZER) -> CLIPTokenizer:
-    """The generator's tokenizer, learnt once."""
+    """The generator's tokenizer, learnt once; ValueError if the catalogue has words beyond it."""
     if not (folder / "tokenizer_config.json").exists():
         build(every_word(), folder)
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    reader = Reader(tokenizer)
+    words = {word for text in every_word() for word in reader.pattern.findall(text.lower())}
+    if new := sorted(words - reader.words.keys()):
+        raise ValueError(
+            f"{folder} was learnt before the catalogue had {', '.join(new[:5])}: "
+            "remove it, and what was trained with it"
+        )
     return tokenizer
 
 

@@ -46,6 +46,7 @@ def save_weights(path: Path = COMMITTED, build: Path = BUILD) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({k: v.contiguous() for k, v in halves.items()}, partial, notes)
+    partial.chmod(0o644)
     partial.replace(path)
 
 

@@ -15,7 +15,16 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.world import autoencoder, evaluate, generator, gpu, pack, scorer, variation
+from benchmarks.world import (
+    autoencoder,
+    evaluate,
+    generator,
+    gpu,
+    pack,
+    scorer,
+    tokenizers,
+    variation,
+)
 from benchmarks.world.captions import known
 from benchmarks.world.scenes import is_unseen
 from benchmarks.world.sprites import Sprites, load_sprites, save_sprites
@@ -135,6 +144,12 @@ def test_the_card_says_how_far_it_is_from_its_goals(build: Path) -> None:
     content = pack.content_of(build, build, metrics)
     text = pack.card(content, 20.0)
     assert "fewer than half named right: church\n" in text
+
+
+def test_a_tokenizer_older_than_the_catalogue_is_refused(tmp_path: Path) -> None:
+    tokenizers.build(["a church"], tmp_path)
+    with pytest.raises(ValueError, match="learnt before the catalogue had"):
+        generator.prepare_tokenizer(tmp_path)
 
 
 def test_pairs_to_measure_are_shown_or_never_shown() -> None:
