@@ -148,7 +148,8 @@ def _usage(error: Any) -> str:
         error.show()
         return ""
     path = error.ctx.command_path if error.ctx else "erasekit"
-    return f"{error.format_message().rstrip('.')}. See: {path} --help"
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    return f"{message}. See: {path} --help"
 
 
 def _within(error: BaseException, packages: tuple[str, ...]) -> bool:

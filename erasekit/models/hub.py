@@ -41,7 +41,7 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
 
     hub_id, revision = split_revision(source)
     at = revision or None
-    with hub_errors("model", hub_id, ModelError):
+    with hub_errors("model", source, ModelError):
         files = _remote_files(hub_id, revision)
         path = hf_hub_download(hub_id, INDEX, revision=at, local_files_only=files is None)
         folder = Path(path).parent
@@ -85,7 +85,7 @@ def hub_errors(kind: str, repo_id: str, error_class: type[ErasekitError]) -> Ite
 
     Args:
         kind: what is asked for, "model" or "repository".
-        repo_id: owner/name.
+        repo_id: owner/name, or owner/name@revision.
         error_class: of the sentence.
     """
     try:
@@ -104,7 +104,7 @@ def _sentence(error: Exception, kind: str, repo_id: str) -> str | None:
 
     named = f"The {kind} {repo_id!r}"
     if isinstance(error, errors.GatedRepoError):
-        where = f"https://huggingface.co/{repo_id}"
+        where = f"https://huggingface.co/{repo_id.partition('@')[0]}"
         return (
             f"{named} is gated; accept its licence at {where} and set HF_TOKEN to a token of that "
             "account."

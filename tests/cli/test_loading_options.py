@@ -45,7 +45,7 @@ def test_a_device_that_is_not_there_is_one_sentence(
     }[command]
     result = run(*command.split(), *arguments, "--device", "tpu")
     assert result.code == 2
-    assert "Unknown device 'tpu'; use auto, cpu, cuda, mps." in result.err
+    assert "'--device': 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'. See:" in result.err
     assert not (tmp_path / "new").exists()
 
 
