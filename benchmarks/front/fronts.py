@@ -17,6 +17,8 @@ from erasekit.reporting.figures import colour, dress, new_figure, save
 Line = Mapping[str, Any]
 Value = Callable[[Mapping[str, Any]], float]
 NEARNESS = ("near", "middle", "far")
+WHOLE = ("passes", "still")
+"""Columns without decimals begin so."""
 
 
 def name_of(line: Line) -> str:
@@ -132,7 +134,7 @@ def report(grid: Mapping[str, Any], lines: Sequence[Line], folder: Path) -> str:
         cells = []
         for label, column in COLUMNS.items():
             values = list(by_concept(own, column).values())
-            cells.append(with_interval(values, 0 if "passes" in label or "%" in label[-1] else 2))
+            cells.append(with_interval(values, 0 if label.startswith(WHOLE) else 2))
         text.append(f"| {name} | {len(own)} | " + " | ".join(cells) + " |")
     bases = [name for name in groups if name.startswith(f"{grid['against']},")]
     for base in bases:
@@ -150,7 +152,7 @@ def report(grid: Mapping[str, Any], lines: Sequence[Line], folder: Path) -> str:
             for label, column in COLUMNS.items():
                 ours, theirs = by_concept(own, column), by_concept(groups[base], column)
                 both = sorted(ours.keys() & theirs.keys())
-                digits = 0 if "passes" in label or "%" in label[-1] else 2
+                digits = 0 if label.startswith(WHOLE) else 2
                 cells.append(with_interval([ours[c] - theirs[c] for c in both], digits))
             text.append(f"| {name} | " + " | ".join(cells) + " |")
     for number, question in enumerate(grid["questions"], start=1):
