@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.plugin.descriptors import (
@@ -75,6 +75,10 @@ class Registry:
     def __init__(self, manager: PluginManager | None = None) -> None:
         self.manager = manager or PluginManager()
         self._tables: dict[type[Descriptor], dict[str, list[tuple[str, Descriptor]]]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copied model shares its registry: plugins are modules, and of those there is one."""
+        return self
 
     methods, method = _all(MethodDescriptor), _one(MethodDescriptor)
     strategies, strategy = _all(StrategyDescriptor), _one(StrategyDescriptor)

@@ -81,7 +81,7 @@ class FamilyAdapter(ABC):
             return f"its scheduler {type(scheduler).__name__} is for other pipelines"
         if prediction not in ("epsilon", "v_prediction"):
             return f"it predicts {prediction!r}; noise can be had from 'epsilon' and 'v_prediction'"
-        if prediction == "epsilon" and float(scheduler.alphas_cumprod[-1]) == 0:
+        if prediction == "epsilon" and scheduler.config.get("rescale_betas_zero_snr"):
             return (
                 "its scheduler has zero terminal SNR (rescale_betas_zero_snr) while it predicts "
                 "noise, and no picture follows from the noise in pure noise; if it predicts v, set "
