@@ -11,6 +11,7 @@ from erasekit.errors import (
     ErasekitError,
     Interrupted,
     MissingExtraError,
+    OutputLostError,
     UnknownNameError,
     nearest_name,
 )
@@ -57,6 +58,7 @@ def test_exit_codes() -> None:
 
     codes = {kind: kind.exit_code for kind in tree(ErasekitError)}
     assert codes.pop(Interrupted) == 130
+    assert codes.pop(OutputLostError) == 1
     assert set(codes.values()) == {2}
 
 
