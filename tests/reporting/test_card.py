@@ -98,8 +98,9 @@ def test_names_of_others_are_no_markup_on_a_card() -> None:
         ],
     }
     text = run_card(info, measures, [AdversaryUse(name, name, 3, 0, 9)])
-    outside = re.sub(r"(?<!\\)(`+)[^`].*?(?<!\\)\1", "", text)
-    for sign in (r"\]\(http\\*://evil", r"<img", r"`b"):
+    outside = re.sub(r"(?ms)^(```+)\w*\n.*?^\1$", "", text)
+    outside = re.sub(r"(?<!\\)(`+)[^`].*?(?<!\\)\1", "", outside)
+    for sign in (r"\]\(http", r"<img", r"`b"):
         assert not re.search(rf"(?<!\\){sign}", outside)
     assert "````\nerasekit erase '```\n# x'\n````" in text
     assert "+1.00 [0.50, 1.50]" in text
