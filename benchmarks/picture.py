@@ -1,6 +1,6 @@
 """Draw the README's picture: what a run erased and what must stay, before and after.
 
-`python -m benchmarks.picture runs/truck --keep truck --keep bicycle --keep bell --to docs/garbage-truck.png`
+`python -m benchmarks.picture RUN --keep truck --keep bicycle --keep bell --to FILE.png`
 """
 
 from __future__ import annotations
