@@ -36,7 +36,7 @@ class SpeedConfig(ClosedFormConfig):
         "than the average",
     )
     augment: int = Field(
-        10, ge=0, description="variations of each kept concept that are kept beside it"
+        10, ge=0, description="variations that are kept of each kept concept"
     )
     invariants: int = Field(
         3,
