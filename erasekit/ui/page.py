@@ -130,7 +130,10 @@ class Page:
                 slider = gr.ImageSlider(label="Before and after, at the same noise", format="png")
                 table = gr.Markdown("")
             wall = gr.Gallery(
-                label="Side effects, most harmed first: before beside after", columns=4, height=420
+                label="Side effects, most harmed first: before beside after",
+                columns=2,
+                height="auto",
+                object_fit="contain",
             )
             with gr.Row():
                 prompt = gr.Textbox(label="Prompt", placeholder="a church")
