@@ -1,4 +1,4 @@
-"""Plain words: phrases that readers stumbled over stay out of the code's texts and the documents."""
+"""Plain words: phrases that readers stumbled over stay out of texts and documents."""
 
 from __future__ import annotations
 
