@@ -16,9 +16,8 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ RUN_MARKS = ("request.json", "edit.json")
 """Files that a run folder has one of: what was asked for, and how its edit was made."""
 _ASIDE = f"{TEMPORARY}old-"
 """Before the name of a folder that another one is taking the place of."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
     *(errno.EFBIG, errno.EIO, errno.EINVAL, errno.ENXIO),
@@ -50,19 +51,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         place = _resolved(path, stat.S_ISREG, "file")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(place.parent)
         # in a folder, whose lock stays where a library puts another file in the place of this one
-        folder, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=place.parent))
-        temporary = folder / f"new{path.suffix}"
-        try:
+        with _temporary_folder(place.parent) as folder:
+            temporary = folder / f"new{path.suffix}"
             temporary.touch()
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            _follow_umask(folder)
             temporary.replace(place)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _close(handle)
 
 
 @contextmanager
@@ -79,24 +74,17 @@ def atomic_folder(path: Path, *, stale: Collection[str] = ()) -> Iterator[Path]:
         place = _resolved(path, stat.S_ISDIR, "folder")
         # what can't be renamed, since others stand on it, is filled entry by entry
         inside = place.exists() and (place.is_mount() or place.samefile(Path.cwd()))
-        holder = place if inside else place.parent
-        holder.mkdir(parents=True, exist_ok=True)
-        _sweep(holder)
-        temporary, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=holder))
-        try:
+        with _temporary_folder(place if inside else place.parent) as temporary:
             yield temporary
             _follow_umask(temporary)
-            if inside:
-                for name in stale:
-                    _remove(place / name)
-                for entry in temporary.iterdir():
-                    _remove(place / entry.name)
-                    entry.rename(place / entry.name)
-            else:
+            if not inside:
                 _take_place(temporary, place, stale)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            _close(handle)
+                return
+            for name in stale:
+                _remove(place / name)
+            for entry in temporary.iterdir():
+                _remove(place / entry.name)
+                entry.rename(place / entry.name)
 
 
 def _take_place(new: Path, place: Path, stale: Collection[str]) -> None:
@@ -140,6 +128,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    """A locked temporary folder in `parent`, which is swept first; removed after the block."""
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    folder, handle = _claimed(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(handle)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`; a folder that one had set aside is put back."""
     for name in [entry.name for entry in os.scandir(folder) if entry.name.startswith(TEMPORARY)]:
@@ -158,10 +159,10 @@ def _sweep(folder: Path) -> None:
             _close(handle)
 
 
-def _claimed(make: Callable[[], str]) -> tuple[Path, int | None]:
-    """A new temporary, locked. Another one where a sweep took it for a remain before it was."""
+def _claimed(parent: Path) -> tuple[Path, int | None]:
+    """A new temporary folder, locked. Another one where a sweep took it for a remain before."""
     while True:
-        path = Path(make())
+        path = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
         handle = _locked(path)
         for _ in range(20):
             if handle is not None or sys.platform == "win32" or not path.exists():
@@ -236,20 +237,17 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"No space left for {str(path)!r}; free some or choose another place with --output."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(
-                f"No permission to write {str(path)!r}; choose another folder with --output."
-            ) from error
         above = error.filename and Path(os.fsdecode(error.filename)).parent in path.parents
-        if error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and above):  # as in /proc
-            raise OutputError(
-                f"{str(path)!r} can't be written ({error.strerror}); choose another path."
-            ) from error
-        raise
+        said = ""
+        if error.errno in _FULL:
+            said = f"No space left for {str(path)!r}; free some or choose another place with"
+        elif error.errno in _DENIED:
+            said = f"No permission to write {str(path)!r}; choose another folder with"
+        elif error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and above):  # as in /proc
+            said = f"{str(path)!r} can't be written ({error.strerror}); choose another path with"
+        if not said:
+            raise
+        raise OutputError(f"{said} --output.") from error
 
 
 def why_unreadable(path: Path, error: BaseException) -> str:
@@ -291,11 +289,11 @@ def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str]
             file, or its nearest existing parent can't be written.
     """
     with writing(folder):
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{str(folder)!r} is a file; name a folder.")
-        filled = folder.is_dir() and any(
-            not entry.name.startswith(TEMPORARY) for entry in folder.iterdir()
-        )
+        nearest = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+        if not nearest.is_dir():
+            raise OutputError(f"{str(nearest)!r} is a file; name a folder.")
+        inside = folder.iterdir() if nearest == folder else ()
+        filled = any(not entry.name.startswith(TEMPORARY) for entry in inside)
         if filled and not overwrite:
             raise OutputError(
                 f"{str(folder)!r} exists and is not empty; name another folder or add --overwrite."
@@ -305,12 +303,7 @@ def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str]
                 f"{str(folder)!r} holds files and no {' or '.join(sorted(marks))}, so erasekit did "
                 "not make it; name another folder."
             )
-        existing = folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise OutputError(f"{str(existing)!r} is a file; name a folder.")
-        if not os.access(existing, os.W_OK | os.X_OK):
+        if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(
                 f"No permission to write {str(folder)!r}; choose another folder with --output."
             )
@@ -373,14 +366,8 @@ def _resolved(path: Path, wanted: Any, kind: str) -> Path:
 
 def _follow_umask(folder: Path) -> None:
     """Give a folder and all in it the modes that the umask leaves."""
-    mask = _umask()
-    folder.chmod(0o777 & ~mask)
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

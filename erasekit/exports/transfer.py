@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +20,8 @@ def fits(edit: Edit, model: LoadedModel) -> None:
     """
     parameters = dict(model.unet.named_parameters())
     for name, value in edit.tensors.items():
-        if name not in parameters or parameters[name].shape != value.shape:
-            found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
+        found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
+        if found != tuple(value.shape):
             raise EditError(
                 f"The edit does not fit {model.id!r}: its {name!r} has shape {tuple(value.shape)}, "
                 f"and the model has {found}; only models of one architecture can share an edit."
@@ -44,18 +43,28 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
             f"{edit.base_hash[:16]}; {base.id!r} has {base.hash[:16]}."
         )
     fits(edit, other)
-    ours, theirs = _parameters(base), _parameters(other)
+
+    def weight(model: LoadedModel, name: str) -> Tensor:
+        return model.unet.get_parameter(name).detach().cpu().float()
+
     tensors = {
-        name: theirs[name] + (value.float().cpu() - ours[name])
+        name: weight(other, name) + (value.float().cpu() - weight(base, name))
         for name, value in edit.tensors.items()
     }
     return replace(edit, tensors=tensors)
 
 
-def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:
-    """What nobody has measured, as sentences; [] where `model` is the edit's own."""
-    if model.hash == edit.base_hash:
-        return []
+def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
+    """Where an applied model comes from, as JSON has it; "unknown" is what nobody has measured."""
+    facts = {
+        "edit": edit.info,
+        "applied_to": {"id": model.id, "hash": model.hash},
+        "how": "difference" if difference else "values",
+        "same_model": model.hash == edit.base_hash,
+        "unknown": [],
+    }
+    if facts["same_model"]:
+        return facts
     base, concepts = edit.info["base_model"]["id"], ", ".join(edit.info["concepts"])
     how = (
         "Its weights were changed by the edit's difference"
@@ -63,24 +72,10 @@ def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:
         else "Its weights in the edit's scope were replaced by edited ones of the base model, so "
         "what it had learnt there is lost"
     )
-    return [
+    unknown = [
         f"This edit was made from {base!r} (hash {edit.base_hash[:16]}) and applied to "
         f"{model.id!r} (hash {model.hash[:16]}). {how}.",
         f"Not known: whether {concepts} is gone from {model.id!r}, and what else changed there. "
         f"Erasure and side effects were measured on {base!r} alone; measure them again.",
     ]
-
-
-def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
-    """Where an applied model comes from, as JSON has it."""
-    return {
-        "edit": edit.info,
-        "applied_to": {"id": model.id, "hash": model.hash},
-        "how": "difference" if difference else "values",
-        "same_model": model.hash == edit.base_hash,
-        "unknown": unknowns(edit, model, difference=difference),
-    }
-
-
-def _parameters(model: LoadedModel) -> Mapping[str, Tensor]:
-    return {name: p.detach().cpu().float() for name, p in model.unet.named_parameters()}
+    return {**facts, "unknown": unknown}

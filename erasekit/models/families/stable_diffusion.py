@@ -1,0 +1,209 @@
+"""Stable Diffusion 1.x, 2.x and XL base: CLIP text encoders and a UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from erasekit.models.families import PROMPTS_AT_ONCE, FamilyAdapter, rows_before_end
+
+
+def token_limit(tokenizer: Any, text_encoder: Any) -> int:
+    """Tokens that both take, begin and end of text included."""
+    return int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
+
+
+def converted(pipeline: Any, tokenizer: Any, prompt: str) -> str:
+    """The prompt with every token of a textual inversion of several vectors, as diffusers does."""
+    convert = getattr(pipeline, "maybe_convert_prompt", None)
+    return str(convert(prompt, tokenizer)) if convert else prompt
+
+
+def token_count(pipeline: Any, tokenizer: Any, prompt: str) -> int:
+    """Tokens of `prompt`, begin and end of text included."""
+    text = converted(pipeline, tokenizer, prompt)
+    return len(tokenizer(text, truncation=False, verbose=False).input_ids)
+
+
+def encoded(
+    pipeline: Any, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], **options: Any
+) -> Iterator[Any]:
+    """The text encoder's outputs for `prompts`, in batches, each padded or cut to the limit.
+
+    A prompt that is cut keeps its end of text, as in plain diffusers. Computed where the encoder
+    is, which may be the CPU while the UNet is on a GPU. `options` go to the text encoder.
+    """
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        tokens = tokenizer(
+            [converted(pipeline, tokenizer, p) for p in prompts[start : start + PROMPTS_AT_ONCE]],
+            padding="max_length",
+            max_length=token_limit(tokenizer, text_encoder),
+            truncation=True,
+            return_tensors="pt",
+        )
+        yield text_encoder(tokens.input_ids.to(text_encoder.device), **options)
+
+
+def has_openclip(pipeline: Any) -> bool:
+    """Whether OpenCLIP reads the prompt: its activation is the exact GELU, OpenAI's QuickGELU."""
+    encoder = pipeline.text_encoder
+    return encoder is not None and bool(encoder.config.hidden_act == "gelu")
+
+
+class StableDiffusion1(FamilyAdapter):
+    """Stable Diffusion 1.x and its fine-tunes: the UNet attends to CLIP ViT-L/14's last layer."""
+
+    name = "sd1"
+    encoders: ClassVar[Sequence[tuple[str, str]]] = (("tokenizer", "text_encoder"),)
+    """The pipeline's tokenizers and text encoders."""
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        return not has_openclip(pipeline)
+
+    @property
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        pipeline = self.pipeline
+        return [(getattr(pipeline, t), getattr(pipeline, e)) for t, e in self.encoders]
+
+    def text_encoders(self) -> list[nn.Module]:
+        return [encoder for _, encoder in self._pairs]
+
+    @property
+    def max_tokens(self) -> int:
+        return min(token_limit(*pair) for pair in self._pairs)
+
+    def token_count(self, prompt: str) -> int:
+        return max(token_count(self.pipeline, tokenizer, prompt) for tokenizer, _ in self._pairs)
+
+    def _encoded(self, which: int, prompts: Sequence[str], **options: Any) -> list[Any]:
+        """Outputs of one text encoder, a batch each."""
+        return list(encoded(self.pipeline, *self._pairs[which], prompts, **options))
+
+    def _embed(self, prompts: Sequence[str]) -> Tensor:
+        outputs = [output.last_hidden_state for output in self._encoded(0, prompts)]
+        return torch.cat(outputs).to(self.device, self.dtype)
+
+    def _features(self, prompts: Sequence[str]) -> Tensor:
+        outputs = [output.pooler_output for output in self._encoded(0, prompts)]
+        return torch.cat(outputs).to(self.device, self.dtype)
+
+    def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+        output: Tensor = self.pipeline.unet(
+            latents, timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
+        )[0]
+        return output
+
+
+class StableDiffusion2(StableDiffusion1):
+    """Stable Diffusion 2.0 and 2.1, base (predicts noise) and 768 (predicts v).
+
+    The UNet attends to OpenCLIP ViT-H's penultimate layer; diffusers stores that encoder without
+    its last layer, so it needs no code here.
+    """
+
+    name = "sd2"
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        return has_openclip(pipeline)
+
+
+class StableDiffusionXL(StableDiffusion1):
+    """Stable Diffusion XL base and its fine-tunes: two text encoders, and sizes as conditions.
+
+    A prompt embedding is [L + R, D]: L rows of tokens (both encoders' penultimate layers side by
+    side), then the second encoder's pooled vector in R rows filled up with zeros (one row for
+    SDXL: L = 77, D = 2048, pooled 1280). So mixtures, gradient steps, norms and caches of
+    embeddings carry the pooled vector along and need not know of it. The filling never reaches
+    the UNet, so no gradient changes it.
+
+    Pictures are conditioned on being drawn whole, at the model's own size.
+    """
+
+    name = "sdxl"
+    encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+
+    @classmethod
+    def recognises(cls, pipeline: Any) -> bool:
+        return True
+
+    @classmethod
+    def refusal(cls, pipeline: Any) -> str | None:
+        if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
+            return "it lacks one of SDXL's two text encoders, as the refiner does"
+        return super().refusal(pipeline)
+
+    def _embed(self, prompts: Sequence[str]) -> Tensor:
+        both = [self._encoded(which, prompts, output_hidden_states=True) for which in (0, 1)]
+        pooled = torch.cat([output.text_embeds for output in both[1]])
+        tokens = [torch.cat([output.hidden_states[-2] for output in one]) for one in both]
+        return pack_pooled(torch.cat(tokens, dim=-1), pooled).to(self.device, self.dtype)
+
+    def _features(self, prompts: Sequence[str]) -> Tensor:
+        outputs = [output.text_embeds for output in self._encoded(1, prompts)]
+        return torch.cat(outputs).to(self.device, self.dtype)
+
+    def _last_rows(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As in the base; each encoder's part of the row is at its own tokenizer's place."""
+        widths = [encoder.config.hidden_size for encoder in self.text_encoders()]
+        parts = []
+        for (tokenizer, _), part in zip(self._pairs, tokens.split(widths, dim=-1), strict=True):
+            counts = [token_count(self.pipeline, tokenizer, prompt) for prompt in prompts]
+            parts.append(rows_before_end(part, counts))
+        return torch.cat(parts, dim=-1)
+
+    @torch.no_grad()
+    def unconditional_embeds(self) -> Tensor:
+        """Zeros where the model's configuration says so (`force_zeros_for_empty_prompt`)."""
+        embeds = super().unconditional_embeds()
+        if self.pipeline.config.get("force_zeros_for_empty_prompt", True):
+            return torch.zeros_like(embeds)
+        return embeds
+
+    def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
+        size = self.pipeline.text_encoder_2.config.projection_dim
+        tokens, pooled = unpack_pooled(prompt_embeds, size)
+        sizes = self.time_ids().to(pooled).expand(len(pooled), -1)
+        output: Tensor = self.pipeline.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=tokens,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
+            return_dict=False,
+        )[0]
+        return output
+
+    def time_ids(self) -> Tensor:
+        """Original size, crop's corner and target size in pixels, [1, 6]."""
+        height, width = (s * self.pipeline.vae_scale_factor for s in self.latents_shape()[1:])
+        return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        config = self.pipeline.vae.config
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is not None and std is not None:
+            mean, std = (torch.tensor(v).to(latents).view(1, -1, 1, 1) for v in (mean, std))
+            latents = latents * std + mean * config.scaling_factor
+        return super()._decode(latents)
+
+
+def pack_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
+    """Append pooled vectors [B, P] to token embeddings [B, L, D] as further rows: [B, L + R, D].
+
+    R = ceil(P / D) rows, the last one filled up with zeros.
+    """
+    batch, _, width = tokens.shape
+    filling = -pooled.shape[1] % width
+    rows = nn.functional.pad(pooled, (0, filling)).reshape(batch, -1, width)
+    return torch.cat([tokens, rows.to(tokens)], dim=1)
+
+
+def unpack_pooled(prompt_embeds: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Token embeddings [B, L, D] and pooled vectors [B, size] of what `pack_pooled` gave."""
+    rows = -(-size // prompt_embeds.shape[2])
+    return prompt_embeds[:, :-rows], prompt_embeds[:, -rows:].flatten(1)[:, :size]
