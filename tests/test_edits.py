@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from erasekit.diffusion.sampling import generate
-from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit, read_history, save_tensors
+from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit, read_history
 from erasekit.errors import EditError, OutputError
 from erasekit.models.loading import wrap_pipeline
+from erasekit.models.tensor_files import save_tensors
 from erasekit.testing import assert_same_tensors, weights
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.sampling import check_steps, guided
+from erasekit.diffusion.sampling import check_steps
 from erasekit.models.families import FamilyAdapter
 
 SolverName = Literal["ddim", "dpmsolver++"]
@@ -20,7 +20,6 @@ class Solver(ABC):
     """One solver, on the timesteps that DDIM has with the model's own noise schedule.
 
     Args:
-        family: the adapter.
         num_inference_steps: solver steps S.
         spacing: of the timesteps; "model" is the model's own, "trailing" begins at the last one
             (Lin et al., WACV 2024), which matters where steps are few.
@@ -67,9 +66,8 @@ class DDIM(Solver):
     def step(
         self, s: int, latents: Tensor, output: Tensor, before: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        following: Tensor = self.scheduler.step(
-            output, self.timesteps[s], latents, return_dict=False
-        )[0]
+        t = self.timesteps[s]
+        following: Tensor = self.scheduler.step(output, t, latents, return_dict=False)[0]
         return following
 
 
@@ -135,9 +133,3 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int, spacing: Spacing = "
     scheduler = DDIMScheduler.from_config({**config, **own})
     scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
     return scheduler
-
-
-def guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
-    """z_{t-1} from the UNet's outputs [2B, C, h, w] without and with the prompt."""
-    uncond, cond = output.chunk(2)
-    return scheduler.step(guided(uncond, cond, scale), t, latents, return_dict=False)[0]

@@ -77,9 +77,7 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     """
     check_repo_id(repo_id)
     with hub_errors("repository", repo_id, HubError):
-        fetched = Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=[*FILES, CARD])
-        )
+        fetched = Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*FILES, CARD]))
     if not (fetched / INFO).is_file() or not (fetched / WEIGHTS).is_file():
         raise EditError(
             f"The repository {repo_id!r} holds no edit of erasekit ({INFO} and {WEIGHTS}); "

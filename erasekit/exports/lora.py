@@ -59,9 +59,7 @@ class Factors:
         return product.reshape(up.shape[0], *down.shape[1:])
 
 
-def export_lora(
-    edit: Edit, model: LoadedModel, path: Path, options: ExportOptions
-) -> ExportResult:
+def export_lora(edit: Edit, model: LoadedModel, path: Path, options: ExportOptions) -> ExportResult:
     """Write the file; takes `layout`, `energy` or `rank`, `dtype`, `allow_loss`, `images`.
 
     The error that is reported is that of the written factors, in their precision. Biases and
@@ -148,7 +146,7 @@ def factorise(changes: Mapping[str, Tensor], options: ExportOptions) -> dict[str
 def _rank_of(change: Tensor, options: ExportOptions) -> int:
     """The rank that was asked for, or the least whose share of energy is enough."""
     if options.rank is not None:
-        return min(options.rank, *change.shape)
+        return min(options.rank, change.shape[0], change.shape[1])
     squares = torch.linalg.svdvals(change).double() ** 2
     kept = squares.cumsum(0) / squares.sum()
     return int((kept < options.energy - 1e-9).sum()) + 1

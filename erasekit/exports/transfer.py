@@ -56,7 +56,7 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
 
 def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
     """Where an applied model comes from, as JSON has it; "unknown" is what nobody has measured."""
-    facts = {
+    facts: dict[str, Any] = {
         "edit": edit.info,
         "applied_to": {"id": model.id, "hash": model.hash},
         "how": "difference" if difference else "values",

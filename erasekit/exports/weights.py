@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from erasekit.edits import SCHEMA, Edit
 from erasekit.errors import EditError

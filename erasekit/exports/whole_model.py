@@ -47,9 +47,7 @@ def export_diffusers(
         raise ConfigError(f"The shard size {size!r} is no size; write it like 500MB or 2GB.")
     weights, notes = as_weights(edit, model, options)
     with _casted(model.pipeline, dtype):
-        weights.export_diffusers(
-            model, path, force=options.force, max_shard_size=size, about=about
-        )
+        weights.export_diffusers(model, path, force=options.force, max_shard_size=size, about=about)
     load_with = f'{type(model.pipeline).__name__}.from_pretrained("{path}")'
     report = {"dtype": str(dtype).removeprefix("torch.")}
     return ExportResult(path, sorted(path.glob("*/*.safetensors")), load_with, report, notes)

@@ -1,6 +1,6 @@
 """The built-in families and models: where they lie, what they draw, settings that suit them.
 
-No torch here. How the numbers for icons were chosen is in docs/architecture.md, "Defaults on icons".
+No torch here. How icons' numbers were chosen is in docs/architecture.md, "Defaults on icons".
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import initial_noise
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 from erasekit.diffusion.solvers import SOLVERS, ddim_scheduler
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,11 @@ DECODED_AT_ONCE = 1 << 20
 
 _TRANSFORMER = "its transformer predicts no noise of the kind the objectives are defined on"
 _PICTURE = "it takes a picture beside the prompt, so there is no plain text-to-image model to edit"
-_OF_PICTURES = "Inpaint Img2Img Pix2Pix Upscale Depth2Img ImageVariation ControlNet".split()
 _REASONS = {
-    **dict.fromkeys(("StableDiffusion3", "Flux"), _TRANSFORMER),
-    **dict.fromkeys(_OF_PICTURES, _PICTURE),
+    "StableDiffusion3|Flux": _TRANSFORMER,
+    "Inpaint|Img2Img|Pix2Pix|Upscale|Depth2Img|ImageVariation|ControlNet": _PICTURE,
 }
-"""Why erasekit itself has no adapter, by a part of the pipeline's class name."""
+"""Why erasekit itself has no adapter, by a pattern in the pipeline's class name."""
 
 
 class FamilyAdapter(ABC):
@@ -392,7 +392,9 @@ def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescripto
     families = registry.families().values()
     if found := [family for family in families if pipeline_class in family.pipelines]:
         return found
-    reason = next((f": {why}" for part, why in _REASONS.items() if part in pipeline_class), "")
+    reason = next(
+        (f": {why}" for name, why in _REASONS.items() if re.search(name, pipeline_class)), ""
+    )
     known = "; ".join(f"{family.name} ({family.summary})" for family in families)
     raise ModelError(
         f"A {pipeline_class} is of no family that erasekit works on{reason}. Known: {known}. "

@@ -150,11 +150,12 @@ class StableDiffusionXL(StableDiffusion1):
 
     def _last_rows(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
         """As in the base; each encoder's part of the row is at its own tokenizer's place."""
-        widths = [encoder.config.hidden_size for encoder in self.text_encoders()]
-        parts = []
-        for (tokenizer, _), part in zip(self._pairs, tokens.split(widths, dim=-1), strict=True):
+        parts, start = [], 0
+        for tokenizer, encoder in self._pairs:
             counts = [token_count(self.pipeline, tokenizer, prompt) for prompt in prompts]
-            parts.append(rows_before_end(part, counts))
+            width = encoder.config.hidden_size
+            parts.append(rows_before_end(tokens[..., start : start + width], counts))
+            start += width
         return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
