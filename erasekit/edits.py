@@ -23,7 +23,7 @@ from erasekit.files import atomic_write_json, read_json, read_json_lines, why_un
 from erasekit.models.families import FamilyAdapter, adapter_for
 from erasekit.models.loading import LoadedModel, hash_pipeline
 from erasekit.models.pipeline_files import save_pipeline
-from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying
 from erasekit.models.tensor_files import checksum, load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 
@@ -129,7 +129,7 @@ class Edit:
                 pipeline.hash = before
 
     def apply(self, pipeline: Any, *, force: bool = False) -> None:
-        """Put this edit into the pipeline for good. See `applied` for arguments and errors."""
+        """Put this edit into the pipeline for good. See `applied`."""
         self._enter(ExitStack(), pipeline, force, for_good=True)
         if isinstance(pipeline, LoadedModel):
             pipeline.hash = hash_pipeline(pipeline.pipeline)
@@ -163,11 +163,10 @@ class Edit:
             stack.enter_context(carrying(unet, carried))
 
     def with_values(self, trained: Mapping[str, Tensor], **info: Any) -> Edit:
-        """This edit with other trained values, as along its run.
+        """This edit with other trained values, as along its run, and further provenance.
 
         Args:
             trained: by name, changed tensors and the inference part's.
-            info: further provenance.
         """
         own = self.inference_tensors
         return replace(
@@ -185,10 +184,6 @@ class Edit:
         """This edit as weights, and a sentence on what weights can't carry of it, or "".
 
         An edit without an inference part is returned as it is.
-
-        Args:
-            pipeline: the model it was made from, or with `force` another.
-            allow_loss: leave out what weights can't carry.
 
         Raises:
             EditError: weights can't carry it, or not all and `allow_loss` is off; another model.
@@ -251,18 +246,34 @@ class Edit:
             save_pipeline(_inner(pipeline), Path(folder), about, max_shard_size)
 
     def _check_model(self, pipeline: Any, *, force: bool) -> str:
-        """The hash of the model under all edits, where it is known.
+        """The hash of the model under all edits, "" where nobody need know; refuses another model.
 
-        Raises:
-            EditError: another model, or other weights are applied.
+        That is one which this edit was not made from, be it under edits of which at most one, this
+        one included, changes parameters.
         """
         carried = carried_edits(_inner(pipeline).unet)
         if force and (carried or not isinstance(pipeline, LoadedModel)):
             return carried[0].base if carried else ""
         found = pipeline.hash if isinstance(pipeline, LoadedModel) else hash_pipeline(pipeline)
-        if not force:
-            check_base(self.base_hash, self.info["base_model"]["id"], self.tensors, found, carried)
-        return carried[0].base if carried else found
+        base = carried[0].base if carried else found
+        if force or found == self.base_hash:
+            return base
+        if carried and base == self.base_hash:
+            changed = frozenset().union(*(edit.parameters for edit in carried))
+            shared = [name for name in self.tensors if name in changed]
+            if not self.tensors or not changed:
+                return base
+            if shared:
+                raise EditError(
+                    f"This edit and one that is applied already change the same {len(shared)} "
+                    f"parameters, such as {shared[0]!r}; apply one at a time, or add --force "
+                    "(force=True), and the last one wins."
+                )
+        raise EditError(
+            f"This edit was made from a model with hash {self.base_hash[:16]}, and this model has "
+            f"hash {found[:16]}; load {self.info['base_model']['id']!r}, or add --force "
+            "(force=True) to apply it all the same."
+        )
 
     @property
     def stored(self) -> dict[str, Tensor]:
@@ -381,10 +392,6 @@ def _describes_an_edit(info: Any) -> bool:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The records of `history.jsonl`, or [] where there is none.
-
-    Raises:
-        EditError: it can't be read, or a line is no JSON object.
-    """
+    """The records of `history.jsonl`, or [] where there is none; `EditError` of a damaged one."""
     path = folder / HISTORY
     return read_json_lines(path, EditError) if path.is_file() else []

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,15 +148,12 @@ def _sweep(folder: Path) -> None:
         handle = _locked(left)
         if handle is None:  # its writer is at work, or it is gone, or another user's
             continue
-        try:
+        with suppress(OSError):
             if name.startswith(_ASIDE) and not place.exists():
                 left.rename(place)
             else:
                 _remove(left)
-        except OSError:
-            continue
-        finally:
-            _close(handle)
+        _close(handle)
 
 
 def _claimed(parent: Path) -> tuple[Path, int | None]:
@@ -197,11 +194,7 @@ def _close(handle: int | None) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Make `folder` where it isn't there, and hold it against other processes that ask for it.
-
-    Raises:
-        OutputError: another process holds it, or it can't be written.
-    """
+    """Make `folder` where it isn't there, and hold it; `OutputError` where another process does."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     handle = _locked(f"{folder}/.")  # what a symlink points to
@@ -259,28 +252,21 @@ def why_unreadable(path: Path, error: BaseException) -> str:
 
 
 def new_run_folder(parent: Path, stem: str) -> Path:
-    """Make and return the first free of `parent/stem-001`, `parent/stem-002`, ...
-
-    Raises:
-        OutputError: `parent` can't be written.
-    """
+    """Make and return the first free of `parent/stem-001`, `parent/stem-002`, ..."""
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
-            folder = parent / f"{stem}-{number:03d}"
-            try:
+            with suppress(FileExistsError):
+                folder = parent / f"{stem}-{number:03d}"
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+                return folder
     raise AssertionError("unreachable")
 
 
 def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str] = ()) -> None:
-    """Check that `folder` may be filled, and touch nothing.
+    """Check that `folder`, which may be missing, may be filled, and touch nothing.
 
     Args:
-        folder: it may be missing.
         overwrite: it may be full as well.
         marks: files of which such a folder of erasekit has one; a full folder without is refused.
 
@@ -314,7 +300,7 @@ def read_json(path: Path, error_class: type[ErasekitError]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ErasekitError: of `error_class`: it can't be read, or holds no object.
+        error_class: it can't be read, or holds no object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -331,7 +317,7 @@ def read_json_lines(path: Path, error_class: type[ErasekitError]) -> list[dict[s
     """The objects of a file with one JSON object a line; empty lines are left out.
 
     Raises:
-        ErasekitError: of `error_class`: it can't be read, or a line is no JSON object.
+        error_class: it can't be read, or a line is no JSON object.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -344,15 +330,10 @@ def read_json_lines(path: Path, error_class: type[ErasekitError]) -> list[dict[s
 
 
 def _resolved(path: Path, wanted: Any, kind: str) -> Path:
-    """Where `path` leads over symlinks.
-
-    Raises:
-        OutputError: something else than a `kind` is there, such as a device.
-    """
-    try:
+    """Where `path` leads over symlinks; refuses what is no `kind`, such as a device."""
+    mode = None
+    with suppress(FileNotFoundError):
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
     if mode is not None and not wanted(mode):
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"))
         found = next((name for test, name in kinds if test(mode)), "device or socket")

@@ -125,8 +125,7 @@ class ConceptSpace:
 def words_for(model: LoadedModel, source: str = "") -> list[str]:
     """Words of a registered source, or of a text file with one word a line and "#" comments.
 
-    Args:
-        source: a registered source or a file; "" takes the model's registered source.
+    `source` "" takes the model's registered source.
 
     Raises:
         UnknownNameError: neither registered nor a file.
@@ -141,12 +140,11 @@ def words_for(model: LoadedModel, source: str = "") -> list[str]:
             "concept space", source, registry.concept_spaces(), "Or name a file, one word a line."
         )
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The concept space {source!r} can't be read as text: {error}."
         ) from error
-    words = [line.strip() for line in lines]
     return [word for word in words if word and not word.startswith("#")]
 
 
@@ -155,9 +153,6 @@ def concept_space(model: LoadedModel, erasure: Erasure, source: str = "") -> Con
 
     Never contains an erased concept or an alias of one, be it the erasure's or one the model is
     known by: keeping it would cancel its erasure. Nor a concept that the evaluation has withheld.
-
-    Args:
-        source: as of `words_for`.
     """
     words = list(erasure.keep) or words_for(model, source)
     names = [name for c in erasure.erased for name in c.names] + list(erasure.withheld)

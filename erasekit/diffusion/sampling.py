@@ -46,11 +46,7 @@ def guided(noise_uncond: Tensor, noise_cond: Tensor, guidance_scale: float) -> T
 
 
 def check_steps(pipeline: Any, steps: int) -> None:
-    """Refuse a number of solver steps that the model's noise schedule does not allow.
-
-    Raises:
-        ConfigError: it is not positive, or larger than the number of timesteps.
-    """
+    """Refuse, by `ConfigError`, a number of solver steps that the noise schedule does not allow."""
     most = int(pipeline.scheduler.config.num_train_timesteps)
     if not 1 <= steps <= most:
         raise ConfigError(f"{steps} solver steps are not possible; use 1 to {most}.")

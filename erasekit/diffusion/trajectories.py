@@ -120,10 +120,7 @@ class LatentSource(ABC):
         """What was sampled, in order: rows of batch, prompt, number of the noise, solver steps.
 
         Batches matter to the last bit alone, but a resumed run must sample what was there before
-        in the same ones. A source that keeps nothing has no rows.
-
-        Returns:
-            [M, 4], int64.
+        in the same ones. [M, 4], int64; a source that keeps nothing has no rows.
         """
         return torch.zeros(0, 4, dtype=torch.int64)
 
@@ -206,11 +203,7 @@ class FrozenTrajectories(LatentSource):
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[tuple[int, int, int]]) -> None:
-        """Go on with trajectories that are not so far yet, in batches.
-
-        Args:
-            wanted: prompt, number of the starting noise, and how many solver steps are asked for.
-        """
+        """Go on with trajectories (prompt, number, solver steps) that are not so far yet."""
         goals: dict[tuple[int, int], int] = {}
         for p, n, steps in wanted:
             if steps > self._reached[p, n]:

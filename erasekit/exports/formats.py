@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
 
-FILE_SUFFIX = ".safetensors"
 PROVENANCE = "erasekit.json"
 """Says how a model was made, in a diffusers folder that erasekit wrote."""
 
@@ -129,11 +128,7 @@ class Format:
         """The folder or file to write for `output`; touches nothing.
 
         A form that writes one file puts it under its usual name into `output`, unless `output`
-        ends in ".safetensors".
-
-        Raises:
-            OutputError: it is there already and `overwrite` is off, or erasekit did not make it, or
-                it can't be written.
+        ends in ".safetensors". Raises `OutputError` as `check_output_folder`, also for a file.
         """
         if not self.file_stem:
             check_output_folder(output, overwrite=overwrite, marks=[PROVENANCE])
@@ -141,8 +136,8 @@ class Format:
         path, stem = output, self.file_stem
         if "layout" in self.options and options.layout is Layout.DIFFUSERS:
             stem = "pytorch_lora_weights"  # which diffusers looks for
-        if output.suffix != FILE_SUFFIX:
-            path = output / f"{stem}{FILE_SUFFIX}"
+        if output.suffix != ".safetensors":
+            path = output / f"{stem}.safetensors"
         check_output_folder(path.parent, overwrite=True)
         if path.is_dir():
             raise OutputError(f"{str(path)!r} is a folder; name a file.")
@@ -216,7 +211,6 @@ def export(
 
     Args:
         model: the model it was made from; may be None where the form needs none.
-        to: name of the form.
         path: folder or file to write; replaced where it exists.
 
     Raises:

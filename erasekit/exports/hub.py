@@ -35,7 +35,6 @@ def push(
         repo_id: owner/name.
         card: text of the repository's README.md.
         private: of a repository that is made.
-        message: of the commit.
 
     Returns:
         repo_id, url of the commit, names of the files that were sent.
@@ -64,11 +63,8 @@ def push(
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     """Fetch an edit from a repository into the hub's cache; gives the folder there.
 
-    Only the files of an edit are fetched, none of which can hold code.
-
-    Args:
-        repo_id: owner/name.
-        revision: branch, tag or commit; None is the main branch.
+    Only the files of an edit are fetched, none of which can hold code. `revision` is a branch, tag
+    or commit; None is the main branch.
 
     Raises:
         EditError: the repository holds no edit, or a damaged one.

@@ -30,7 +30,6 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
     """The local folder of a model on the hub, downloaded where it is not in the cache.
 
     Args:
-        name: what the user typed.
         source: "org/name" or "org/name@revision".
         dtype: precision wanted in memory; decides which variant is downloaded.
 
@@ -79,10 +78,7 @@ def _remote_files(hub_id: str, revision: str | None) -> list[str] | None:
 def hub_errors(kind: str, repo_id: str, error_class: type[ErasekitError]) -> Iterator[None]:
     """Turn the hub's refusals, and its absence, into one sentence.
 
-    Args:
-        kind: what is asked for, "model" or "repository".
-        repo_id: owner/name, or owner/name@revision.
-        error_class: of the sentence.
+    `kind` is what is asked for, "model" or "repository"; `repo_id` may end in "@revision".
     """
     try:
         yield

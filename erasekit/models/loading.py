@@ -150,8 +150,6 @@ def wrap_pipeline(
 ) -> LoadedModel:
     """A `LoadedModel` of a pipeline that is in memory already, of which nothing is changed.
 
-    What works on the model holds it still meanwhile (`held_still`).
-
     Raises:
         ModelError: its family is unknown, its adapter can't work on it, or its weights are not
             plain (`check_plain`).
@@ -176,10 +174,7 @@ def wrap_pipeline(
 
 
 def hash_pipeline(pipeline: Any) -> str:
-    """Hash of a pipeline's text encoders and UNet, 64 hex digits. See `hash_weights`.
-
-    Where edits are applied that have an inference part, it is in the hash as well.
-    """
+    """Hash of a pipeline's text encoders, UNet (`hash_weights`) and applied inference parts."""
     parts = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.unet)
     weights = hash_weights([part for part in parts if part is not None])
     return hash_with_parts(weights, pipeline.unet)

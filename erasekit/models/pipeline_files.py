@@ -142,10 +142,8 @@ def choose_variant(
     where there is no choice. Parts that lack the variant are read from their plain files.
 
     Args:
-        name: the model, for errors.
         files: paths within the pipeline's folder, with "/".
         weighted: the parts that have weights.
-        dtype: precision wanted in memory.
         source: the folder or hub id, with or without "@revision", for the command that converts
             pickled weights; the name where it is not given.
 
@@ -245,11 +243,8 @@ def save_pipeline(
 ) -> None:
     """Write `pipeline` to `folder` when it is whole, safetensors only, with `erasekit.json`.
 
-    Parts of an earlier export there are replaced, other files are kept.
-
-    Args:
-        about: how it was made.
-        max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
+    Parts of an earlier export there are replaced, other files are kept. `about` says how it was
+    made; `max_shard_size` is the largest weights file, such as "2GB", None diffusers' own.
 
     Raises:
         OutputError: the folder can't be written, or the disk is full.
@@ -264,8 +259,8 @@ def save_pipeline(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence bars, notes and deprecations of diffusers and transformers for the block."""
+def quiet(ignored: type[Warning] = FutureWarning) -> Iterator[None]:
+    """Silence bars, notes and such warnings of diffusers and transformers for the block."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -276,7 +271,7 @@ def quiet() -> Iterator[None]:
         library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", ignored)
             yield
     finally:
         for library, (verbosity, bar) in zip(libraries, before, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from erasekit.errors import EditError, ModelError
+from erasekit.errors import ModelError
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _HOOKS = ("_hf_hook", "_diffusers_hook")
@@ -160,43 +160,3 @@ def hash_with_parts(weights: str, unet: nn.Module) -> str:
         if edit.inference:
             weights = hashlib.sha256(f"{weights}|{edit.inference}".encode()).hexdigest()
     return weights
-
-
-def check_base(
-    base_hash: str,
-    base_id: str,
-    parameters: Collection[str],
-    found: str,
-    carried: Sequence[CarriedEdit],
-) -> None:
-    """Check that an edit may be applied to a model.
-
-    It may where the model is the one it was made from, and where that one carries edits of which
-    at most one, this one included, changes parameters.
-
-    Args:
-        base_hash, base_id: the model that the edit was made from.
-        parameters: names of the parameters that the edit changes.
-        found: hash of the model as it is now.
-        carried: the edits it carries.
-
-    Raises:
-        EditError: it may not; says why.
-    """
-    if found == base_hash:
-        return
-    if carried and carried[0].base == base_hash:
-        changed = frozenset().union(*(edit.parameters for edit in carried))
-        if not parameters or not changed:
-            return
-        if shared := [name for name in parameters if name in changed]:
-            raise EditError(
-                f"This edit and one that is applied already change the same {len(shared)} "
-                f"parameters, such as {shared[0]!r}; apply one at a time, or add --force "
-                "(force=True), and the last one wins."
-            )
-    raise EditError(
-        f"This edit was made from a model with hash {base_hash[:16]}, and this "
-        f"model has hash {found[:16]}; load {base_id!r}, or "
-        "add --force (force=True) to apply it all the same."
-    )

@@ -260,10 +260,9 @@ def even_parts(rows: int, parts: int) -> list[slice]:
 
 
 def autocast_dtype(precision: str, device: torch.device, stored: torch.dtype) -> torch.dtype | None:
-    """What the UNet computes in; None for float32.
+    """What the UNet computes in, None for float32, with weights that are in `stored`.
 
-    Args:
-        precision: fp32, bf16, fp16, or auto: what the weights are stored in.
+    `precision` is fp32, bf16, fp16, or auto: that of the weights.
 
     Raises:
         ConfigError: the device can't, or the weights are stored in another half precision.

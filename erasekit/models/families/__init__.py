@@ -43,16 +43,11 @@ class FamilyAdapter(ABC):
     scheduler takes (noise, or v); `predict_noise` is the noise in it, on which the objectives are
     defined. Guidance may be applied to either, as the conversion is linear.
 
-    Class attributes:
-        name: what listings call the family.
-
     Attributes:
+        pipeline: a diffusers pipeline whose `refusal` is None.
         passes: UNet passes so far.
         runner: carries UNet passes out; the Trainer lends one for a run.
         truncate: cut prompts that are too long, in place of refusing them.
-
-    Args:
-        pipeline: a diffusers pipeline whose `refusal` is None.
     """
 
     name: ClassVar[str]
@@ -62,8 +57,6 @@ class FamilyAdapter(ABC):
         self.passes = PassCount()
         self.runner = Runner(pipeline.unet)
         self.truncate = False
-
-    # -- what differs between families -------------------------------------------------------------
 
     @classmethod
     def recognises(cls, pipeline: Any) -> bool:
@@ -141,8 +134,6 @@ class FamilyAdapter(ABC):
         """What guidance works against, [1, L, D]: the empty prompt, as the model has it."""
         return self._embed([""])
 
-    # -- the model ---------------------------------------------------------------------------------
-
     @property
     def unet(self) -> nn.Module:
         unet: nn.Module = self.pipeline.unet
@@ -174,8 +165,6 @@ class FamilyAdapter(ABC):
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
-
-    # -- prompts -----------------------------------------------------------------------------------
 
     def check_prompt(self, prompt: str) -> None:
         """Raise `ConceptError` where `prompt` is too long, unless `truncate` is set."""
@@ -210,9 +199,6 @@ class FamilyAdapter(ABC):
         """The row of each prompt's last content token, right before the end of text, [B, D].
 
         The empty prompt has no content; the row before its end is that of the begin of text.
-
-        Raises:
-            ConceptError: as `embed_prompts`.
         """
         starts = range(0, len(prompts), PROMPTS_AT_ONCE)
         parts = [prompts[i : i + PROMPTS_AT_ONCE] for i in starts]
@@ -220,46 +206,33 @@ class FamilyAdapter(ABC):
 
     @torch.no_grad()
     def word_features(self, prompts: Sequence[str]) -> Tensor:
-        """One vector per prompt to measure nearness of concepts by, [B, F], unit length.
-
-        Raises:
-            ConceptError: as `embed_prompts`.
-        """
+        """One vector per prompt to measure nearness of concepts by, [B, F], unit length."""
         for prompt in prompts:
             self.check_prompt(prompt)
         return nn.functional.normalize(self._features(prompts), dim=-1)
 
-    # -- UNet passes -------------------------------------------------------------------------------
-
     def predict_noise(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
         """Predicted noise eps_theta(z_t, t, c), [B, C, h, w].
+
+        Counts its passes in `passes`, the backward ones when they happen.
 
         Args:
             latents: z_t, [B, C, h, w], in the variance-preserving scale of DDPM.
             timesteps: t, [B], int64.
             prompt_embeds: c, [B, L, D].
-
-        Counts its passes in `passes`, the backward ones when they happen.
         """
         output = self.predict_output(latents, timesteps, prompt_embeds)
         return self.to_noise(output, latents, timesteps)
 
     def predict_output(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """The UNet's output as it is, which the model's scheduler takes, [B, C, h, w].
-
-        Arguments and counting as `predict_noise`.
-        """
+        """The UNet's output as it is, which the model's scheduler takes; as `predict_noise`."""
         return self._carried_out(self._run_unet, latents, timesteps, prompt_embeds)
 
     def to_noise(self, output: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
         """The noise in the UNet's output, [B, C, h, w].
 
         Of v-prediction, eps = sqrt(abar_t) v + sqrt(1 - abar_t) z_t (Salimans and Ho, ICLR 2022,
-        appendix D), computed in float32.
-
-        Args:
-            output: from `predict_output`, [B, C, h, w].
-            latents, timesteps: what it was given.
+        appendix D), computed in float32. `latents` and `timesteps` are what the UNet was given.
         """
         if self.prediction_type == "epsilon":
             return output
@@ -284,11 +257,7 @@ class FamilyAdapter(ABC):
             read: given a function that runs the UNet and gives its output, and the planes of the
                 same rows, [b, K, h, w]; gives one tensor of as many rows, [b, ...]. It leaves
                 nothing behind in the UNet.
-            latents, timesteps, prompt_embeds: as of `predict_noise`.
             planes: what belongs to each row, such as masks, [B, K, h, w].
-
-        Returns:
-            What `read` gave, [B, ...].
         """
         channels = latents.shape[1]
 
@@ -316,8 +285,6 @@ class FamilyAdapter(ABC):
             output.register_hook(count_backward)  # type: ignore[no-untyped-call]
         return output
 
-    # -- pictures ----------------------------------------------------------------------------------
-
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         """Images, uint8 [B, H, W, 3], of clean latents [B, C, h, w].
@@ -335,10 +302,7 @@ class FamilyAdapter(ABC):
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> Tensor:
-        """Clean latents [B, C, h, w] of images, uint8 [B, H, W, 3]; the mean that the VAE gives.
-
-        In float32 where `decode` is.
-        """
+        """Clean latents [B, C, h, w] of images, uint8 [B, H, W, 3]; the mean that the VAE gives."""
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
         rows = max(1, DECODED_AT_ONCE // (images.shape[1] * images.shape[2]))
         with self._whole_vae() as vae:
