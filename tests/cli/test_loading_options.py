@@ -71,7 +71,7 @@ def test_judges_run_where_the_model_does(
 
     monkeypatch.setattr("erasekit.metrics.judges.load_judge", spied)
     there = property(lambda family: torch.device("meta"))
-    monkeypatch.setattr("erasekit.models.families.FamilyAdapter.device", there)
+    monkeypatch.setattr("erasekit.models.families.base.FamilyAdapter.device", there)
     result = run(*command.split(), *arguments, "--scorer", "icons-clip")
     assert "Seen enough." in result.err
     assert seen == [torch.device("meta")]

@@ -16,8 +16,7 @@ import torch
 from erasekit.diffusion.sampling import generate, initial_noise
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ModelError, UnknownNameError
-from erasekit.models import families
-from erasekit.models.families import FamilyAdapter, adapter_for
+from erasekit.models.families import FamilyAdapter, adapter_for, base
 from erasekit.models.families.stable_diffusion import (
     StableDiffusion1,
     pack_pooled,
@@ -210,7 +209,7 @@ def test_the_vae_decodes_few_large_pictures_at_once(loaded: Loaded, monkeypatch:
     model = loaded("sd1")
     latents = initial_noise(model.family, range(5))
     expected = model.family.decode(latents).astype(int)
-    monkeypatch.setattr(families, "DECODED_AT_ONCE", 2 * 16 * 16)
+    monkeypatch.setattr(base, "DECODED_AT_ONCE", 2 * 16 * 16)
     seen = []
     hook = model.pipeline.vae.decoder.register_forward_pre_hook(
         lambda _, inputs: seen.append(len(inputs[0]))

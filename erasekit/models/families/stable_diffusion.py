@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from erasekit.models.families import PROMPTS_AT_ONCE, FamilyAdapter, rows_before_end
-
-
-def token_limit(tokenizer: Any, text_encoder: Any) -> int:
-    """Tokens that both take, begin and end of text included."""
-    return int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
-
-
-def converted(pipeline: Any, tokenizer: Any, prompt: str) -> str:
-    """The prompt with every token of a textual inversion of several vectors, as diffusers does."""
-    convert = getattr(pipeline, "maybe_convert_prompt", None)
-    return str(convert(prompt, tokenizer)) if convert else prompt
-
-
-def token_count(pipeline: Any, tokenizer: Any, prompt: str) -> int:
-    """Tokens of `prompt`, begin and end of text included."""
-    text = converted(pipeline, tokenizer, prompt)
-    return len(tokenizer(text, truncation=False, verbose=False).input_ids)
-
-
-def encoded(
-    pipeline: Any, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], **options: Any
-) -> Iterator[Any]:
-    """The text encoder's outputs for `prompts`, in batches, each padded or cut to the limit.
-
-    A prompt that is cut keeps its end of text, as in plain diffusers. Computed where the encoder
-    is, which may be the CPU while the UNet is on a GPU. `options` go to the text encoder.
-    """
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        tokens = tokenizer(
-            [converted(pipeline, tokenizer, p) for p in prompts[start : start + PROMPTS_AT_ONCE]],
-            padding="max_length",
-            max_length=token_limit(tokenizer, text_encoder),
-            truncation=True,
-            return_tensors="pt",
-        )
-        yield text_encoder(tokens.input_ids.to(text_encoder.device), **options)
+from erasekit.models.families.base import rows_before_end
+from erasekit.models.families.clip import ClipFamily, token_count
 
 
 def has_openclip(pipeline: Any) -> bool:
@@ -54,43 +19,22 @@ def has_openclip(pipeline: Any) -> bool:
     return encoder is not None and bool(encoder.config.hidden_act == "gelu")
 
 
-class StableDiffusion1(FamilyAdapter):
+class StableDiffusion1(ClipFamily):
     """Stable Diffusion 1.x and its fine-tunes: the UNet attends to CLIP ViT-L/14's last layer."""
 
     name = "sd1"
-    encoders: ClassVar[Sequence[tuple[str, str]]] = (("tokenizer", "text_encoder"),)
-    """The pipeline's tokenizers and text encoders."""
 
     @classmethod
     def recognises(cls, pipeline: Any) -> bool:
         return not has_openclip(pipeline)
 
-    @property
-    def _pairs(self) -> list[tuple[Any, Any]]:
-        pipeline = self.pipeline
-        return [(getattr(pipeline, t), getattr(pipeline, e)) for t, e in self.encoders]
-
-    def text_encoders(self) -> list[nn.Module]:
-        return [encoder for _, encoder in self._pairs]
-
-    @property
-    def max_tokens(self) -> int:
-        return min(token_limit(*pair) for pair in self._pairs)
-
-    def token_count(self, prompt: str) -> int:
-        return max(token_count(self.pipeline, tokenizer, prompt) for tokenizer, _ in self._pairs)
-
-    def _encoded(self, which: int, prompts: Sequence[str], **options: Any) -> list[Any]:
-        """Outputs of one text encoder, a batch each."""
-        return list(encoded(self.pipeline, *self._pairs[which], prompts, **options))
-
-    def _embed(self, prompts: Sequence[str]) -> Tensor:
-        outputs = [output.last_hidden_state for output in self._encoded(0, prompts)]
-        return torch.cat(outputs).to(self.device, self.dtype)
+    def _joined(self, outputs: Sequence[Sequence[Any]]) -> Tensor:
+        hidden = [output.last_hidden_state for output in outputs[0]]
+        return torch.cat(hidden).to(self.device, self.dtype)
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = [output.pooler_output for output in self._encoded(0, prompts)]
-        return torch.cat(outputs).to(self.device, self.dtype)
+        pooled = [output.pooler_output for output in self._encoded(0, prompts)]
+        return torch.cat(pooled).to(self.device, self.dtype)
 
     def _run_unet(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
         output: Tensor = self.pipeline.unet(
@@ -113,7 +57,7 @@ class StableDiffusion2(StableDiffusion1):
         return has_openclip(pipeline)
 
 
-class StableDiffusionXL(StableDiffusion1):
+class StableDiffusionXL(ClipFamily):
     """Stable Diffusion XL base and its fine-tunes: two text encoders, and sizes as conditions.
 
     A prompt embedding is [L + R, D]: L rows of tokens (both encoders' penultimate layers side by
@@ -127,10 +71,7 @@ class StableDiffusionXL(StableDiffusion1):
 
     name = "sdxl"
     encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
-
-    @classmethod
-    def recognises(cls, pipeline: Any) -> bool:
-        return True
+    options: ClassVar[dict[str, Any]] = {"output_hidden_states": True}
 
     @classmethod
     def refusal(cls, pipeline: Any) -> str | None:
@@ -138,15 +79,14 @@ class StableDiffusionXL(StableDiffusion1):
             return "it lacks one of SDXL's two text encoders, as the refiner does"
         return super().refusal(pipeline)
 
-    def _embed(self, prompts: Sequence[str]) -> Tensor:
-        both = [self._encoded(which, prompts, output_hidden_states=True) for which in (0, 1)]
-        pooled = torch.cat([output.text_embeds for output in both[1]])
-        tokens = [torch.cat([output.hidden_states[-2] for output in one]) for one in both]
+    def _joined(self, outputs: Sequence[Sequence[Any]]) -> Tensor:
+        pooled = torch.cat([output.text_embeds for output in outputs[1]])
+        tokens = [torch.cat([output.hidden_states[-2] for output in one]) for one in outputs]
         return pack_pooled(torch.cat(tokens, dim=-1), pooled).to(self.device, self.dtype)
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
-        outputs = [output.text_embeds for output in self._encoded(1, prompts)]
-        return torch.cat(outputs).to(self.device, self.dtype)
+        pooled = [output.text_embeds for output in self._encoded(1, prompts)]
+        return torch.cat(pooled).to(self.device, self.dtype)
 
     def _last_rows(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
         """As in the base; each encoder's part of the row is at its own tokenizer's place."""
