@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.sampling import guided, initial_noise
+from erasekit.diffusion.sampling import initial_noise
 from erasekit.diffusion.scope import FrozenWeights
-from erasekit.diffusion.solvers import ddim_scheduler
+from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import trajectory_seed
 from erasekit.models.families import FamilyAdapter
 
@@ -90,19 +90,12 @@ class GeneratedLatents(CleanLatents):
         batch_size: int = 32,
     ) -> None:
         prompts = torch.arange(count) % len(prompt_embeds)
-        scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        solver = DDIM(family, num_inference_steps)
         drawn = []
         with torch.no_grad(), frozen.swapped():
             for numbers in torch.split(torch.arange(count), batch_size):
                 embeds = prompt_embeds[prompts[numbers].to(prompt_embeds.device)]
-                both = torch.cat([family.unconditional_embeds().expand_as(embeds), embeds])
                 seeds = [trajectory_seed(seed, int(n)) for n in numbers]
-                latents = initial_noise(family, seeds) * scheduler.init_noise_sigma
-                for t in scheduler.timesteps:
-                    inputs = torch.cat([latents, latents])
-                    output = family.predict_output(inputs, t.expand(len(inputs)), both)
-                    uncond, cond = output.chunk(2)
-                    output = guided(uncond, cond, guidance_scale)
-                    latents = scheduler.step(output, t, latents, return_dict=False)[0]
-                drawn.append(latents)
+                noise = initial_noise(family, seeds) * solver.scheduler.init_noise_sigma
+                drawn.append(solver.solve(noise, embeds, guidance_scale, num_inference_steps))
         super().__init__(family, torch.cat(drawn), prompts)

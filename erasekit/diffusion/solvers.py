@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.sampling import check_steps
+from erasekit.diffusion.sampling import check_steps, guided
 from erasekit.models.families import FamilyAdapter
 
 SolverName = Literal["ddim", "dpmsolver++"]
@@ -58,6 +58,24 @@ class Solver(ABC):
             before: latents and guided noise prediction at solver step s - 1; a solver that
                 does not look back is given None.
         """
+
+    def solve(
+        self, latents: Tensor, prompt_embeds: Tensor, guidance_scale: float, steps: int
+    ) -> Tensor:
+        """z_t after `steps` solver steps from starting latents [B, C, h, w], with guidance."""
+        family, before = self.family, None
+        embeds = family.unconditional_embeds().expand_as(prompt_embeds)
+        embeds = torch.cat([embeds, prompt_embeds])
+        for s, t in enumerate(self.timesteps[:steps]):
+            inputs = torch.cat([latents, latents])
+            output = family.predict_output(inputs, t.expand(len(inputs)), embeds)
+            uncond, cond = output.chunk(2)
+            output = guided(uncond, cond, guidance_scale)
+            following = self.step(s, latents, output, before)
+            if self.looks_back:
+                before = latents, family.to_noise(output, latents, t.expand(len(latents)))
+            latents = following
+        return latents
 
 
 class DDIM(Solver):

@@ -332,7 +332,6 @@ class CurrentTrajectories(LatentSource):
     ) -> LatentBatch:
         rows, solver = len(indices), self.solver
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
-        both = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
         stop = torch.randint(self.steps, (1,), generator=generator)
         timesteps = self.timesteps_at(stop, generator).expand(rows)
         shape = self.family.latents_shape()
@@ -340,16 +339,7 @@ class CurrentTrajectories(LatentSource):
         if shared_timestep:
             noise = noise[:1] * rows
         latents = torch.stack(noise).to(embeds) * solver.scheduler.init_noise_sigma
-        before: tuple[Tensor, Tensor] | None = None
-        for s, t in enumerate(solver.timesteps[: int(stop)]):
-            inputs = latents.repeat(2, 1, 1, 1)
-            output = self.family.predict_output(inputs, t.expand(2 * rows), both)
-            uncond, cond = output.chunk(2)
-            output = guided(uncond, cond, self.guidance_scale)
-            following = solver.step(s, latents, output, before)
-            if solver.looks_back:
-                before = latents, self.family.to_noise(output, latents, t.expand(rows))
-            latents = following
+        latents = solver.solve(latents, embeds, self.guidance_scale, int(stop))
         return self.predicted(latents, timesteps, indices)
 
 
