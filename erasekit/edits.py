@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from erasekit.diffusion.inference_parts import (
     InferencePart,
@@ -138,13 +138,7 @@ class Edit:
         """Change the pipeline; `stack` takes it back."""
         unet = _inner(pipeline).unet
         base = self._check_model(pipeline, force=force)
-        parameters = dict(unet.named_parameters())
-        for name, value in self.tensors.items():
-            if name not in parameters or parameters[name].shape != value.shape:
-                raise EditError(
-                    f"This edit does not fit the model: it has no parameter {name!r} of shape "
-                    f"{tuple(value.shape)}; load the model it was made from."
-                )
+        parameters = self.parameters_of(unet)
         part, family = self._part(pipeline)
         for name, value in self.tensors.items():
             parameter = parameters[name]
@@ -161,6 +155,23 @@ class Edit:
             identity = self.inference.identity if self.inference else ""
             carried = CarriedEdit(base, frozenset(self.tensors), identity)
             stack.enter_context(carrying(unet, carried))
+
+    def parameters_of(self, unet: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters that this edit changes, by name.
+
+        Raises:
+            EditError: the UNet lacks one, or has it in another shape.
+        """
+        parameters = dict(unet.named_parameters())
+        for name, value in self.tensors.items():
+            found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
+            if found != tuple(value.shape):
+                raise EditError(
+                    f"This edit does not fit the model: its {name!r} has shape "
+                    f"{tuple(value.shape)}, and the model has {found}; only models of one "
+                    "architecture can share an edit."
+                )
+        return {name: parameters[name] for name in self.tensors}
 
     def with_values(self, trained: Mapping[str, Tensor], **info: Any) -> Edit:
         """This edit with other trained values, as along its run, and further provenance.

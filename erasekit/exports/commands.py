@@ -202,10 +202,8 @@ def apply(
     form.destination(output, options, overwrite=overwrite)
     model = chosen_model(model, revision=revision)
     with opened(model, registry) as loaded:
-        transfer.fits(loaded_edit, loaded)
-        if not force:
-            with loaded_edit.applied(loaded):
-                pass  # refuses another model, naming both hashes
+        with loaded_edit.applied(loaded, force=force):
+            pass  # refuses another architecture, and another model by both hashes
         applied = loaded_edit
         if difference:
             with opened(str(loaded_edit.info["base_model"]["id"]), registry) as base:

@@ -5,27 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from erasekit.edits import Edit
 from erasekit.errors import EditError
 from erasekit.models.loading import LoadedModel
-
-
-def fits(edit: Edit, model: LoadedModel) -> None:
-    """Check that the model has every tensor of the edit, in its shape.
-
-    Raises:
-        EditError: it has not; names the first.
-    """
-    parameters = dict(model.unet.named_parameters())
-    for name, value in edit.tensors.items():
-        found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
-        if found != tuple(value.shape):
-            raise EditError(
-                f"The edit does not fit {model.id!r}: its {name!r} has shape {tuple(value.shape)}, "
-                f"and the model has {found}; only models of one architecture can share an edit."
-            )
 
 
 def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
@@ -42,13 +24,12 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
             f"The difference is taken from the model that the edit was made from, with hash "
             f"{edit.base_hash[:16]}; {base.id!r} has {base.hash[:16]}."
         )
-    fits(edit, other)
-
-    def weight(model: LoadedModel, name: str) -> Tensor:
-        return model.unet.get_parameter(name).detach().cpu().float()
-
+    ours, theirs = (
+        {name: p.detach().cpu().float() for name, p in edit.parameters_of(model.unet).items()}
+        for model in (base, other)
+    )
     tensors = {
-        name: weight(other, name) + (value.float().cpu() - weight(base, name))
+        name: theirs[name] + (value.float().cpu() - ours[name])
         for name, value in edit.tensors.items()
     }
     return replace(edit, tensors=tensors)
