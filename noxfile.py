@@ -150,6 +150,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into site/: strictly, so that a link that leads nowhere is an error."""
+    session.install(".", *dependency_groups(PROJECT, "docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def readme(session: nox.Session) -> None:
     """Every command of the README, in a clean clone and a fresh environment."""
     clone = Path(session.create_tmp()) / "clone"

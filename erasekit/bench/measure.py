@@ -131,7 +131,8 @@ def benchmark(
         suite: a registered name, a TOML file, or a suite.
         methods: None takes the suite's.
         concepts: erased sets, each as "church" or "church+castle"; None takes the suite's.
-        seeds, images_per_concept: None takes the suite's numbers.
+        seeds: erasure seeds; None takes the suite's number.
+        images_per_concept: starting noises; None takes the suite's number.
         scorer: "" takes the suite's, or the model's.
         settings: hyperparameters; each goes to the methods that have it.
         folder: the store; what is in it is not computed again. None keeps nothing.

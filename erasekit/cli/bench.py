@@ -421,9 +421,9 @@ def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> list[Path]:
     """Write results, Pareto plot and a picture of each erased set beside the records."""
-    from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.pareto import save_pareto
-    from erasekit.reporting.pictures import comparison_grid
+    from erasekit.files import atomic_write_json
+    from erasekit.reporting.figures import save_pareto
+    from erasekit.reporting.pictures import save_png, sheet
     from erasekit.reporting.results import comparison_rows
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
@@ -432,8 +432,8 @@ def _save(
         methods, rows = comparison_rows(store, records, summary, erased)
         if rows:
             files.append(store.root / f"images-{slug(erased)[:60]}.png")
-            with atomic_path(files[-1]) as temporary:
-                comparison_grid(methods, rows).save(temporary, format="PNG")
+            title = "the same noise in each row"
+            save_png(files[-1], sheet(rows, headers=methods, title=title))
     return files
 
 

@@ -311,8 +311,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
 
 def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
     from erasekit.bench.measure import measure
-    from erasekit.files import atomic_path
-    from erasekit.reporting.pictures import before_after_grid
+    from erasekit.reporting.pictures import before_after_sheet, save_png
 
     try:
         with progress("Drawing before and after") as bar:
@@ -326,8 +325,7 @@ def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
         )
         return None
     folder.check()
-    with atomic_path(folder.path / "before-after.png") as temporary:
-        before_after_grid(result).save(temporary, format="PNG")
+    save_png(folder.path / "before-after.png", before_after_sheet(result))
     return result
 
 

@@ -354,15 +354,15 @@ def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
     summary = summarise(records)
     methods, rows = comparison_rows(store, records, summary, "church")
     assert methods == ["base", "none", "l2"]
-    assert [label for label, _ in rows[:2]] == ["church (erased)", "church (erased)"]
+    assert [row.label for row in rows[:2]] == ["church (erased)", "church (erased)"]
     assert len(rows) == 2 + 6
     harms = {r.concept: r.delta.value for r in summary.per_concept if r.method == "none"}
     harms = {c: harms[c] + r.delta.value for c in harms for r in summary.per_concept
              if (r.method, r.concept) == ("l2", c)}  # fmt: skip
-    assert [label for label, _ in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
+    assert [row.label for row in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
     after = store.images(records[2])
-    np.testing.assert_array_equal(rows[0][1][2], after["church"][0])
-    np.testing.assert_array_equal(rows[1][1][2], after["church"][1])
+    np.testing.assert_array_equal(rows[0].images[2], after["church"][0])
+    np.testing.assert_array_equal(rows[1].images[2], after["church"][1])
     store.sheet_path(records[1].sheets[0]).unlink()
     _, rows = comparison_rows(store, records, summary, "church")
-    assert (rows[0][1][1] == 255).all()
+    assert (rows[0].images[1] == 255).all()
