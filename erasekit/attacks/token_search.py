@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from erasekit.attacks.base import Attack, AttackContext, AttackSettings, Attempt
-from erasekit.concepts import Erasure
+from erasekit.concepts import Erasure, plain_text
 from erasekit.diffusion.clean_latents import NoisedBatch
 from erasekit.errors import ConfigError
 from erasekit.models.families import ClipFamily
@@ -82,9 +82,9 @@ def searched_ids(
     tokenizer: Any = family.pipeline.tokenizer
     special = set(tokenizer.all_special_ids)
     ids = [i for i in range(len(family.token_table())) if i not in special]
-    texts = [str(text).strip() for text in tokenizer.batch_decode([[i] for i in ids])]
+    texts = texts_of(family, [[i] for i in ids])
     if words_only:
-        alone = tokenizer(texts, add_special_tokens=False).input_ids
+        alone = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         whole = [
             text.isalpha() and [i] == own for i, text, own in zip(ids, texts, alone, strict=True)
         ]
@@ -98,6 +98,12 @@ def searched_ids(
     if not ids:
         raise ConfigError("No token is left to search; use --set vocabulary=all.")
     return torch.tensor(ids)
+
+
+def texts_of(family: ClipFamily, rows: Sequence[Any]) -> list[str]:
+    """Token ids as text, without special tokens."""
+    texts = family.pipeline.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [plain_text(text.replace("</w>", " ")) for text in texts]
 
 
 def tokens_of(family: ClipFamily, prompt: str) -> list[int]:
@@ -194,13 +200,12 @@ class Slots:
             tokens: ids of all slots, [S].
             rows: which.
         """
-        decode = self.context.clip.pipeline.tokenizer.decode
         ids = self.ids.masked_scatter(self.free, tokens)
+        prompts = texts_of(self.context.clip, [ids[row] for row in rows])
+        added = texts_of(self.context.clip, [ids[row][self.free[row]] for row in rows])
         return {
-            row: Attempt(
-                decode(ids[row], skip_special_tokens=True), decode(ids[row][self.free[row]])
-            )
-            for row in rows
+            row: Attempt(prompt, words)
+            for row, prompt, words in zip(rows, prompts, added, strict=True)
         }
 
 
