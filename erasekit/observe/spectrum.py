@@ -178,6 +178,8 @@ class SpectrumResult:
         bins: Any = min(60, max(10, size // 10))
         if 0 < values[0] < values[-1]:
             upper.set_xscale("log")
+            lower.xaxis.set_major_formatter("{x:g}")  # the usual one writes mathematics
+            lower.xaxis.set_minor_formatter("{x:g}" if values[-1] < 10 * values[0] else "")
             bins = np.geomspace(values[0], values[-1], bins + 1)
         upper.axvspan(
             values[int(MIDDLE[0] * (size - 1))],
