@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -27,7 +26,7 @@ from erasekit.observe.observation import (
     strength_columns,
     verdict_of,
 )
-from erasekit.reporting.figures import add_legend, draw_point, dress, frame, new_figure, style
+from erasekit.reporting.figures import Line, add_legend, draw_lines, new_figure, style
 from erasekit.reporting.table import Column, Table
 
 ROWS = 60
@@ -167,47 +166,28 @@ class ImpactResult:
 
         Of more than `ROWS` concepts, those related to an erasure and the most harmed are shown.
         """
-        groups = self._groups()
-        count = sum(map(len, groups.values())) + len(groups)
-        figure = new_figure(7.5, 1.4 + 0.19 * count)
-        axes = figure.add_subplot()
-        dress(axes)
-        places: dict[int, ImpactedConcept] = {}
-        right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right"}
-        y = 0
-        for title, concepts in groups.items():
-            axes.text(0.995, y, title, fontsize="small", fontstyle="italic", va="center", **right)
-            axes.axhline(y + 0.5, color="0.8", linewidth=0.6)
-            places |= dict(enumerate(concepts, start=y + 1))
-            y += 1 + len(concepts)
-        for place, concept in places.items():
-            for number, delta in enumerate(concept.deltas):
-                offset = 0.3 * (number - (len(concept.deltas) - 1) / 2)
-                draw_point(axes, style(number), x=delta, y=place + offset)
-        axes.set_yticks(list(places), [c.concept for c in places.values()], fontsize="x-small")
-        axes.set_ylim(y - 0.4, -0.8)
-        frame(axes, [delta.value for concept in places.values() for delta in concept.deltas])
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("delta: alignment lost at the same starting noise (0 is best); bars: 95 %")
-        axes.grid(axis="y", visible=False)
-        add_legend(figure, {e.erased: style(i) for i, e in enumerate(self.erasures)}, "erased")
-        return figure
-
-    def _groups(self) -> dict[str, list[ImpactedConcept]]:
-        """Concepts by title; of the others, most room goes to those that are harmed most."""
-        left = list(self.concepts)
-        groups = {}
+        names = [erasure.erased for erasure in self.erasures]
+        left, groups = list(self.concepts), {}
         for erasure in self.erasures:
-            own = [concept for concept in left if concept.concept in erasure.related]
-            left = [concept for concept in left if concept not in own]
-            if own:
-                groups[f"related to {erasure.erased}"] = own
+            groups[f"related to {erasure.erased}"] = [
+                concept for concept in left if concept.concept in erasure.related
+            ]
+            left = [concept for concept in left if concept.concept not in erasure.related]
         room = max(ROWS - (len(self.concepts) - len(left)), 0)
-        by_harm = sorted(left, key=lambda c: c.harm, reverse=True)[:room]
-        if by_harm:
-            some = f"{room} most harmed others" if room < len(left) else "others"
-            groups[some] = by_harm
-        return groups
+        others = f"{room} most harmed others" if room < len(left) else "others"
+        groups[others] = sorted(left, key=lambda c: c.harm, reverse=True)[:room]
+        lines: list[Line] = []
+        for title, concepts in groups.items():
+            if concepts:
+                lines.append((title, {}))
+            lines += [(c.concept, dict(zip(names, c.deltas, strict=True))) for c in concepts]
+        figure = new_figure(7.5, 1.4 + 0.19 * len(lines))
+        looks = {name: style(place) for place, name in enumerate(names)}
+        axes = figure.add_subplot()
+        draw_lines(axes, lines, looks)
+        axes.set_xlabel("delta: alignment lost at the same starting noise (0 is best); bars: 95 %")
+        add_legend(figure, looks, "erased")
+        return figure
 
 
 def _numbers(key: str) -> Column:

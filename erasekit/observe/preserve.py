@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ from erasekit.bench.suite import Suite
 from erasekit.bench.suites.neutral import is_neutral
 from erasekit.concepts import Erasure, normalised
 from erasekit.errors import ConceptError, ConfigError
-from erasekit.metrics.scores import NAN, Estimate
+from erasekit.metrics.scores import NAN, NOTHING, Estimate
 from erasekit.models.loading import LoadedModel
 from erasekit.observe.observation import (
     DELTA,
@@ -32,7 +32,7 @@ from erasekit.observe.observation import (
     strength_columns,
     verdict_of,
 )
-from erasekit.reporting.figures import COLOURS, Style, draw_point, dress, new_figure
+from erasekit.reporting.figures import COLOURS, Line, Style, draw_lines, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
 from erasekit.training.plan import plan_erasure, uses_concept_space
 
@@ -47,12 +47,7 @@ OPENINGS = {
 }
 
 Nature = Literal["none", "related", "unrelated", "neutral"]
-NATURES = {
-    nature: Style(colour, marker)
-    for nature, colour, marker in zip(
-        ("none", "related", "unrelated", "neutral"), COLOURS, "oDs^", strict=False
-    )
-}
+NATURES = dict(zip(get_args(Nature), map(Style, COLOURS, "oDs^"), strict=True))
 """How each looks in a figure."""
 
 
@@ -141,24 +136,20 @@ class PreserveResult:
         """A row per kept concept: mean delta, and what keeping it saves."""
         figure = new_figure(9, 1.6 + 0.5 * len(self.runs))
         left, right = figure.subplots(1, 2, sharey=True)
-        labels = []
+        deltas: list[Line] = []
+        saved: list[Line] = []
         for y, run in enumerate(self.runs):
-            draw_point(left, NATURES[run.nature], x=run.delta, y=y)
-            if run.nature != "none":
-                draw_point(right, NATURES[run.nature], x=run.saved, y=y)
-            place = {"transform": right.get_yaxis_transform(), "va": "center"}
+            label = run.label + (f"\n({run.nature})" if run.nature != "none" else "")
+            deltas.append((label, {run.nature: run.delta}))
+            saved.append((label, {run.nature: NOTHING if run.nature == "none" else run.saved}))
             esr1 = f"ESR-1 {percent(run.strength.esr1)}"
-            right.text(1.01, y, esr1, fontsize="small", **place)
-            labels.append(run.label + (f"\n({run.nature})" if run.nature != "none" else ""))
-        left.set_yticks(range(len(labels)), labels, fontsize="small")
-        left.set_ylim(len(labels) - 0.5, -0.5)
+            place = right.get_yaxis_transform()
+            right.text(1.01, y, esr1, fontsize="small", va="center", transform=place)
+        draw_lines(left, deltas, NATURES)
+        draw_lines(right, saved, NATURES)
         left.set_ylabel("kept")
         left.set_xlabel("mean delta (lower is better); bars: 95 %")
         right.set_xlabel("lower than with nothing kept, paired")
-        right.axvline(0, color="black", linewidth=0.8)
-        for axes in (left, right):
-            dress(axes)
-            axes.grid(axis="y", visible=False)
         figure.suptitle(
             f"erased: {self.erased}; {len(self.concepts)} held-out concepts", fontsize="medium"
         )
