@@ -372,7 +372,7 @@ def _announce(
     console = stdout() if dry_run else stderr()
     suite, erased = sweep.suite, ", ".join(erasure.label for erasure in sweep.erasures)
     images = plan.erased_sets[0].images
-    full = "" if suite.protocol == "full" else " (the full one: --full, with no smaller numbers)"
+    full = "" if suite.protocol == "full" else " (--full draws the full protocol)"
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.erasures), 'erased set')} "
