@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.console import print_json, progress, stdout, table
+from erasekit.cli.console import ProgressBar, print_json, stdout, table
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -127,7 +127,7 @@ def _measured(
     from erasekit.metrics.judges import load_scorer
 
     judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
-    with progress("Drawing, before and after each") as bar:
+    with ProgressBar("Drawing, before and after each") as bar:
         return measure_pair(
             model,
             a,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -280,7 +280,7 @@ def spectrum(
     ) as loaded:
         b = Bench.of(loaded, suite, None, images_per_concept, scorer, sampling_steps)
         chosen = spectrum_words(b.model, found, b.model.registry, words, neutral or NEUTRAL)
-        with progress("Measuring words", len(chosen.all)) as bar:
+        with ProgressBar("Measuring words", len(chosen.all)) as bar:
             result = measure(
                 b.model,
                 found,
@@ -355,7 +355,7 @@ class Bench:
         from erasekit.bench.runner import BenchmarkRunner
         from erasekit.bench.store import RecordStore
 
-        with progress("Observing") as bar:
+        with ProgressBar("Observing") as bar:
             yield BenchmarkRunner(self.model, self.scorer, RecordStore(store), _observer(bar))
 
     def how(self, suite: Suite, records: Sequence[Record]) -> dict[str, Any]:

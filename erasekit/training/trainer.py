@@ -86,10 +86,11 @@ class StopRequests:
         """Whether the run should stop."""
         return self.received is not None
 
-    @property
-    def exit_code(self) -> int:
-        """What the shell expects of a process that this signal ended."""
-        return 128 + (self.received or signal.SIGINT)
+    def interrupted(self, text: str) -> Interrupted:
+        """The error to end with; its exit code is what the shell expects after the signal."""
+        error = Interrupted(text)
+        error.exit_code = 128 + (self.received or signal.SIGINT)
+        return error
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -258,7 +259,7 @@ class Trainer:
         try:
             self.method.prepare(context)
         except KeyboardInterrupt as stop:
-            raise self._interrupted(
+            raise self._stop.interrupted(
                 "Stopped while preparing, before the first step. " + self._how_to_go_on()
             ) from stop
         _ = context.neutral_embeds, context.erased_embeds  # while the text encoder is near
@@ -309,7 +310,7 @@ class Trainer:
             self._check_folder()
             saved = bool(whole and self.folder and _saved(self._checkpoint(step), self.folder))
             state = "which is saved" if saved else "which is not saved"
-            raise self._interrupted(
+            raise self._stop.interrupted(
                 f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
             ) from stop
         finally:
@@ -423,11 +424,6 @@ class Trainer:
         if self.folder and (self.folder / CHECKPOINT).is_file():
             return f"The last good checkpoint is {self.folder / CHECKPOINT}."
         return "No checkpoint had been saved yet."
-
-    def _interrupted(self, text: str) -> Interrupted:
-        error = Interrupted(text)
-        error.exit_code = self._stop.exit_code
-        return error
 
     def _how_to_go_on(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).is_file():
