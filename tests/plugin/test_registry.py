@@ -29,7 +29,7 @@ def hook(kind: str, *names: str, result: str = "") -> str:
 
 
 def error_of(registry: Registry, plugin: str) -> str | None:
-    registry.load_all()
+    registry.collisions()  # asks for all
     return next(p.error for p in registry.manager.plugins if p.name == plugin)
 
 
