@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -23,15 +23,7 @@ from torch import Tensor
 
 import erasekit
 from erasekit.concepts import Erasure, slug
-from erasekit.edits import (
-    HISTORY,
-    INFO,
-    WEIGHTS,
-    Edit,
-    load_edit,
-    load_tensors,
-    save_tensors,
-)
+from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit, load_tensors, save_tensors
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
     RUN_MARKS,
@@ -135,8 +127,7 @@ def finished_edit(folder: Path, registry: Registry) -> Edit:
 
 def _damaged(path: Path, error: ValidationError) -> EditError:
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    fault = f"{where}: {first['msg']}" if where else first["msg"]
+    fault = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     return EditError(f"The file {str(path)!r} is damaged ({fault}).")
 
 
@@ -286,13 +277,17 @@ def save_run(edit: Edit, folder: Path) -> None:
     Raises:
         OutputError: the folder can't be written, or the disk is full.
     """
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in edit.history)
-    atomic_write_text(folder / HISTORY, lines)
+    atomic_write_text(folder / HISTORY, history_lines(edit.history))
     if edit.adversaries:
         save_tensors(folder / ADVERSARIES, edit.adversaries)
     edit.save(folder)
     for name in (CHECKPOINT, UNPROVEN):
         (folder / name).unlink(missing_ok=True)
+
+
+def history_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as `history.jsonl` has them."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def versions() -> dict[str, str]:
@@ -340,63 +335,34 @@ def adversary_snapshots(edit: Edit, folder: Path, model: LoadedModel, count: int
     """c_a at up to `count` steps, evenly spread; empty where the method has no adversary.
 
     Embeddings that the run has kept are taken as they are. A method that keeps words and no
-    embeddings gives the first word of each step.
-
-    Args:
-        edit: the run's edit, with its history.
-        folder: the run folder.
-        model: embeds the words.
-        count: steps at most.
+    embeddings gives the first word of each step, embedded by `model`.
 
     Raises:
         EditError: the kept embeddings are damaged.
     """
-    history = {int(record["step"]): record.get("adversary") or [] for record in edit.history}
+    rows = {
+        (int(record["step"]), e): row
+        for record in edit.history
+        for e, row in enumerate(record.get("adversary") or ())
+    }
+    kept: dict[tuple[int, int], Tensor] = {}
     if (folder / ADVERSARIES).is_file():
-        return _kept(load_tensors(folder / ADVERSARIES)[0], history, count)
-    return _worded(history, model, count)
-
-
-def _kept(
-    tensors: dict[str, Tensor], history: dict[int, list[dict[str, Any]]], count: int
-) -> list[Snapshot]:
-    places = sorted(tuple(map(int, key.split("."))) for key in tensors)
-    steps = _spread(sorted({step for step, _ in places}), count)
-    return [
-        Snapshot(step, e, _caption(history.get(step, []), e), tensors[f"{step:06d}.{e}"])
-        for step, e in places
-        if step in steps
-    ]
-
-
-def _worded(
-    history: dict[int, list[dict[str, Any]]], model: LoadedModel, count: int
-) -> list[Snapshot]:
-    named = [step for step, rows in history.items() if any(row["concept"] for row in rows)]
-    chosen = [
-        (step, e, row["concept"].split(", ")[0])
-        for step in _spread(named, count)
-        for e, row in enumerate(history[step])
-        if row["concept"]
-    ]
+        for key, value in load_tensors(folder / ADVERSARIES)[0].items():
+            step, _, e = key.partition(".")
+            kept[int(step), int(e)] = value
+    places = sorted(kept or (place for place, row in rows.items() if row["concept"]))
+    steps = sorted({step for step, _ in places})
+    spread = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
+    chosen = [place for place in places if place[0] in {steps[i] for i in spread}]
     if not chosen:
         return []
-    embeds = model.family.embed_prompts([word for _, _, word in chosen])
-    return [
-        Snapshot(step, e, word, embed)
-        for (step, e, word), embed in zip(chosen, embeds, strict=True)
-    ]
+    if not kept:
+        words = [rows[place]["concept"].split(", ")[0] for place in chosen]
+        found = zip(chosen, words, model.family.embed_prompts(words), strict=True)
+        return [Snapshot(*place, word, embed) for place, word, embed in found]
+    return [Snapshot(*place, _caption(rows.get(place)), kept[place]) for place in chosen]
 
 
-def _caption(rows: Sequence[dict[str, Any]], erased: int) -> str:
-    if erased >= len(rows):
-        return ""
-    row = rows[erased]
-    nearest = row["nearest"] or ""
-    return nearest if row["concept"] or not nearest else f"near {nearest}"
-
-
-def _spread(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `steps`, evenly spread, the last among them."""
-    places = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
-    return [steps[place] for place in reversed(places)]
+def _caption(row: Mapping[str, Any] | None) -> str:
+    nearest = (row and row["nearest"]) or ""
+    return nearest if not nearest or (row and row["concept"]) else f"near {nearest}"
