@@ -149,13 +149,9 @@ class PreservationStrategy:
         return 0
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
-        """Forward passes of its own in a step on average, beside those of `keep`'s rows.
+        """Forward passes of its own in a step of `rows`, beside those of `keep`'s rows.
 
-        A backward pass counts as two. Asked before `prepare`.
-
-        Args:
-            context: what it will work on.
-            rows: of the erase branch in a step.
+        On average; a backward pass counts as two. Asked before `prepare`.
         """
         return 0.0
 
@@ -266,18 +262,14 @@ class GradientErasure(SampledErasure):
         super().__init__(config)
         self.strategy = strategy
 
-    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
-        erase = super().expected_passes(context, steps)
-        if erase is None:
-            return None
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
         rows = rows_per_step(self.config.batch_size, len(context.erasure.erased))
-        kept = rows * self.strategy.rows_kept
-        per_step = 3.0 * kept + self.strategy.expected_passes(context, rows)
+        per_step = 3.0 * rows * self.strategy.rows_kept
+        per_step += self.strategy.expected_passes(context, rows)
         words, guidance = self.strategy.words_searched(context), self.config.keep_guidance
-        trajectories = words * self.config.keep_trajectories
-        drawn = rows * self.strategy.rows_drawn
+        trajectories, drawn = words * self.config.keep_trajectories, rows * self.strategy.rows_drawn
         sampled = self.drawn_passes(trajectories, drawn, steps, guidance) if words else 0.0
-        return erase + steps * per_step + sampled
+        return super().expected_passes(context, steps) + steps * per_step + sampled
 
     def expected_memory(self, context: ErasureContext) -> MemoryUse:
         erase, words = super().expected_memory(context), self.strategy.words_searched(context)

@@ -259,8 +259,12 @@ class PluginTester:
     hooks: ClassVar[ModuleType]
     registers: ClassVar[Sequence[str]]
 
+    def registry(self) -> Registry:
+        """Everything installed, and the plugin."""
+        return registry_with(self.hooks)
+
     def test_it_registers_what_it_says_and_claims_no_taken_name(self) -> None:
-        registry = registry_with(self.hooks)
+        registry = self.registry()
         own = str(registry.manager.pluggy.get_name(self.hooks))
         clashes = registry.collisions()
         assert clashes == [], " ".join(clashes)
@@ -270,7 +274,7 @@ class PluginTester:
         assert sorted(found) == sorted(self.registers), f"it registers {', '.join(found)}"
 
     def test_all_that_it_registers_can_be_loaded_and_is_described(self) -> None:
-        registry, configured = registry_with(self.hooks), (ErasureMethod, PreservationStrategy)
+        registry, configured = self.registry(), (ErasureMethod, PreservationStrategy)
         for descriptor in registry.owned(str(registry.manager.pluggy.get_name(self.hooks))):
             target = descriptor.load()
             assert descriptor.summary, f"{descriptor.name} has no summary"
