@@ -247,7 +247,7 @@ class Trainer:
                 limit=self.plan.memory_limit,
             )
         )
-        stack.enter_context(_masters(model.unet, parameters, context))
+        stack.enter_context(_masters(parameters, context))
         self.accelerator.wait_for_everyone()  # all have read what the main one writes over
         self._begin_history(resume)
         self.optimizer = make_optimizer(parameters, settings)
@@ -313,7 +313,11 @@ class Trainer:
             self._check_finite(step)
         except KeyboardInterrupt as stop:
             self._check_folder()
-            saved = bool(whole and self.folder and _saved(self._checkpoint(step), self.folder))
+            saved = False
+            if whole and self.folder:
+                with suppress(KeyboardInterrupt):  # another Ctrl-C
+                    self._checkpoint(step).save(self.folder / CHECKPOINT)
+                    saved = True
             state = "which is saved" if saved else "which is not saved"
             raise self._stop.interrupted(
                 f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
@@ -363,13 +367,10 @@ class Trainer:
             callback.on_status(text)
 
     def _keep_adversaries(self, step: int) -> None:
-        total = self.settings.steps
-        embeds = self.method.adversaries()
-        if embeds is not None and (
-            step % max(1, total // ADVERSARY_SNAPSHOTS) == 0 or step == total - 1
-        ):
-            for e, embed in enumerate(embeds):
-                self._adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+        every, last = max(1, self.settings.steps // ADVERSARY_SNAPSHOTS), self.settings.steps - 1
+        embeds = self.method.adversaries() if step % every == 0 or step == last else None
+        for e, embed in enumerate(() if embeds is None else embeds):
+            self._adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
 
     def _show_weights(self, step: int) -> None:
         values = _Edited(lambda: self.method.edited(self._trained()))
@@ -433,26 +434,20 @@ class Trainer:
 
 
 @contextmanager
-def _masters(
-    unet: nn.Module, parameters: Mapping[str, nn.Parameter], context: ErasureContext
-) -> Iterator[None]:
-    """For the block, the trained parameters are fp32 and alone have gradients."""
+def _masters(parameters: Mapping[str, nn.Parameter], context: ErasureContext) -> Iterator[None]:
+    """For the block, the trained parameters are fp32 and have gradients."""
     stored = {name: p.dtype for name, p in parameters.items()}
-    flags = [(p, p.requires_grad) for p in unet.parameters()]
     for parameter in parameters.values():
         parameter.data = parameter.data.to(torch.float32)
-    frozen = context.frozen  # the original values, before anything changes
-    unet.requires_grad_(False)
-    for parameter in parameters.values():
         parameter.requires_grad_(True)
+    frozen = context.frozen  # the original values, before anything changes
     try:
         yield
     finally:
         for name, parameter in parameters.items():
             parameter.grad = None
             parameter.data = frozen.values[name].to(stored[name])
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+            parameter.requires_grad_(False)
 
 
 def make_accelerator(device: torch.device) -> Accelerator:
@@ -498,15 +493,6 @@ def make_optimizer(
 def _out_of_memory(error: BaseException) -> bool:
     """Whether an allocator refused: a GPU's, or the CPU's, which raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _saved(checkpoint: Checkpoint, folder: Path) -> bool:
-    """Save it; False where another Ctrl-C came in between."""
-    try:
-        checkpoint.save(folder / CHECKPOINT)
-    except KeyboardInterrupt:
-        return False
-    return True
 
 
 class _Edited(UserDict[str, Tensor]):
