@@ -85,9 +85,8 @@ class ClosedFormErasure(ErasureMethod):
         """Pick the projections in scope, and embed what goes, its guides and what stays.
 
         Raises:
-            ScopeError: there is no key or value projection in scope.
-            ConfigError: neither one guide nor one for each erased concept.
-            ConceptError: a concept is both erased and kept, or too long for the tokenizer.
+            ScopeError, ConfigError, ConceptError: as `projections_in_scope`, `guides_of` and
+                `words_to_keep`.
         """
         self.context = context
         self.projections = projections_in_scope(context)
@@ -110,9 +109,8 @@ class ClosedFormErasure(ErasureMethod):
         sides: tuple[list[Tensor], list[Tensor]] = [], []
         for pair in zip(erased, guides, strict=True):
             parts = [self.exact(self.rows_of(prompt)) for prompt in pair]
-            count = min(map(len, parts))
             for side, part in zip(sides, parts, strict=True):
-                side.append(part[:count])
+                side.append(part[: min(map(len, parts))])
         return torch.cat(sides[0]), torch.cat(sides[1])
 
     def rows_of(self, prompt: str) -> Tensor:
@@ -130,12 +128,7 @@ class ClosedFormErasure(ErasureMethod):
 
     @abstractmethod
     def update(self, name: str, weight: Tensor) -> Tensor:
-        """W' - W of one projection, [out, D], float64.
-
-        Args:
-            name: of the projection.
-            weight: W as it is now, [out, D], float64.
-        """
+        """W' - W of the projection `name`, whose W is `weight` now, both [out, D], float64."""
 
     @torch.no_grad()
     def training_step(self, step: int) -> None:
