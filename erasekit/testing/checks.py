@@ -179,7 +179,7 @@ def _words(error: BaseException) -> str:
         return f"not so: {(frame.line or '').removeprefix('assert ')}"
     if isinstance(error, AssertionError | ErasekitError):
         return str(error).splitlines()[0]
-    return describe_fault(error)
+    return str(describe_fault(error))
 
 
 def _judges(descriptor: Descriptor, registry: Registry) -> None:
