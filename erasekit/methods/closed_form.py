@@ -85,8 +85,9 @@ class ClosedFormErasure(ErasureMethod):
         """Pick the projections in scope, and embed what goes, its guides and what stays.
 
         Raises:
-            ScopeError, ConfigError, ConceptError: as `projections_in_scope`, `guides_of` and
-                `words_to_keep`.
+            ScopeError: there is no key or value projection in scope.
+            ConfigError: neither one guide nor one for each erased concept.
+            ConceptError: a concept is both erased and kept, or too long for the tokenizer.
         """
         self.context = context
         self.projections = projections_in_scope(context)
@@ -204,9 +205,11 @@ def mapping_update(
 
     Args:
         weight: W, [out, D].
-        erased, guides: c_e and g_e, [E, D].
+        erased: c_e, [E, D].
+        guides: g_e, [E, D].
         kept: c_p, [K, D]; K may be 0.
-        erase_scale, preserve_scale: not negative.
+        erase_scale: not negative.
+        preserve_scale: not negative.
         ridge: above 0.
 
     Returns:

@@ -112,8 +112,9 @@ class FamilyDescriptor(Descriptor):
     Attributes:
         pipelines: class names of the diffusers pipelines whose models are of this family.
         pipeline_options: keyword arguments given to such a pipeline when it is loaded.
-        guidance_scale, num_inference_steps, defaults: of `ModelDescriptor`, for models of this
-            family that nobody registered.
+        guidance_scale: of `ModelDescriptor`, for models of the family that nobody registered.
+        num_inference_steps: the same.
+        defaults: the same.
     """
 
     kind = "family"

@@ -106,7 +106,9 @@ def prepared(
     Args:
         name: registered name.
         concepts: what is erased; "garbage truck" where none is named.
-        neutral, keep, seed: as of `erase`.
+        neutral: as of `Erasure`.
+        keep: as of `Erasure`.
+        seed: of the run.
         model: None takes the tiny model.
         scope: parameters that may change.
         move: how far theta' is moved away from theta; 0 leaves it.

@@ -19,7 +19,6 @@ from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
 from erasekit.recipes import shipped_recipe
-from erasekit.training.memory import fit_memory, memory_needs
 
 
 class TrainingSettings(Settings):
@@ -237,9 +236,9 @@ def plan_erasure(
     """
     registry = registry or model.registry
     groups = resolve_settings(registry.method(method), registry, model.descriptor, recipe, settings)
-    plan = Plan(model, method, erasure, seed, groups, ParameterScope("full"), registry)
-    training = plan.training
-    plan = replace(plan, scope=resolve_scope(training.scope, erasure))
+    training = next(group for group in groups if isinstance(group, TrainingSettings))
+    scope = resolve_scope(training.scope, erasure)
+    plan = Plan(model, method, erasure, seed, groups, scope, registry)
     parameters = plan.parameters()
     if any(parameter.is_inference() for parameter in parameters.values()):
         raise ConfigError(
@@ -256,6 +255,8 @@ def plan_erasure(
         model.family.check_prompt(prompt)
     if not training.max_memory:
         return plan
+    from erasekit.training.memory import fit_memory, memory_needs
+
     needs = memory_needs(model.family, parameters, plan.build().expected_memory(plan.context()))
     chosen = fit_memory(needs, training.model_dump(), training.max_memory)
     fitting = training.model_copy(update=dict(chosen.choices))
