@@ -144,9 +144,16 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The page of a report in headless Chromium: Debian's, which is never downloaded from here."""
+    """Pages in headless Chromium: Debian's, which is never downloaded from here."""
     session.install(".", *dependency_groups(PROJECT, "browser"))
-    session.run("pytest", "tests/reporting/test_page_in_browser.py", *session.posargs)
+    session.run("pytest", "tests/reporting/test_page_in_browser.py", "tests/ui", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into site/: strictly, so that a link that leads nowhere is an error."""
+    session.install(".", *dependency_groups(PROJECT, "docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
-from erasekit.bench.records import BASE, Comparison, Matched, Record, Row, with_common_splits
+from pydantic import PlainSerializer
+
+from erasekit.bench.records import (
+    BASE,
+    Comparison,
+    Matched,
+    Record,
+    Row,
+    estimate_json,
+    with_common_splits,
+)
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import Metric
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.scores import ConceptScores, Estimate, Paired, mean, nan_to_null
+from erasekit.metrics.scores import Estimate, Number, Paired, Split, mean, nan_to_null
 from erasekit.metrics.statistics import SIGNIFICANT, CrossedEffect, holm
 from erasekit.metrics.success_rates import ErasingSuccessRate
 
 WEAKER = 0.05
 """A method whose ESR-1 is lower by more than this harms less for a reason that must be said."""
+TARGETS = (0.90, 0.95)
+"""The ESR-1 at which methods are compared."""
+
+Pairs = list[tuple[Record, Record]]
+"""Finished erasures that belong together, measured on the same prompts and noises."""
+Side = tuple[str, float]
+"""What is compared: its name and its ESR-1."""
+
+
+def estimate_over(metric: Metric, runs: Iterable[Record]) -> Estimate:
+    """What `metric` gives for all concepts of `runs`."""
+    for run in runs:
+        for concept in run.concepts:
+            metric.update(concept, run.cell.seed, run.cell.erased)
+    return metric.compute()
 
 
 def compare_methods(
@@ -30,32 +54,26 @@ def compare_methods(
         rows: the methods' rows, without the un-erased model's.
         runs: the records of each method.
     """
-    sides = [Side(row.method, row.esr1.value) for row in rows]
-    return compare_sides(rows[0].erased, sides, runs) if rows else ()
+    return (
+        _comparisons(rows[0].erased, [(r.method, r.esr1.value) for r in rows], runs) if rows else ()
+    )
 
 
-def compare_sides(
+def _comparisons(
     erased: str, sides: Sequence[Side], runs: Mapping[str, Sequence[Record]]
 ) -> tuple[Comparison, ...]:
-    """Every pair of `sides`, methods on the set `erased` by their names in `runs`."""
-    pairs = []
-    for one, two in itertools.combinations(sides, 2):
-        effect = paired_difference(runs[one.name], runs[two.name])
-        if effect.value > 0:
-            one, two, effect = two, one, replace(effect, value=-effect.value)
-        pairs.append((one, two, effect))
+    pairs = [
+        _less_harmful_first(one, two, paired_difference(runs[one[0]], runs[two[0]]))
+        for one, two in itertools.combinations(sides, 2)
+    ]
     adjusted = holm([effect.p_value() for *_, effect in pairs])
-    found = []
-    for (one, two, effect), p in zip(pairs, adjusted, strict=True):
-        verdict = verdict_of(one, two, effect, p < SIGNIFICANT, len(pairs))
-        found.append(
-            Comparison(
-                *(one.name, two.name, erased, effect.estimate(), p),
-                verdict.text,
-                verdict.seeds_needed,
-            )
+    return tuple(
+        Comparison(
+            *(one[0], two[0], erased, effect.estimate(), p),
+            *_verdict(one, two, effect, p < SIGNIFICANT, len(pairs)),
         )
-    return tuple(found)
+        for (one, two, effect), p in zip(pairs, adjusted, strict=True)
+    )
 
 
 def paired_difference(runs: Sequence[Record], others: Sequence[Record]) -> CrossedEffect:
@@ -68,25 +86,30 @@ def paired_difference(runs: Sequence[Record], others: Sequence[Record]) -> Cross
         ValueError: a concept was not drawn from the same prompt and noises.
     """
     counterparts = {(r.cell.erased, r.cell.seed): r for r in others if r.status == "done"}
-    difference = Delta("held-out")
-    for run in runs:
-        other = counterparts.get((run.cell.erased, run.cell.seed))
-        for pair in paired_concepts(run, other) if other else ():
-            difference.update(pair, run.cell.seed, run.cell.erased)
+    places = ((run, (run.cell.erased, run.cell.seed)) for run in runs)
+    return _effect([(counterparts[at], run) for run, at in places if at in counterparts])
+
+
+def _effect(pairs: Pairs, split: Split = "held-out") -> CrossedEffect:
+    """The second ones' delta less the first ones', over concepts of this split."""
+    difference = Delta(split)
+    for first, second in pairs:
+        for concept in _paired_concepts(first, second):
+            difference.update(concept, second.cell.seed, second.cell.erased)
     return difference.effect()
 
 
-def paired_concepts(run: Record, other: Record) -> Iterator[Paired]:
-    """Each concept of both, with `other`'s images as before and `run`'s as after."""
-    theirs = {concept.concept: concept.after for concept in other.concepts}
-    for own in run.concepts:
-        if own.concept in theirs:
-            yield replace(own, before=theirs[own.concept])
+def _paired_concepts(first: Record, second: Record) -> Iterator[Paired]:
+    """Each concept of both, with what the first one draws as before, the second one as after."""
+    before = {concept.concept: concept.after for concept in first.concepts}
+    for own in second.concepts:
+        if own.concept in before:
+            yield replace(own, before=before[own.concept])
 
 
 def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Row]:
     """`rows` of one erased set with the smallest delta marked, and what can't be told from it."""
-    measured = [r for r in rows if r.method != "base" and not math.isnan(r.delta.value)]
+    measured = [r for r in rows if r.method != BASE and not math.isnan(r.delta.value)]
     if len(measured) < 2:
         return list(rows)
     best = min(measured, key=lambda row: row.delta.value).method
@@ -96,76 +119,62 @@ def mark_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> list[Ro
         if best in (found.method, found.other) and found.p_value < SIGNIFICANT
         for name in (found.method, found.other)
     }
-    names = {row.method for row in measured}
-    return [
-        replace(row, best=row.method == best, tied=row.method in names - worse - {best})
-        for row in rows
-    ]
+    tied = {row.method for row in measured} - worse - {best}
+    return [replace(row, best=row.method == best, tied=row.method in tied) for row in rows]
 
 
-def verdict_of(one: Side, two: Side, effect: CrossedEffect, told: bool, pairs: int = 1) -> Verdict:
-    """What a difference says, as a sentence, and how many seeds would say more.
+def _less_harmful_first(
+    one: Side, two: Side, effect: CrossedEffect
+) -> tuple[Side, Side, CrossedEffect]:
+    """The two with delta(one) - delta(two) turned so that it is not above 0."""
+    if effect.value > 0:
+        return two, one, replace(effect, value=-effect.value)
+    return one, two, effect
+
+
+def _verdict(
+    one: Side, two: Side, effect: CrossedEffect, told: bool, pairs: int
+) -> tuple[str, int | None]:
+    """What a difference says as a sentence, and how many seeds would say more, as `Comparison`.
 
     Args:
-        one, two: what is compared.
+        one, two: what is compared, the less harmful first.
         effect: delta(one) - delta(two), paired.
         told: whether it is significant.
         pairs: how many comparisons it was corrected for.
     """
-    if effect.value > 0:
-        one, two, effect = two, one, replace(effect, value=-effect.value)
+    (name, esr1), (other, other_esr1) = one, two
     if told:
-        return Verdict(_told(one, two, effect))
+        found = effect.estimate()
+        text = f"{name} harms less than {other}: "
+        text += f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        if effect.seeds == 1:
+            text += " in these two edits (1 seed)"
+        if other_esr1 - esr1 > WEAKER:
+            text += f", and erases less: ESR-1 {100 * esr1:.0f} % against {100 * other_esr1:.0f} %"
+        return text, None
     needed = effect.seeds_needed(1 - SIGNIFICANT / pairs)
-    return Verdict(_not_told(one, two, effect, needed), needed)
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of two that are compared: what it is called, and its ESR-1."""
-
-    name: str
-    esr1: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A sentence, and the seeds that would tell apart what can't be told; None as `Comparison`."""
-
-    text: str
-    seeds_needed: int | None = None
-
-
-def _told(one: Side, two: Side, effect: CrossedEffect) -> str:
-    found = effect.estimate()
-    verdict = (
-        f"{one.name} harms less than {two.name}: "
-        f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-    )
-    if effect.seeds == 1:
-        verdict += " in these two edits (1 seed)"
-    if two.esr1 - one.esr1 > WEAKER:
-        before, after = 100 * one.esr1, 100 * two.esr1
-        verdict += f", and erases less: ESR-1 {before:.0f} % against {after:.0f} %"
-    return verdict
-
-
-def _not_told(one: Side, two: Side, effect: CrossedEffect, needed: int | None) -> str:
     if not effect.n:
-        return f"{one.name} and {two.name} have no erasure seed and held-out concept in common"
+        return f"{name} and {other} have no erasure seed and held-out concept in common", needed
     if not effect.noise_freedom:
-        return f"{one.name} can't be told from {two.name} with one image per concept; draw more"
+        text = f"{name} can't be told from {other} with one image per concept; draw more"
+        return text, needed
     remedy = f"about {needed} would be needed"
     if effect.seeds == 1:
         remedy = "more are needed to say how many"
     elif needed is None:
         remedy = "more seeds alone would hardly do, more images per concept might"
     many = f"{effect.seeds:.2g} seed{'' if effect.seeds == 1 else 's'}"
-    return f"{one.name} can't be told from {two.name} at {many}; {remedy}"
+    return f"{name} can't be told from {other} at {many}; {remedy}", needed
 
 
-TARGETS = (0.90, 0.95)
-"""The ESR-1 at which methods are compared."""
+NOT_THERE = (
+    "not scored along the way",
+    "of what the base model does not draw",
+    "there before the first step",
+    "never there",
+)
+"""Why a run has no place where it first reaches a strength of erasure."""
 
 
 def match_erasure(method: str, erased: str, runs: Sequence[Record]) -> list[Matched]:
@@ -179,8 +188,17 @@ def match_erasure(method: str, erased: str, runs: Sequence[Record]) -> list[Matc
     the note.
     """
     done = [run for run in runs if run.status == "done"]
-    scored = [_points(run) for run in done if run.along]
-    return [_match(method, erased, target, done, scored) for target in TARGETS]
+    return [_match(method, erased, target, done) for target in TARGETS]
+
+
+def _match(method: str, erased: str, target: float, done: Sequence[Record]) -> Matched:
+    found = [_where_reached(run, target) for run in done]
+    there = [place for place in found if not isinstance(place, str)]
+    counts = {why: found.count(why) for why in NOT_THERE if why in found}
+    note = ", ".join(f"{count} of {len(done)} runs {why}" for why, count in counts.items())
+    delta = estimate_over(Delta("held-out"), [run for _, run in there])
+    delta = replace(delta, note=note or ("" if done else "no run is done"))
+    return Matched(method, erased, target, delta, mean([step for step, _ in there]))
 
 
 def compare_matched(erased: str, runs: Mapping[str, Sequence[Record]]) -> Iterator[Comparison]:
@@ -190,31 +208,20 @@ def compare_matched(erased: str, runs: Mapping[str, Sequence[Record]]) -> Iterat
     `match_erasure`: what one method's images score there is held against what the other's do, by
     concept, noise and seed. Only seeds that bring both there count, and the note says how many
     don't; a pair without any is left out. Holm's correction is over the pairs at one target.
-
-    Args:
-        runs: the records of each method.
     """
     for target in TARGETS:
-        there = {method: _runs_at(target, own) for method, own in runs.items()}
-        sides = [Side(method, target) for method in runs if there[method]]
-        for found in compare_sides(erased, sides, there):
+        there: dict[str, list[Record]] = {}
+        for method, own in runs.items():
+            places = (_where_reached(run, target) for run in own if run.status == "done")
+            there[method] = [place[1] for place in places if not isinstance(place, str)]
+        sides = [(method, target) for method in runs if there[method]]
+        for found in _comparisons(erased, sides, there):
             if found.difference.n:
                 done = _in_common(runs[found.method], runs[found.other])
                 both = _in_common(there[found.method], there[found.other])
                 less = f"{done - both} of {done} pairs of runs are not both there"
                 difference = replace(found.difference, note=less if both < done else "")
                 yield replace(found, esr1=target, difference=difference)
-
-
-def _runs_at(target: float, runs: Sequence[Record]) -> list[Record]:
-    """The runs that reach the target, with the scores that they have there."""
-    scored = [run for run in runs if run.status == "done" and run.along]
-    points = [_reached(_points(run).points, target) for run in scored]
-    return [
-        replace(run, concepts=point.concepts)
-        for run, point in zip(scored, points, strict=True)
-        if point is not None
-    ]
 
 
 def _in_common(runs: Sequence[Record], others: Sequence[Record]) -> int:
@@ -225,71 +232,28 @@ def _in_common(runs: Sequence[Record], others: Sequence[Record]) -> int:
     return len(one & two)
 
 
-@dataclass(frozen=True)
-class _Point:
-    """An erasure somewhere along its run."""
-
-    step: float
-    esr1: float
-    concepts: tuple[Paired, ...]
-
-
-@dataclass(frozen=True)
-class _Run:
-    erased: str
-    seed: int
-    points: tuple[_Point, ...]
-
-
-def _points(run: Record) -> _Run:
+def _where_reached(run: Record, target: float) -> tuple[float, Record] | str:
+    """The step where a run first reaches this ESR-1, and its scores there; or why it does not."""
+    if not run.along:
+        return NOT_THERE[0]
     start = tuple(replace(concept, after=concept.before) for concept in run.concepts)
     stages = [(0, start), *((w.step, w.concepts) for w in run.along), (run.steps, run.concepts)]
-    points = (
-        _Point(step, _over(ErasingSuccessRate(), [replace(run, concepts=own)]).value, own)
-        for step, own in stages
-    )
-    measured = tuple(point for point in points if not math.isnan(point.esr1))
-    return _Run(run.cell.erased, run.cell.seed, measured)
-
-
-def _match(
-    method: str, erased: str, target: float, done: Sequence[Record], runs: Sequence[_Run]
-) -> Matched:
-    delta, steps = Delta("held-out"), []
-    early = late = unseen = 0
-    for run in runs:
-        point = _reached(run.points, target)
-        if point is not None:
-            steps.append(point.step)
-            for concept in point.concepts:
-                delta.update(concept, run.seed, run.erased)
-        elif not run.points:
-            unseen += 1
-        elif run.points[0].esr1 >= target:
-            early += 1
-        else:
-            late += 1
-    reasons = (
-        (len(done) - len(runs), "not scored along the way"),
-        (unseen, "of what the base model does not draw"),
-        (early, "there before the first step"),
-        (late, "never there"),
-    )
-    note = ", ".join(f"{count} of {len(done)} runs {why}" for count, why in reasons if count)
-    estimate = replace(delta.effect().estimate(), note=note or ("" if done else "no run is done"))
-    return Matched(method, erased, target, estimate, mean(steps))
-
-
-def _reached(points: Sequence[_Point], target: float) -> _Point | None:
-    """Where a run first reaches the target, between two of its points; None where it doesn't."""
-    for one, two in pairwise(points):
-        if one.esr1 < target <= two.esr1:
-            share = (target - one.esr1) / (two.esr1 - one.esr1)
-            concepts = tuple(
-                _mixed(a, b, share) for a, b in zip(one.concepts, two.concepts, strict=True)
-            )
-            return _Point(one.step + share * (two.step - one.step), target, concepts)
-    return None
+    points = [(step, replace(run, concepts=concepts)) for step, concepts in stages]
+    rates = [estimate_over(ErasingSuccessRate(), [point]).value for _, point in points]
+    if all(map(math.isnan, rates)):
+        return NOT_THERE[1]
+    known = [
+        (*point, rate) for point, rate in zip(points, rates, strict=True) if not math.isnan(rate)
+    ]
+    if known[0][2] >= target:
+        return NOT_THERE[2]
+    for (step, one, rate), (next_step, two, next_rate) in itertools.pairwise(known):
+        if rate < target <= next_rate:
+            share = (target - rate) / (next_rate - rate)
+            pairs = zip(one.concepts, two.concepts, strict=True)
+            concepts = tuple(_mixed(a, b, share) for a, b in pairs)
+            return step + share * (next_step - step), replace(run, concepts=concepts)
+    return NOT_THERE[3]
 
 
 def _mixed(one: Paired, two: Paired, share: float) -> Paired:
@@ -299,8 +263,10 @@ def _mixed(one: Paired, two: Paired, share: float) -> Paired:
     return replace(two, after=replace(two.after, scores=scores))
 
 
-Pairs = list[tuple[Record, Record]]
-"""Records of the same method, erased set and seed in A and in B."""
+Value = Annotated[Estimate, PlainSerializer(lambda found: nan_to_null(found.value))]
+Interval = Annotated[
+    Estimate, PlainSerializer(lambda found: nan_to_null(estimate_json("value", found, "n")))
+]
 
 
 @dataclass(frozen=True)
@@ -308,8 +274,8 @@ class ConceptDifference:
     """A held-out concept whose delta differs significantly; B - A."""
 
     concept: str
-    difference: Estimate
-    p_value: float
+    difference: Interval
+    p_value: Number
 
 
 @dataclass(frozen=True)
@@ -317,8 +283,7 @@ class Difference:
     """A method on an erased set in A and in B, from the erasure seeds that both have.
 
     Attributes:
-        method, erased: the method ("one -> other" where they are two) and the erased set.
-        seeds: erasure seeds in both.
+        method: "one -> other" where they are two.
         changed: what was asked for differently, by name: the values in A and in B.
         delta, esr1: in A and in B: mean delta over held-out concepts, ESR-1.
         delta_difference, esr1_difference: B - A, paired by concept, noise and seed.
@@ -331,18 +296,18 @@ class Difference:
     erased: str
     seeds: int
     changed: Mapping[str, tuple[Any, Any]]
-    delta: tuple[Estimate, Estimate]
-    esr1: tuple[Estimate, Estimate]
-    delta_difference: Estimate
-    esr1_difference: Estimate
-    p_value: float
+    delta: tuple[Value, Value]
+    esr1: tuple[Value, Value]
+    delta_difference: Interval
+    esr1_difference: Interval
+    p_value: Number
     verdict: str
     concepts: tuple[ConceptDifference, ...]
 
 
 @dataclass(frozen=True)
 class Differences:
-    """All that differs between two runs.
+    """All that differs between two runs; `to_json` writes it as in docs/interface.md.
 
     Attributes:
         differing: methods on erased sets whose images were scored differently.
@@ -371,17 +336,18 @@ def compare_benches(
     _check_comparable(a, b, names)
     both = with_common_splits([*a, *b])
     a_cells, b_cells = (
-        {_place(r): r for r in side if r.status == "done" and r.cell.method != BASE}
+        {r.cell.name: r for r in side if r.status == "done" and r.cell.method != BASE}
         for side in (both[: len(a)], both[len(a) :])
     )
     groups: dict[tuple[str, str], Pairs] = {}
-    for place in a_cells:
-        if place in b_cells:
-            groups.setdefault(place[:2], []).append((a_cells[place], b_cells[place]))
+    for name, record in a_cells.items():
+        if name in b_cells:
+            group = groups.setdefault((record.cell.method, record.cell.erased), [])
+            group.append((record, b_cells[name]))
     return compare_pairs(
         list(groups.values()),
-        tuple(_named(place) for place in a_cells if place not in b_cells),
-        tuple(_named(place) for place in b_cells if place not in a_cells),
+        tuple(name for name in a_cells if name not in b_cells),
+        tuple(name for name in b_cells if name not in a_cells),
     )
 
 
@@ -391,129 +357,75 @@ def compare_pairs(
     """Hold each B against its A.
 
     Args:
-        groups: per method and erased set, the finished erasures of A and B that belong together,
-            measured on the same prompts and noises.
+        groups: the pairs of A and B, per method and erased set.
         only_a, only_b: as in `Differences`.
     """
-    differing = [pairs for pairs in groups if not all(_scores_equal(*pair) for pair in pairs)]
-    found = [_Compared.of(pairs) for pairs in differing]
-    adjusted = holm([compared.effect.p_value() for compared in found])
+    same = [pairs for pairs in groups if all(_scores(a) == _scores(b) for a, b in pairs)]
+    differing = [pairs for pairs in groups if pairs not in same]
+    effects = [_effect(pairs) for pairs in differing]
+    adjusted = holm([effect.p_value() for effect in effects])
     return Differences(
-        tuple(c.difference(p, len(found)) for c, p in zip(found, adjusted, strict=True)),
-        tuple(", ".join(_title(pairs)) for pairs in groups if pairs not in differing),
+        tuple(
+            _difference(pairs, effect, p, len(effects))
+            for pairs, effect, p in zip(differing, effects, adjusted, strict=True)
+        ),
+        tuple(", ".join(_title(pairs)) for pairs in same),
         only_a,
         only_b,
     )
 
 
-def differences_json(found: Differences) -> dict[str, Any]:
-    """JSON-ready (see docs/interface.md)."""
-    data: dict[str, Any] = nan_to_null(
-        {
-            "differing": [
-                {
-                    "method": one.method,
-                    "erased": one.erased,
-                    "seeds": one.seeds,
-                    "changed": one.changed,
-                    "delta": [estimate.value for estimate in one.delta],
-                    "esr1": [estimate.value for estimate in one.esr1],
-                    "delta_difference": _estimate_json(one.delta_difference),
-                    "esr1_difference": _estimate_json(one.esr1_difference),
-                    "p_value": one.p_value,
-                    "verdict": one.verdict,
-                    "concepts": [
-                        {
-                            "concept": c.concept,
-                            "difference": _estimate_json(c.difference),
-                            "p_value": c.p_value,
-                        }
-                        for c in one.concepts
-                    ],
-                }
-                for one in found.differing
-            ],
-            "same": found.same,
-            "only_a": found.only_a,
-            "only_b": found.only_b,
-        }
+def _difference(pairs: Pairs, effect: CrossedEffect, p_value: float, count: int) -> Difference:
+    first, second = pairs[0]
+    a_runs, b_runs = [a for a, _ in pairs], [b for _, b in pairs]
+    a_rate, b_rate = (estimate_over(ErasingSuccessRate(), runs) for runs in (a_runs, b_runs))
+    a, b = (f"{first.cell.method} in A", a_rate.value), (f"{second.cell.method} in B", b_rate.value)
+    gone = _effect([(_gone(one), _gone(two)) for one, two in pairs], "erased").estimate()
+    verdict, _ = _verdict(*_less_harmful_first(b, a, effect), p_value < SIGNIFICANT, count)
+    return Difference(
+        *_title(pairs),
+        len(pairs),
+        _changed(first, second),
+        (estimate_over(Delta("held-out"), a_runs), estimate_over(Delta("held-out"), b_runs)),
+        (a_rate, b_rate),
+        effect.estimate(),
+        gone,
+        p_value,
+        verdict,
+        tuple(_concept_differences(pairs)),
     )
-    return data
 
 
-def _estimate_json(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "ci95": [estimate.low, estimate.high], "n": estimate.n}
+def _gone(run: Record) -> Record:
+    """A run whose images score 0 where they are not of their concept's class, 1 where they are.
+
+    So that a loss of score is a gain of ESR-1.
+    """
+
+    def of_class(rank: float) -> float:
+        return math.nan if math.isnan(rank) else float(rank <= 1)
+
+    return replace(
+        run,
+        concepts=tuple(
+            replace(c, after=replace(c.after, scores=tuple(map(of_class, c.after.ranks))))
+            for c in run.concepts
+        ),
+    )
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """The pairs of records of a method and erased set, with the difference of delta."""
-
-    pairs: Pairs
-    effect: CrossedEffect
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> _Compared:
-        return cls(pairs, paired_difference([b for _, b in pairs], [a for a, _ in pairs]))
-
-    def difference(self, p_value: float, count: int) -> Difference:
-        first, second = self.pairs[0]
-        sides = [[pair[side] for pair in self.pairs] for side in (0, 1)]
-        deltas = [_over(Delta("held-out"), runs) for runs in sides]
-        rates = [_over(ErasingSuccessRate(), runs) for runs in sides]
-        methods = first.cell.method, second.cell.method
-        one, two = (
-            Side(f"{method} in {run}", rate.value)
-            for method, run, rate in zip(methods, "AB", rates, strict=True)
-        )
-        verdict = verdict_of(two, one, self.effect, p_value < SIGNIFICANT, count)
-        return Difference(
-            *_title(self.pairs),
-            len(self.pairs),
-            _changed(first, second),
-            (deltas[0], deltas[1]),
-            (rates[0], rates[1]),
-            self.effect.estimate(),
-            self._esr1_difference(),
-            p_value,
-            verdict.text,
-            tuple(self._concepts()),
-        )
-
-    def _esr1_difference(self) -> Estimate:
-        """Each image's being gone, as paired as its scores are."""
-        difference = Delta("erased")
-        for a, b in self.pairs:
-            for pair in paired_concepts(a, b):
-                gone = replace(pair, before=_gone(pair.before), after=_gone(pair.after))
-                difference.update(gone, a.cell.seed, a.cell.erased)
-        return difference.compute()
-
-    def _concepts(self) -> Iterator[ConceptDifference]:
-        deltas: dict[str, Delta] = {}
-        for a, b in self.pairs:
-            for pair in paired_concepts(b, a):
-                if pair.split == "held-out":
-                    delta = deltas.setdefault(pair.concept, Delta())
-                    delta.update(pair, a.cell.seed, a.cell.erased)
-        effects = {concept: delta.effect() for concept, delta in deltas.items()}
-        adjusted = holm([effect.p_value() for effect in effects.values()])
-        told = [(c, p) for c, p in zip(effects, adjusted, strict=True) if p < SIGNIFICANT]
-        for concept, p in sorted(told, key=lambda item: -abs(effects[item[0]].value)):
-            yield ConceptDifference(concept, effects[concept].estimate(), p)
-
-
-def _gone(scores: ConceptScores) -> ConceptScores:
-    """1 where an image is not of its concept's class, 0 where it is."""
-    flags = tuple(math.nan if math.isnan(r) else float(r > 1) for r in scores.ranks)
-    return replace(scores, scores=flags)
-
-
-def _over(metric: Metric, runs: Sequence[Record]) -> Estimate:
-    for run in runs:
-        for concept in run.concepts:
-            metric.update(concept, run.cell.seed, run.cell.erased)
-    return metric.compute()
+def _concept_differences(pairs: Pairs) -> Iterator[ConceptDifference]:
+    deltas: dict[str, Delta] = {}
+    for a, b in pairs:
+        for concept in _paired_concepts(a, b):
+            if concept.split == "held-out":
+                delta = deltas.setdefault(concept.concept, Delta())
+                delta.update(concept, b.cell.seed, b.cell.erased)
+    effects = {concept: delta.effect() for concept, delta in deltas.items()}
+    adjusted = holm([effect.p_value() for effect in effects.values()])
+    told = [(c, p) for c, p in zip(effects, adjusted, strict=True) if p < SIGNIFICANT]
+    for name, p in sorted(told, key=lambda item: -abs(effects[item[0]].value)):
+        yield ConceptDifference(name, effects[name].estimate(), p)
 
 
 def _check_comparable(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) -> None:
@@ -526,10 +438,10 @@ def _check_comparable(a: Sequence[Record], b: Sequence[Record], names: tuple[str
             )
             raise ConfigError(f"There is no {what} in common to compare: {has}.")
     measured = [{r.cell.erased: _measured_by(r) for r in side} for side in (a, b)]
-    reasons: dict[str, None] = {}
+    reasons: set[str] = set()
     for erased in measured[0].keys() & measured[1].keys():
         one, two = measured[0][erased], measured[1][erased]
-        reasons.update(dict.fromkeys(_reason(k, one[k], two[k]) for k in one if one[k] != two[k]))
+        reasons |= {_reason(k, one[k], two[k]) for k in one if one[k] != two[k]}
     if reasons:
         raise ConfigError(
             f"{names[0]!r} and {names[1]!r} can't be compared, since they differ in "
@@ -594,16 +506,5 @@ def _title(pairs: Pairs) -> tuple[str, str]:
     return " -> ".join(dict.fromkeys((a.cell.method, b.cell.method))), a.cell.erased
 
 
-def _place(record: Record) -> tuple[str, str, int]:
-    return record.cell.method, record.cell.erased, record.cell.seed
-
-
-def _named(place: tuple[str, str, int]) -> str:
-    return f"{place[0]}, {place[1]}, seed {place[2]}"
-
-
-def _scores_equal(a: Record, b: Record) -> bool:
-    def scores(record: Record) -> list[str]:
-        return [repr((c.concept, c.after)) for c in record.concepts]  # NaN is NaN here
-
-    return scores(a) == scores(b)
+def _scores(record: Record) -> list[str]:
+    return [repr((c.concept, c.after)) for c in record.concepts]  # NaN is NaN here

@@ -1,9 +1,4 @@
-"""Forecast how long a sweep would take and how much it would write, by a short calibration.
-
-The calibration draws a few images with one and with three solver steps, scores them, lets measures
-of sets look at them, and writes nothing. The difference of the two is what UNet passes take here;
-the rest is what an image takes beside them.
-"""
+"""Forecast how long a sweep would take and how much it would write, by a short calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from erasekit.bench.images import SheetScorer, missing_features, score_page
-from erasekit.bench.plan import ErasureCosts, PlannedCase, PlannedCell
+from erasekit.bench.plan import PlannedCell, PlannedSet, generation_identity
 from erasekit.bench.prompts import PAGE
 from erasekit.bench.runner import BenchmarkRunner, Plan
 from erasekit.bench.suite import Suite
@@ -43,15 +38,13 @@ class Calibration:
         pass_seconds: of a sample's forward pass.
         image_seconds: of an image beside its passes: decoding and scoring.
         image_bytes: of an image in a sheet.
-        feature_seconds: what each measure of sets takes to look at an image, in their order.
-        feature_bytes: of what it keeps of an image, in their order.
+        features: for each measure of sets, what looking at an image takes: seconds and bytes.
     """
 
     pass_seconds: float
     image_seconds: float
     image_bytes: float
-    feature_seconds: tuple[float, ...] = ()
-    feature_bytes: tuple[float, ...] = ()
+    features: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,16 +54,11 @@ class Forecast:
     Attributes:
         seconds: of everything that is missing.
         bytes: that it would write.
-        erasure_passes: of the missing erasures, forward + 2 backward.
-        guessed: how many of them go by their settings, for want of finished ones like them.
-        images_per_second: while images are drawn and scored.
-        calibration: what was timed.
+        images_per_second: while images are drawn and scored; NaN where none are.
     """
 
     seconds: float
     bytes: int
-    erasure_passes: int
-    guessed: int
     images_per_second: float
     calibration: Calibration
 
@@ -82,42 +70,42 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
     """
     if not (plan.images or plan.missing):
         return None
-    calibration = calibrate(runner, suite, plan.cases[0])
-    costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model) for p in plan.erasures)
+    found = calibrate(runner, suite, plan.erased_sets[0])
     passes = plan.image_passes / plan.images if plan.images else 0
-    per_image = passes * calibration.pass_seconds + calibration.image_seconds
+    per_image = passes * found.pass_seconds + found.image_seconds
     edits = sum(
         _edit_bytes(runner, planned)
         for planned in plan.erasures
         for key in planned.edit_keys
-        if not runner.store.has_edit(key)
+        if not runner.store.edit_path(key).is_dir()
     )
     looks = _looks(runner, suite, plan)
-    looking = sum(map(mul, looks, calibration.feature_seconds))
-    features = sum(map(mul, looks, calibration.feature_bytes))
+    looking, features = (
+        sum(map(mul, looks, (one[part] for one in found.features))) for part in (0, 1)
+    )
     return Forecast(
-        seconds=erasing * calibration.pass_seconds + plan.images * per_image + looking,
-        bytes=round(edits + plan.images * (calibration.image_bytes + NUMBERS) + features),
-        erasure_passes=round(erasing),
-        guessed=sum(costs.known(planned) is None for planned in plan.erasures),
+        seconds=plan.costs.total * found.pass_seconds + plan.images * per_image + looking,
+        bytes=round(edits + plan.images * (found.image_bytes + NUMBERS) + features),
         images_per_second=1 / per_image if plan.images else math.nan,
-        calibration=calibration,
+        calibration=found,
     )
 
 
-def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calibration:
-    """Draw and score a batch of a case's first page, in few solver steps."""
-    model, page = runner.model, case.pages[0]
-    scale = model.descriptor.guidance_scale
-    scale = scale if suite.guidance_scale is None else suite.guidance_scale
+def calibrate(runner: BenchmarkRunner, suite: Suite, planned: PlannedSet) -> Calibration:
+    """Draw a few images of the first page with one and with three solver steps, and score them.
+
+    The difference of the two is what UNet passes take here; the rest is what an image takes beside
+    them. Writes nothing.
+    """
+    model, concept = runner.model, planned.pages[0][0]
+    scale = generation_identity(suite, model)["guidance_scale"]
 
     def draw(count: int, steps: int) -> tuple[Images, float, int]:
         before = model.passes.forward
         images, seconds = _timed(
             lambda: generate(
                 model,
-                [page[0].prompt] * count,
+                [concept.prompt] * count,
                 range(count),
                 num_inference_steps=steps,
                 guidance_scale=scale,
@@ -133,28 +121,26 @@ def calibrate(runner: BenchmarkRunner, suite: Suite, case: PlannedCase) -> Calib
     pass_seconds = (long - short) / (many - few) if long > short else long / many
 
     def score() -> None:
-        score_page(runner.scorer, case.labels, [page[0]], images[None], images[None])
+        score_page(runner.scorer, planned.labels, [concept], images[None], images[None])
 
     score()  # the first call embeds the labels
     _, scoring = _timed(score)
     decoding = max(0.0, short - few * pass_seconds)
     file = io.BytesIO()
     Image.fromarray(np.concatenate(images)).save(file, format="PNG")
-    looks = [_look(measure, images) for measure in runner.scorer.sets]
     return Calibration(
         pass_seconds,
         (decoding + scoring) / count,
         len(file.getvalue()) / count,
-        tuple(seconds / count for seconds, _ in looks),
-        tuple(size / count for _, size in looks),
+        tuple(_look(measure, images) for measure in runner.scorer.sets),
     )
 
 
-def _look(measure: SetMeasure, images: Images) -> tuple[float, int]:
-    """Seconds that the features of these images take, and their bytes."""
+def _look(measure: SetMeasure, images: Images) -> tuple[float, float]:
+    """Seconds that the features of an image take, and their bytes."""
     measure.features(images[:1])  # the first call warms up
     features, seconds = _timed(lambda: measure.features(images))
-    return seconds, features.nbytes
+    return seconds / len(images), features.nbytes / len(images)
 
 
 def _looks(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> list[int]:
@@ -163,11 +149,11 @@ def _looks(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> list[int]:
         return []
     sheets = SheetScorer(runner.model, runner.scorer, runner.store, suite)
     missing = {cell.cell.key for cell in plan.missing}
-    cases = [
-        (case, [runner.model.hash, *(c.edit_key for c in case.cells if c.cell.key in missing)])
-        for case in plan.cases
+    wanted = [
+        (one, [runner.model.hash, *(c.edit_key for c in one.cells if c.cell.key in missing)])
+        for one in plan.erased_sets
     ]
-    return [missing_features(sheets, measure, cases) for measure in runner.scorer.sets]
+    return [missing_features(sheets, measure, wanted) for measure in runner.scorer.sets]
 
 
 def _edit_bytes(runner: BenchmarkRunner, planned: PlannedCell) -> int:

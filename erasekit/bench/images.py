@@ -1,22 +1,18 @@
-"""Draw the pages of an evaluation, score and save them.
-
-A sheet is encoded on a thread while it is scored and the next one is drawn. The thread touches no
-file: what it made is written by the caller of `finish`, or before the next sheet is encoded.
-"""
+"""Draw the pages of an evaluation, score and save them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.bench.plan import SCORING, PlannedCase, generation_identity, source_hash
+from erasekit.bench.plan import SCORING, PlannedSet, generation_identity, source_hash
 from erasekit.bench.prompts import EvaluatedConcept
 from erasekit.bench.records import content_key
 from erasekit.bench.store import RecordStore, sheet_png
@@ -30,6 +26,9 @@ from erasekit.metrics.scores import ConceptScores, Estimate
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel
 
+Page = tuple[EvaluatedConcept, ...]
+"""What is drawn as one batch, a row per concept."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -37,12 +36,11 @@ class Sheet:
 
     Attributes:
         weights: hash of the model, or key of the edit.
-        page: what is drawn, a row per concept.
         generation: how it is drawn.
     """
 
     weights: str
-    page: tuple[EvaluatedConcept, ...]
+    page: Page
     generation: Mapping[str, Any]
 
     @property
@@ -71,20 +69,12 @@ class Sheet:
         return content_key(self.identity)
 
 
-@dataclass(frozen=True)
-class _Unsaved:
-    """A sheet that is being encoded."""
-
-    key: str
-    images: Images
-    png: Future[bytes]
-
-
 class SheetScorer:
     """Draws sheets that are missing, and scores them from the 8-bit images that are saved.
 
-    A page is one batch however the sweep was interrupted, so the images never depend on that. The
-    last sheet is on disk after `finish`, those before it earlier.
+    A page is one batch however the sweep was interrupted, so the images never depend on that. A
+    sheet is encoded on a thread while it is scored and the next one is drawn, and written by
+    `finish` or before the next one is encoded.
 
     Args:
         model: draws.
@@ -106,9 +96,9 @@ class SheetScorer:
         self.on_images = on_images
         self.generation = generation_identity(suite, model)
         self._encoder = ThreadPoolExecutor(1, "encode")
-        self._unsaved: _Unsaved | None = None
+        self._unsaved: tuple[str, Images, Future[bytes]] | None = None
 
-    def sheet(self, page: tuple[EvaluatedConcept, ...], weights: str) -> Sheet:
+    def sheet(self, page: Page, weights: str) -> Sheet:
         """The sheet of a page under these weights."""
         return Sheet(weights, page, self.generation)
 
@@ -148,7 +138,8 @@ class SheetScorer:
         """
         unsaved, self._unsaved = self._unsaved, None
         if unsaved is not None:
-            self.store.put_sheet(unsaved.key, unsaved.png.result())
+            key, _, png = unsaved
+            self.store.put_sheet(key, png.result())
 
     def _identity(self, sheet: Sheet, labels: LabelSet) -> dict[str, Any]:
         return {
@@ -167,14 +158,12 @@ class SheetScorer:
         Raises:
             OutputError: the sheet before it can't be saved.
         """
-        if self._unsaved is not None and self._unsaved.key == sheet.key:
-            return self._unsaved.images
+        if self._unsaved is not None and self._unsaved[0] == sheet.key:
+            return self._unsaved[1]
         images = self.store.sheet(sheet.key, sheet.shape)
         if images is None:
-            applied: AbstractContextManager[Any] = (
-                edit.applied(self.model) if edit else nullcontext()
-            )
             cut = any(concept.split in ("probe", "caption") for concept in sheet.page)
+            applied = edit.applied(self.model) if edit else nullcontext()
             with applied, _cutting(self.model.family, cut):
                 drawn = generate(
                     self.model,
@@ -188,7 +177,7 @@ class SheetScorer:
             images = drawn.reshape(*sheet.shape, *drawn.shape[1:])
             self.finish()
             png = self._encoder.submit(sheet_png, images, sheet.identity)
-            self._unsaved = _Unsaved(sheet.key, images, png)
+            self._unsaved = sheet.key, images, png
         return images
 
 
@@ -245,11 +234,8 @@ def score_page(
     )
 
 
-Page = tuple[EvaluatedConcept, ...]
-
-
 def measure_sets(
-    sheets: SheetScorer, case: PlannedCase, weights: str, edit: Edit | None = None
+    sheets: SheetScorer, planned: PlannedSet, weights: str, edit: Edit | None = None
 ) -> Mapping[str, Estimate]:
     """Every measure of the captions' images under these weights, by name.
 
@@ -257,7 +243,7 @@ def measure_sets(
 
     Args:
         sheets: draws, and knows the measures.
-        case: what is evaluated.
+        planned: what is evaluated.
         weights: hash of the model, or key of the edit.
         edit: the edit; None for the model.
     """
@@ -265,34 +251,29 @@ def measure_sets(
     for measure in sheets.judges.sets:
         if edit is None and not measure.reference:
             continue
-        own = _features(sheets, measure, case, weights, edit)
+        own = _features(sheets, measure, planned, weights, edit)
         if measure.reference:
             reference = _reference(sheets, measure)
         else:
-            reference = _features(sheets, measure, case, sheets.model.hash, None)
+            reference = _features(sheets, measure, planned, sheets.model.hash, None)
         found.update(measure.compare(own, reference))
     return found
 
 
-def feature_key(sheet: Sheet, measure: SetMeasure) -> str:
-    """Name of the features of a sheet's images in the store."""
-    return _key({"sheet": sheet.key}, measure)
-
-
 def missing_features(
-    sheets: SheetScorer, measure: SetMeasure, cases: Iterable[tuple[PlannedCase, Iterable[str]]]
+    sheets: SheetScorer, measure: SetMeasure, wanted: Iterable[tuple[PlannedSet, Iterable[str]]]
 ) -> int:
     """Images that `measure` has yet to look at, those of its reference aside.
 
     Args:
         sheets: knows their sheets, and the store.
         measure: the measure.
-        cases: what is evaluated, each with the hash of the model and keys of edits.
+        wanted: what is evaluated, each with the hash of the model and keys of edits.
     """
     lacking = {
-        feature_key(sheet, measure): sheet.images
-        for case, weights in cases
-        for page, key in itertools.product(_caption_pages(case), weights)
+        _key({"sheet": sheet.key}, measure): sheet.images
+        for planned, weights in wanted
+        for page, key in itertools.product(_caption_pages(planned), weights)
         for sheet in [sheets.sheet(page, key)]
     }
     return sum(
@@ -301,13 +282,13 @@ def missing_features(
 
 
 def _features(
-    sheets: SheetScorer, measure: SetMeasure, case: PlannedCase, weights: str, edit: Edit | None
+    sheets: SheetScorer, measure: SetMeasure, planned: PlannedSet, weights: str, edit: Edit | None
 ) -> NDArray[np.float32]:
     """Of the images of all captions, in their order, [N, D]."""
     parts = []
-    for page in _caption_pages(case):
+    for page in _caption_pages(planned):
         sheet = sheets.sheet(page, weights)
-        key = feature_key(sheet, measure)
+        key = _key({"sheet": sheet.key}, measure)
         features = sheets.store.features(key)
         if features is None or len(features) != sheet.images:
             images = sheets.images(sheet, edit)
@@ -331,7 +312,5 @@ def _key(images: Mapping[str, str], measure: SetMeasure) -> str:
     return content_key({**images, "extractor": measure.extractor, "scoring": scoring})
 
 
-def _caption_pages(case: PlannedCase) -> Iterator[Page]:
-    for page in case.pages:
-        if page[0].split == "caption":
-            yield page
+def _caption_pages(planned: PlannedSet) -> list[Page]:
+    return [page for page in planned.pages if page[0].split == "caption"]

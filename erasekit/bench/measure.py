@@ -8,21 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from erasekit.bench.compare import Pairs
-from erasekit.bench.plan import (
-    PlannedCase,
-    PlannedCell,
-    Sweep,
-    evaluation_identity,
-    parse_cases,
-)
+from erasekit.bench.compare import Pairs, estimate_over
+from erasekit.bench.plan import PlannedCell, Sweep, planned_set
 from erasekit.bench.prompts import EvaluatedConcept, pages, with_prompts
 from erasekit.bench.records import (
     Cell,
@@ -42,14 +36,13 @@ from erasekit.bench.summary import summarise_stored
 from erasekit.concepts import Erasure, normalised
 from erasekit.edits import Edit
 from erasekit.errors import EditError, Interrupted
-from erasekit.metrics.base import Images, Scorer
+from erasekit.metrics.base import Scorer
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.judges import Judges, load_judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.scores import Paired, Split, mean
+from erasekit.metrics.scores import Split, mean
 from erasekit.metrics.success_rates import ErasingSuccessRate
 from erasekit.models.loading import LoadedModel
-from erasekit.plugin.descriptors import ModelConcept
 
 NEAR, FAR = 4, 4
 """Concepts of the spread: neighbours of what is erased, and others."""
@@ -89,26 +82,36 @@ def measure(
         EditError: the edit is of another model.
         KeyboardInterrupt: Ctrl-C.
     """
-    noises = tuple(range(images_per_concept))
-    erasure = erasure or erasure_of(model, edit)
-    with _measured(model, [edit], erasure, concepts, noises, scorer, on_images, on_total) as run:
-        base, record = run.records
-        images = [run.store.images(record) for record in (base, record)]
+    judge = scorer or _scorer_of(model)
+    page = _Page(model, erasure or _erasure_of(model, edit), concepts, images_per_concept)
+    with page.measured([edit], judge, on_images, on_total) as (store, (base, record)):
+        before, after = store.images(base), store.images(record)
         measured = tuple(
-            _concept(paired, *(own[paired.concept] for own in images)) for paired in record.concepts
+            MeasuredConcept(
+                paired,
+                estimate_over(ErasingSuccessRate(), [own]),
+                estimate_over(Delta(split=None), [own]),
+                before[paired.concept],
+                after[paired.concept],
+                estimate_over(ErasingSuccessRate(1, "before"), [own]),
+            )
+            for paired in record.concepts
+            for own in [replace(record, concepts=(paired,))]
         )
-        remarks = tuple(_remarks(model, run, measured))
-    esr, delta = ErasingSuccessRate(), Delta(split=None)
-    for concept in measured:
-        esr.update(concept.paired)
-        if concept.paired.split != "erased":
-            delta.update(concept.paired)
-    return Measured(measured, esr.compute(), delta.compute(), run.judges.scorer.name, remarks)
+    remarks = tuple(_remarks(model, judge, page.labels, measured))
+    kept = replace(record, concepts=tuple(c for c in record.concepts if c.split != "erased"))
+    esr1 = estimate_over(ErasingSuccessRate(), [record])
+    delta = estimate_over(Delta(split=None), [kept])
+    return Measured(measured, esr1, delta, judge.name, remarks)
 
 
-def erasure_of(model: LoadedModel, edit: Edit) -> Erasure:
+def _erasure_of(model: LoadedModel, edit: Edit) -> Erasure:
     """What an edit erases, with kinds and aliases from the model's list."""
     return Erasure(tuple(model.concept(text) for text in edit.info["concepts"]))
+
+
+def _scorer_of(model: LoadedModel) -> Scorer:
+    return load_scorer(model.descriptor.scorer, model.registry, device=model.family.device)
 
 
 def benchmark(
@@ -131,7 +134,8 @@ def benchmark(
         suite: a registered name, a TOML file, or a suite.
         methods: None takes the suite's.
         concepts: erased sets, each as "church" or "church+castle"; None takes the suite's.
-        seeds, images_per_concept: None takes the suite's numbers.
+        seeds: erasure seeds; None takes the suite's number.
+        images_per_concept: starting noises; None takes the suite's number.
         scorer: "" takes the suite's, or the model's.
         settings: hyperparameters; each goes to the methods that have it.
         folder: the store; what is in it is not computed again. None keeps nothing.
@@ -159,9 +163,7 @@ def benchmark(
         optional=chosen.optional_measures,
         device=model.family.device,
     )
-    cases = tuple(chosen.typed(case) for case in parse_cases(concepts or chosen.cases, model))
-    names, numbers = tuple(methods or chosen.methods), tuple(range(chosen.seeds))
-    sweep = Sweep(chosen, names, cases, numbers, settings or {})
+    sweep = Sweep.of(chosen, model, methods, concepts, settings)
     with nullcontext(folder) if folder else TemporaryDirectory() as place:
         runner = BenchmarkRunner(model, judges, RecordStore(Path(place)), observer)
         plan = runner.plan(sweep)
@@ -202,10 +204,10 @@ def measure_pair(
     Raises: as `measure` and `check_same_erasure`.
     """
     check_same_erasure(a, b)
-    erasure = erasure_of(model, a)
-    noises = tuple(range(images_per_concept))
-    with _measured(model, [a, b], erasure, None, noises, scorer, on_images, on_total) as run:
-        one, two = with_common_splits(run.records[1:])
+    page = _Page(model, _erasure_of(model, a), None, images_per_concept)
+    judge = scorer or _scorer_of(model)
+    with page.measured([a, b], judge, on_images, on_total) as (_, (_, *records)):
+        one, two = with_common_splits(records)
     return [(one, two)]
 
 
@@ -228,107 +230,87 @@ def spread_of(suite: Suite, erasure: Erasure, near: int = NEAR, far: int = FAR) 
     return list(dict.fromkeys(chosen))[: near + far]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What was drawn and scored: the base record, then one for each edit."""
+class _Page:
+    """What is drawn to measure edits: what they erase, and other concepts, from the same noises.
 
-    records: list[Record]
-    store: RecordStore
-    labels: LabelSet
-    judges: Judges
+    Args:
+        concepts: the others; None takes those of `spread_of`.
+        images: noises of each.
+    """
 
+    def __init__(
+        self, model: LoadedModel, erasure: Erasure, concepts: Sequence[str] | None, images: int
+    ) -> None:
+        self.model, self.erasure, self.noises = model, erasure, tuple(range(images))
+        suite = Suite("measure", "1", "", tuple(model.concepts) or paper_world())
+        self.suite = suite.fitting(model.family.check_prompt)
+        others = spread_of(self.suite, erasure) if concepts is None else concepts
+        self.concepts = [self._drawn(c.text, c.names, "erased") for c in erasure.erased]
+        self.concepts += [self._drawn(name, (name,), "held-out") for name in others]
+        self.labels = LabelSet(self.suite.classes())
+        for names in [c.names for c in erasure.erased] + [(name,) for name in others]:
+            self.labels = self.labels.including(names)
 
-@contextmanager
-def _measured(
-    model: LoadedModel,
-    edits: Sequence[Edit],
-    erasure: Erasure,
-    concepts: Sequence[str] | None,
-    noises: tuple[int, ...],
-    scorer: Scorer | None,
-    on_images: Callable[[int], None] | None,
-    on_total: Callable[[int], None] | None,
-) -> Iterator[_Run]:
-    """Measure `edits`; their images are there for the block."""
-    judges = Judges.of(
-        scorer or load_scorer(model.descriptor.scorer, model.registry, device=model.family.device)
-    )
-    suite = Suite("measure", "1", "", tuple(model.concepts) or paper_world())
-    suite = suite.fitting(model.family.check_prompt)
-    wanted = spread_of(suite, erasure) if concepts is None else list(concepts)
+    def _drawn(self, name: str, names: Sequence[str], split: Split) -> EvaluatedConcept:
+        known = self.suite.known(names)
+        if known and known.split == "pool" and split == "held-out":
+            split = "pool"
+        return EvaluatedConcept(name, split, known.family if known else "", name, self.noises)
 
-    def drawn(name: str, split: Split, known: ModelConcept | None) -> EvaluatedConcept:
-        return EvaluatedConcept(name, split, known.family if known else "", name, noises)
+    @contextmanager
+    def measured(
+        self,
+        edits: Sequence[Edit],
+        scorer: Scorer,
+        on_images: Callable[[int], None] | None,
+        on_total: Callable[[int], None] | None,
+    ) -> Iterator[tuple[RecordStore, list[Record]]]:
+        """The base record and one for each edit, and for the block a store with their images."""
 
-    page = [drawn(c.text, "erased", suite.known(c.names)) for c in erasure.erased]
-    for name in wanted:
-        known = suite.known([name])
-        page.append(drawn(name, "pool" if known and known.split == "pool" else "held-out", known))
-    if on_total:
-        on_total((1 + len(edits)) * len(page) * len(noises))
-    labels = LabelSet(suite.classes())
-    for names in [c.names for c in erasure.erased] + [(name,) for name in wanted]:
-        labels = labels.including(names)
-    laid_out = tuple(tuple(own) for own in pages(page, len(noises)))
-    case = PlannedCase(erasure, laid_out, labels, ())
-    evaluation = evaluation_identity(suite, model, judges, case)
-    named = {content_key({"edit": place}): edit for place, edit in enumerate(edits)}
-    cells = tuple(_planned(key, edit, erasure, evaluation, page) for key, edit in named.items())
-    case = replace(case, cells=cells)
-    plan = Plan(cases=(case,), missing=cells, erasures=(), failed=())
-    sweep = Sweep(suite, tuple(c.cell.method for c in cells), (erasure,), (0,))
-    with TemporaryDirectory(prefix="erasekit-") as folder:
-        store = RecordStore(Path(folder) / "store")
-        runner = BenchmarkRunner(model, judges, store, _Images(on_images), named)
-        try:
-            records = runner.run(sweep, plan)
-        except Interrupted as stop:
-            raise KeyboardInterrupt from stop
-        yield _Run(records, store, labels, judges)
+        class Watch(Observer):
+            def on_images(self, count: int) -> None:
+                if on_images:
+                    on_images(count)
 
+        if on_total:
+            on_total((1 + len(edits)) * len(self.concepts) * len(self.noises))
+        judges = Judges.of(scorer)
+        laid_out = pages(self.concepts, len(self.noises))
+        named = {content_key({"edit": place}): edit for place, edit in enumerate(edits)}
+        planned = planned_set(self.erasure, laid_out, self.labels, self.suite, self.model, judges)
+        evaluation = planned.base.identity["evaluation"]
+        cells = tuple(self._cell(key, edit, evaluation) for key, edit in named.items())
+        plan = Plan((replace(planned, cells=cells),), cells)
+        sweep = Sweep(self.suite, tuple(c.cell.method for c in cells), (self.erasure,), (0,))
+        with TemporaryDirectory(prefix="erasekit-") as folder:
+            store = RecordStore(Path(folder) / "store")
+            runner = BenchmarkRunner(self.model, judges, store, Watch(), named)
+            try:
+                records = runner.run(sweep, plan)
+            except Interrupted as stop:
+                raise KeyboardInterrupt from stop
+            yield store, records
 
-def _planned(
-    key: str,
-    edit: Edit,
-    erasure: Erasure,
-    evaluation: dict[str, Any],
-    page: Sequence[EvaluatedConcept],
-) -> PlannedCell:
-    info = edit.info
-    asked = {name: info.get(name) for name in ("method", "seed", "neutral", "keep")}
-    kept = {normalised(prompt) for prompt in info.get("keep", ())}
-    made_by = {**asked, "settings": info.get("config", {})}
-    identity = {"erasure": made_by, "evaluation": evaluation, "edit": key}
-    cell = Cell(info.get("method", ""), erasure.label, info.get("seed", 0), identity)
-    exposed = tuple(what.concept for what in page if normalised(what.concept) in kept)
-    return PlannedCell(cell, erasure, {}, key, exposed)
+    def _cell(self, key: str, edit: Edit, evaluation: Mapping[str, Any]) -> PlannedCell:
+        info = edit.info
+        asked = {name: info.get(name) for name in ("method", "seed", "neutral", "keep")}
+        made_by = {**asked, "settings": info.get("config", {})}
+        identity = {"erasure": made_by, "evaluation": evaluation, "edit": key}
+        cell = Cell(info.get("method", ""), self.erasure.label, info.get("seed", 0), identity)
+        kept = {normalised(prompt) for prompt in info.get("keep", ())}
+        exposed = tuple(c.concept for c in self.concepts if normalised(c.concept) in kept)
+        return PlannedCell(cell, self.erasure, {}, key, exposed)
 
 
-class _Images(Observer):
-    def __init__(self, on_images: Callable[[int], None] | None) -> None:
-        self.tell = on_images or (lambda count: None)
-
-    def on_images(self, count: int) -> None:
-        self.tell(count)
-
-
-def _concept(paired: Paired, before: Images, after: Images) -> MeasuredConcept:
-    delta, gone = Delta(split=None), ErasingSuccessRate()
-    before_it = ErasingSuccessRate(1, "before")
-    for metric in (delta, gone, before_it):
-        metric.update(paired)
-    return MeasuredConcept(
-        paired, gone.compute(), delta.compute(), before, after, before_it.compute()
-    )
-
-
-def _remarks(model: LoadedModel, run: _Run, measured: Sequence[MeasuredConcept]) -> Iterator[str]:
+def _remarks(
+    model: LoadedModel, scorer: Scorer, labels: LabelSet, measured: Sequence[MeasuredConcept]
+) -> Iterator[str]:
     for concept in measured:
         if concept.paired.split != "erased":
             continue
         name = concept.paired.concept
-        own = run.labels.index(name)
-        fits = run.labels.logits(run.judges.scorer, concept.images_before).mean(axis=0)
+        own = labels.index(name)
+        fits = labels.logits(scorer, concept.images_before).mean(axis=0)
         others = np.delete(fits, own)
         if len(others) and (others > fits[own]).mean() > HARDLY_KNOWN:
             yield (

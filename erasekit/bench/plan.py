@@ -12,8 +12,7 @@ from typing import Any
 
 import erasekit
 from erasekit.bench.prompts import PAGE, EvaluatedConcept
-from erasekit.bench.records import Cell, content_key
-from erasekit.bench.store import RecordStore
+from erasekit.bench.records import BASE, Cell, Record, content_key
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, normalised, split_cases, split_concepts
 from erasekit.diffusion.concept_space import words_for
@@ -42,18 +41,32 @@ class Sweep:
     """What to run.
 
     Attributes:
-        suite: how it is evaluated.
         methods: names of methods, each once.
-        cases: the erased sets.
+        erasures: the erased sets.
         seeds: the erasure seeds.
         settings: hyperparameters; each goes to the methods that have it.
     """
 
     suite: Suite
     methods: tuple[str, ...]
-    cases: tuple[Erasure, ...]
+    erasures: tuple[Erasure, ...]
     seeds: tuple[int, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        suite: Suite,
+        model: LoadedModel,
+        methods: Sequence[str] | None = None,
+        erased: Sequence[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Sweep:
+        """What the suite asks for, or these methods and erased sets, each as in "bus+car"."""
+        erasures = parse_erased_sets(erased or suite.cases, model)
+        typed = tuple(suite.typed(erasure) for erasure in erasures)
+        names = tuple(methods or suite.methods)
+        return cls(suite, names, typed, tuple(range(suite.seeds)), settings or {})
 
 
 @dataclass(frozen=True)
@@ -61,8 +74,6 @@ class PlannedCell:
     """A cell with what it takes to run it.
 
     Attributes:
-        cell: the cell.
-        erasure: what goes.
         settings: the method's own part of the sweep's.
         edit_key: name of the edit in the store.
         exposed: held-out concepts that this method may keep on purpose all the same.
@@ -85,13 +96,14 @@ class PlannedCell:
 
 
 @dataclass(frozen=True)
-class PlannedCase:
-    """A case with its pages, labels and cells."""
+class PlannedSet:
+    """An erased set with its pages, labels and cells, that of the un-erased model aside."""
 
     erasure: Erasure
     pages: tuple[tuple[EvaluatedConcept, ...], ...]
     labels: LabelSet
-    cells: tuple[PlannedCell, ...]
+    base: Cell
+    cells: tuple[PlannedCell, ...] = ()
 
     @property
     def images(self) -> int:
@@ -99,7 +111,7 @@ class PlannedCase:
         return sum(len(concept.noises) for page in self.pages for concept in page)
 
 
-def plan_cases(sweep: Sweep, model: LoadedModel, judges: Judges) -> tuple[PlannedCase, ...]:
+def plan_sets(sweep: Sweep, model: LoadedModel, judges: Judges) -> tuple[PlannedSet, ...]:
     """Every cell of `sweep`, checked as far as can be without running it.
 
     Kept concepts whose prompt is too long for the model's tokenizer are left out.
@@ -113,24 +125,21 @@ def plan_cases(sweep: Sweep, model: LoadedModel, judges: Judges) -> tuple[Planne
         MissingExtraError: the suite asks for words that need a package that is not installed.
         ScopeError: a scope that selects nothing.
     """
-    _check_once("methods", sweep.methods)
+    if not sweep.methods:
+        raise ConfigError("No methods; name one or more, as in --methods neutral,gumbel.")
+    for name in sweep.methods:
+        if sweep.methods.count(name) > 1:
+            raise ConfigError(f"{name!r} stands twice among the methods; name each once.")
     suite = completed(sweep.suite, model).fitting(model.family.check_prompt)
     sweep = replace(sweep, suite=suite)
     check_steps(model.pipeline, suite.num_inference_steps or model.descriptor.num_inference_steps)
-    by_method = share_settings(sweep.methods, sweep.settings, model.registry)
-    return tuple(_plan_case(sweep, case, by_method, model, judges) for case in sweep.cases)
+    settings = share_settings(sweep.methods, sweep.settings, model.registry)
+    return tuple(_plan_set(sweep, erasure, settings, model, judges) for erasure in sweep.erasures)
 
 
 def completed(suite: Suite, model: LoadedModel) -> Suite:
-    """`suite` with the words of the model's concept space that it asks for, if it lacks them.
-
-    Raises:
-        UnknownNameError: the model's concept space is not registered.
-        MissingExtraError: its words need a package that is not installed.
-    """
-    if not suite.words:
-        return suite
-    return suite.with_words(words_for(model))
+    """`suite` with the words of the model's concept space that it asks for, if it lacks them."""
+    return suite.with_words(words_for(model)) if suite.words else suite
 
 
 def share_settings(
@@ -166,46 +175,60 @@ def share_settings(
     }
 
 
-def plan_evaluation(
-    suite: Suite, erasure: Erasure, model: LoadedModel, judges: Judges
-) -> PlannedCase:
-    """What is drawn and scored for an erased set; without cells yet."""
-    erasure = replace(erasure, withheld=suite.withheld(erasure))
-    labels = judges.labels(LabelSet(suite.classes(), suite.label))
-    for concept in erasure.erased:
-        labels = judges.including(labels, concept.names)
-    return PlannedCase(erasure, tuple(tuple(page) for page in suite.evaluate(erasure)), labels, ())
+def planned_set(
+    erasure: Erasure,
+    pages: Iterable[Sequence[EvaluatedConcept]],
+    labels: LabelSet,
+    suite: Suite,
+    model: LoadedModel,
+    judges: Judges,
+) -> PlannedSet:
+    """What is drawn and scored for an erased set, without the methods' cells."""
+    drawn = tuple(tuple(page) for page in pages)
+    evaluation = {
+        "suite": suite.name,
+        "suite_version": suite.version,
+        "generation": generation_identity(suite, model),
+        **judges.identity,
+        "scoring": source_hash(SCORING),
+        "labels": content_key(labels.identity),
+        "concepts": [[asdict(concept) for concept in page] for page in drawn],
+    }
+    identity = {"model": model.hash, "evaluation": evaluation}
+    return PlannedSet(erasure, drawn, labels, Cell(BASE, erasure.label, 0, identity))
 
 
-def _plan_case(
+def _plan_set(
     sweep: Sweep,
     erasure: Erasure,
     by_method: Mapping[str, Mapping[str, Any]],
     model: LoadedModel,
     judges: Judges,
-) -> PlannedCase:
+) -> PlannedSet:
     suite = sweep.suite
-    case = plan_evaluation(suite, erasure, model, judges)
-    evaluation = evaluation_identity(suite, model, judges, case)
+    erasure = replace(erasure, withheld=suite.withheld(erasure))
+    labels = judges.labels(LabelSet(suite.classes(), suite.label))
+    for concept in erasure.erased:
+        labels = judges.including(labels, concept.names)
+    planned = planned_set(erasure, suite.evaluate(erasure), labels, suite, model, judges)
     cells = []
     for method in sweep.methods:
         own = by_method[method]
-        resolved = plan_erasure(model, method, case.erasure, own).settings
-        kept = words_kept(method, resolved, case.erasure, model)
-        exposed = _exposed(suite, case, kept)
+        resolved = plan_erasure(model, method, erasure, own).settings
+        exposed = _exposed(suite, planned, words_kept(method, resolved, erasure, model))
         steps = int(resolved["steps"])
         stops = steps_along(suite.along, steps)
         for seed in sweep.seeds:
-            made_by = erasure_identity(model, method, resolved, case.erasure, seed)
-            identity: dict[str, Any] = {"erasure": made_by, "evaluation": evaluation}
+            made_by = _erasure_identity(model, method, resolved, erasure, seed)
+            identity = {"erasure": made_by, "evaluation": planned.base.identity["evaluation"]}
             if stops:
                 identity["along"] = list(stops)
             along = tuple((stop, content_key({**made_by, "after_steps": stop})) for stop in stops)
             cell = Cell(method, erasure.label, seed, identity)
             cells.append(
-                PlannedCell(cell, case.erasure, own, content_key(made_by), exposed, steps, along)
+                PlannedCell(cell, erasure, own, content_key(made_by), exposed, steps, along)
             )
-    return replace(case, cells=tuple(cells))
+    return replace(planned, cells=tuple(cells))
 
 
 def words_kept(
@@ -222,56 +245,62 @@ def words_kept(
     named = [*erasure.keep, *settings.get("keep", ())]
     if named or not uses_concept_space(model.registry.method(method), model.registry, settings):
         return named
-    source = settings.get("concept_space") or model.descriptor.concept_space
-    return words_for(model, source)
+    return words_for(model, settings.get("concept_space") or model.descriptor.concept_space)
 
 
-def _exposed(suite: Suite, case: PlannedCase, kept: Iterable[str]) -> tuple[str, ...]:
+def _exposed(suite: Suite, planned: PlannedSet, kept: Iterable[str]) -> tuple[str, ...]:
     """Held-out concepts that are all the same among what a run may keep on purpose."""
     open_to_it = {normalised(word) for word in kept}
-    open_to_it -= {normalised(name) for name in case.erasure.withheld}
-    exposed = []
-    for evaluated in (evaluated for page in case.pages for evaluated in page):
+    open_to_it -= {normalised(name) for name in planned.erasure.withheld}
+    exposed: dict[str, None] = {}
+    for evaluated in (evaluated for page in planned.pages for evaluated in page):
         known = suite.known([evaluated.concept])
         names = (known.name, *known.aliases) if known else (evaluated.concept,)
         if evaluated.split == "held-out" and open_to_it & {normalised(name) for name in names}:
-            exposed.append(evaluated.concept)
-    return tuple(dict.fromkeys(exposed))
+            exposed[evaluated.concept] = None
+    return tuple(exposed)
 
 
-def _check_once(what: str, names: tuple[str, ...]) -> None:
-    if not names:
-        raise ConfigError(f"No {what}; name one or more, as in --methods neutral,gumbel.")
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{name!r} stands twice among the {what}; name each once.")
+@dataclass(frozen=True)
+class Costs:
+    """UNet passes that erasures are expected to take, a backward pass counted as two.
 
-
-class ErasureCosts:
-    """Costs of erasures, in forward passes; a backward pass counts as two.
-
-    Args:
-        store: its finished records are gone by.
+    Attributes:
+        passes: by the key of their cell.
+        guessed: how many are what the method says of itself, for want of finished ones like them.
     """
 
-    def __init__(self, store: RecordStore) -> None:
+    passes: Mapping[str, float]
+    guessed: int
+
+    @classmethod
+    def of(
+        cls, erasures: Iterable[PlannedCell], records: Iterable[Record], model: LoadedModel
+    ) -> Costs:
+        """Go by finished erasures with the same method, settings and number of concepts."""
         seen: dict[str, list[int]] = {}
-        for record in store.records():
+        for record in records:
             if record.status == "done":
                 seen.setdefault(_like(record.cell.identity), []).append(record.unet_passes)
-        self._known = {like: sum(costs) / len(costs) for like, costs in seen.items()}
+        passes, guessed = {}, 0
+        for planned in erasures:
+            known = seen.get(_like(planned.cell.identity))
+            if known:
+                expected = sum(known) / len(known)
+            else:
+                guessed += 1
+                plan = plan_erasure(model, planned.cell.method, planned.erasure, planned.settings)
+                expected = plan.expected_passes() or 0.0
+            passes[planned.cell.key] = expected
+        return cls(passes, guessed)
 
-    def known(self, planned: PlannedCell) -> float | None:
-        """Mean cost of finished erasures with this method, these settings and as many concepts."""
-        return self._known.get(_like(planned.cell.identity))
+    @property
+    def total(self) -> float:
+        """Passes of all."""
+        return sum(self.passes.values())
 
-    def expected(self, planned: PlannedCell, model: LoadedModel) -> float:
-        """The known cost, else what the method says of itself; 0 where it says nothing."""
-        known = self.known(planned)
-        if known is not None:
-            return known
-        plan = plan_erasure(model, planned.cell.method, planned.erasure, planned.settings)
-        return plan.expected_passes() or 0.0
+
+NO_COSTS = Costs({}, 0)
 
 
 def _like(identity: Mapping[str, Any]) -> str:
@@ -279,8 +308,8 @@ def _like(identity: Mapping[str, Any]) -> str:
     return f"{made_by['method']} {made_by['settings']} {len(made_by['erasure']['erased'])}"
 
 
-def typed_cases(text: str | None, more: Iterable[str] = ()) -> list[str]:
-    """The erased sets that a user typed, each as one text for `parse_case`.
+def typed_sets(text: str | None, more: Iterable[str] = ()) -> list[str]:
+    """The erased sets that a user typed, each as one text for `parse_erased_set`.
 
     Args:
         text: "a,b+c", see `split_cases`; or a text file, an erased set a line.
@@ -290,10 +319,8 @@ def typed_cases(text: str | None, more: Iterable[str] = ()) -> list[str]:
         ConceptError: a quote is not closed.
         ConfigError: the file can't be read.
     """
-    if text is None:
-        return list(more)
-    if not text.endswith(".txt"):
-        return [*split_cases(text), *more]
+    if text is None or not text.endswith(".txt"):
+        return [*(split_cases(text) if text is not None else ()), *more]
     try:
         lines = Path(text).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -304,29 +331,29 @@ def typed_cases(text: str | None, more: Iterable[str] = ()) -> list[str]:
     return [*(line for line in lines if line.strip()), *more]
 
 
-def parse_cases(cases: str | Iterable[str], model: LoadedModel) -> tuple[Erasure, ...]:
+def parse_erased_sets(sets: str | Iterable[str], model: LoadedModel) -> tuple[Erasure, ...]:
     """Erased sets with kinds and aliases from the model's list.
 
     Args:
-        cases: texts for `parse_case`; one text of several is split as `typed_cases` does.
+        sets: texts for `parse_erased_set`; one text of several is split as `typed_sets` does.
         model: knows kinds and aliases.
 
     Raises:
-        ConceptError: an empty concept, one that does not fit the tokenizer, or a case twice.
+        ConceptError: an empty concept, one that does not fit the tokenizer, or a set twice.
     """
-    texts = typed_cases(cases) if isinstance(cases, str) else list(cases)
+    texts = typed_sets(sets) if isinstance(sets, str) else list(sets)
     found: dict[frozenset[str], str] = {}
     for text in texts:
         names = frozenset(map(normalised, split_concepts(text)))
         if names in found:
             raise ConceptError(
-                f"The case {text!r} stands twice (as {found[names]!r}); name each once."
+                f"The erased set {text!r} stands twice (as {found[names]!r}); name each once."
             )
         found[names] = text
-    return tuple(parse_case(text, model) for text in texts)
+    return tuple(parse_erased_set(text, model) for text in texts)
 
 
-def parse_case(text: str, model: LoadedModel) -> Erasure:
+def parse_erased_set(text: str, model: LoadedModel) -> Erasure:
     """One erased set of "b+c", with kinds and aliases from the model's list.
 
     Raises:
@@ -337,18 +364,12 @@ def parse_case(text: str, model: LoadedModel) -> Erasure:
 
 def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
     """How images are drawn."""
-    scheduler = model.pipeline.scheduler
-    config = {k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")}
+    own, scale, scheduler = model.descriptor, suite.guidance_scale, model.pipeline.scheduler
+    config = {k: str(v) for k, v in dict(scheduler.config).items() if not k.startswith("_")}
     return {
-        "num_inference_steps": suite.num_inference_steps or model.descriptor.num_inference_steps,
-        "guidance_scale": (
-            model.descriptor.guidance_scale
-            if suite.guidance_scale is None
-            else suite.guidance_scale
-        ),
-        "scheduler": content_key(
-            [type(scheduler).__name__, {k: str(v) for k, v in config.items()}]
-        ),
+        "num_inference_steps": suite.num_inference_steps or own.num_inference_steps,
+        "guidance_scale": own.guidance_scale if scale is None else scale,
+        "scheduler": content_key([type(scheduler).__name__, config]),
         "autoencoder": hash_weights([model.pipeline.vae]),
         "dtype": str(model.family.dtype),
         "batch": PAGE,
@@ -357,12 +378,8 @@ def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def erasure_identity(
-    model: LoadedModel,
-    method: str,
-    settings: Mapping[str, Any],
-    erasure: Erasure,
-    seed: int,
+def _erasure_identity(
+    model: LoadedModel, method: str, settings: Mapping[str, Any], erasure: Erasure, seed: int
 ) -> dict[str, Any]:
     """How an edit is made."""
     descriptor = model.registry.method(method)
@@ -377,21 +394,6 @@ def erasure_identity(
         "seed": seed,
         "erasekit": erasekit.__version__,
         "source": source_hash(TRAINING),
-    }
-
-
-def evaluation_identity(
-    suite: Suite, model: LoadedModel, judges: Judges, case: PlannedCase
-) -> dict[str, Any]:
-    """How an edit is measured."""
-    return {
-        "suite": suite.name,
-        "suite_version": suite.version,
-        "generation": generation_identity(suite, model),
-        **judges.identity,
-        "scoring": source_hash(SCORING),
-        "labels": content_key(case.labels.identity),
-        "concepts": [[asdict(concept) for concept in page] for page in case.pages],
     }
 
 
@@ -431,5 +433,4 @@ def steps_along(fractions: Sequence[float], steps: int) -> tuple[int, ...]:
                 f"--along has {fraction:g}; give fractions of a run above 0 and below 1, as in "
                 "--along 0.25,0.5,0.75."
             )
-    found = {round(fraction * steps) for fraction in fractions}
-    return tuple(sorted(found - {0, steps}))
+    return tuple(sorted({round(fraction * steps) for fraction in fractions} - {0, steps}))

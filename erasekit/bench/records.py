@@ -1,8 +1,4 @@
-"""Define what a benchmark leaves behind: cells and their records, and rows made of them. No torch.
-
-A *sheet* of images is scored; a *cell* is one erasure (method, erased concepts, seed) with its
-evaluation; its `Record` holds the scores of every image before and after.
-"""
+"""Define what a benchmark leaves behind: cells, their records, and rows made of them. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from erasekit.metrics.scores import (
     NAN,
@@ -38,12 +36,17 @@ def content_key(identity: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def estimate_json(name: str, estimate: Estimate, *fields: str) -> dict[str, Any]:
+    """An estimate under this name, with its interval as `ci95` and further fields of it."""
+    more = {key: getattr(estimate, key) for key in fields}
+    return {name: estimate.value, "ci95": [estimate.low, estimate.high], **more}
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One erasure and its evaluation, before it has run.
+    """One erasure (method, erased set, seed) and its evaluation, before it has run.
 
     Attributes:
-        method: the method's name.
         erased: the erased concepts, joined by "+".
         seed: the erasure seed.
         identity: everything that changes the numbers, JSON-ready.
@@ -67,14 +70,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Waypoint:
-    """An erasure's evaluation before it was over.
-
-    Attributes:
-        step: training steps done.
-        concepts: every evaluated concept, before the erasure and after these steps.
-        edit: name of the edit in the store.
-        sheets: file names of the images.
-    """
+    """An erasure's evaluation before it was over, after `step` training steps; see `Record`."""
 
     step: int
     concepts: tuple[Paired, ...]
@@ -84,12 +80,10 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of a cell.
+    """What became of a cell: the scores of every image before and after.
 
     Attributes:
-        cell: the cell.
-        status: "done", or "failed" with `error`.
-        concepts: every evaluated concept, before and after.
+        concepts: every evaluated concept.
         edit: name of the edit in the store.
         seconds: duration of the erasure.
         forward, backward: batch-weighted UNet passes of the erasure.
@@ -126,13 +120,7 @@ class Record:
 
 @dataclass(frozen=True)
 class ListedCell:
-    """A cell by name.
-
-    Attributes:
-        method, erased, seed: as in `Cell`.
-        key: of its record.
-        edit: of its edit.
-    """
+    """A cell by name, with the keys of its record and of its edit."""
 
     method: str
     erased: str
@@ -142,7 +130,7 @@ class ListedCell:
 
 
 @dataclass(frozen=True)
-class ListedCase:
+class ListedSet:
     """An erased set with the key of its base record and its cells, in the table's order."""
 
     erased: str
@@ -155,24 +143,24 @@ class Manifest:
     """What a sweep consists of, kept in the store, so that records can be read without a model.
 
     Attributes:
-        about: what was measured: model, suite, who judged, what each case erased and kept.
-        cases: the erased sets.
+        about: what was measured: model, suite, judges, what each erased set kept.
+        erased_sets: with their cells; "cases" in JSON.
         started: when a run of it last began, ISO 8601, UTC.
     """
 
     about: Mapping[str, Any]
-    cases: tuple[ListedCase, ...]
+    erased_sets: Annotated[tuple[ListedSet, ...], Field(alias="cases")]
     started: str = ""
 
     @property
     def cells(self) -> list[ListedCell]:
-        """All cells, case by case."""
-        return [cell for case in self.cases for cell in case.cells]
+        """All cells, one erased set after the other."""
+        return [cell for listed in self.erased_sets for cell in listed.cells]
 
     @property
     def key(self) -> str:
         """Content hash, without the time."""
-        return content_key([dict(self.about), [asdict(case) for case in self.cases]])
+        return content_key([dict(self.about), [asdict(listed) for listed in self.erased_sets]])
 
 
 def with_common_splits(records: Sequence[Record]) -> list[Record]:
@@ -218,9 +206,10 @@ class Row:
         method: its name; "base" is the un-erased model.
         erased: the erased concepts, joined by "+".
         alignment_before, alignment_after: of the erased concepts, 100 * cosine.
-        esr1: share of erased images whose class is not the top one, with a Wilson interval; NaN
-            with a note where the base model does not draw what is erased.
-        psr1: share of held-out images whose class is the top one.
+        esr1, esr5: share of erased images whose class is not among the top one or five; NaN with
+            a note where the base model does not draw what is erased.
+        psr1, psr5: share of held-out images whose class is.
+        esr1_before, ...: the same of the base model's images.
         delta, delta_pool: mean loss of alignment over held-out and over pool concepts.
         worst: the held-out concept that lost most, and how much.
         seeds: erasure seeds that went in.
@@ -231,8 +220,6 @@ class Row:
             with a note where that can't be tested; None for the un-erased model.
         best: its delta is the smallest of its erased set.
         tied: its delta can't be told from the best one's.
-        esr5, psr5: as esr1 and psr1, of the top five.
-        esr1_before, psr1_before, esr5_before, psr5_before: the same of the base model's images.
         measures: means of further measures after the erasure, by name and split.
         metrics: what the suite's own metrics gave, by name.
     """
@@ -288,10 +275,9 @@ class Comparison:
     At the end of their runs, or where these first reach the same strength of erasure.
 
     Attributes:
-        method, other: the methods; `method` is the one that harms less on average.
+        method, other: `method` is the one that harms less on average.
         erased: the erased set, or "all".
-        difference: delta(method) - delta(other) over held-out concepts; negative where `method`
-            harms less.
+        difference: delta(method) - delta(other) over held-out concepts.
         p_value: two-sided, Holm-adjusted over the pairs of the erased set; NaN where nothing can
             be tested.
         verdict: the outcome as a sentence.
@@ -316,7 +302,6 @@ class Matched:
     """What a method costs at a given strength of erasure, read off along its runs.
 
     Attributes:
-        method, erased: the method and the erased set.
         esr1: the strength: share of erased images whose class is not the top one.
         delta: mean loss of alignment over held-out concepts where its runs first reach it; `note`
             says which runs don't, NaN where none does.
@@ -335,7 +320,6 @@ class Summary:
     """All rows of a sweep: per erased set base first, then the methods in the order asked for.
 
     Attributes:
-        rows: one per method and erased set.
         overall: one per method over all erased sets; empty where there is one set only.
         per_concept: one per method, erased set and kept concept.
         failures: "method, erased, seed: error" of every failed cell.
@@ -361,12 +345,10 @@ class MeasuredConcept:
     """One concept at the end of a single erasure.
 
     Attributes:
-        paired: its scores before and after.
-        esr1: share of its images after the erasure whose class is not the scorer's top one; NaN
-            with a note where the model did not draw it before either.
+        esr1, esr1_before: share of its images after and before the erasure whose class is not the
+            scorer's top one; NaN with a note where the model did not draw it before either.
         delta: mean loss of alignment with its paired 95 % interval.
         images_before, images_after: uint8 [N, H, W, 3], from the same N noises.
-        esr1_before: the same share of the un-erased model's images.
     """
 
     paired: Paired
@@ -440,9 +422,7 @@ class Measured:
                         "concept": c.paired.concept,
                         "family": c.paired.family,
                         "split": c.paired.split,
-                        "delta": c.delta.value,
-                        "ci95": [c.delta.low, c.delta.high],
-                        "n": c.delta.n,
+                        **estimate_json("delta", c.delta, "n"),
                     }
                     for c in self.kept
                 ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,17 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from erasekit.bench.images import SheetScorer, measure_sets
-from erasekit.bench.plan import ErasureCosts, PlannedCase, PlannedCell, Sweep, plan_cases
-from erasekit.bench.prompts import EvaluatedConcept, paired_pages
-from erasekit.bench.records import (
-    BASE,
-    Cell,
-    ListedCase,
-    ListedCell,
-    Manifest,
-    Record,
-    Waypoint,
-)
+from erasekit.bench.plan import NO_COSTS, Costs, PlannedCell, PlannedSet, Sweep, plan_sets
+from erasekit.bench.prompts import paired_pages
+from erasekit.bench.records import Cell, ListedCell, ListedSet, Manifest, Record, Waypoint
 from erasekit.bench.store import RecordStore
 from erasekit.edits import Edit
 from erasekit.errors import Interrupted, OutputError, OutputLostError
@@ -40,7 +31,7 @@ class Observer:
     """Hears of a sweep; override what you need."""
 
     def on_base(self, erased: str) -> None:
-        """The un-erased model's images of a case are being drawn and scored."""
+        """The un-erased model's images for an erased set are being drawn and scored."""
 
     def on_cell(self, cell: Cell) -> None:
         """A missing cell begins."""
@@ -63,33 +54,37 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        cases: all cells.
+        erased_sets: with all cells.
         missing: the cells that will run.
         erasures: those of them that will erase, since an edit of theirs is not in the store; the
             others are drawn and scored alone.
         failed: the cells that failed before and are left alone.
+        costs: UNet passes that the erasures are expected to take.
         images: images that will be drawn.
         image_passes: UNet passes of these images.
-        erasure_passes: UNet passes of the erasures, going by finished ones of the same
-            method and settings; None where there is none to go by.
         damaged: files that are not what they were when they were written, and will be removed.
         remarks: which they are and what is computed again for it, as sentences.
     """
 
-    cases: tuple[PlannedCase, ...]
+    erased_sets: tuple[PlannedSet, ...]
     missing: tuple[PlannedCell, ...]
-    erasures: tuple[PlannedCell, ...]
-    failed: tuple[PlannedCell, ...]
+    erasures: tuple[PlannedCell, ...] = ()
+    failed: tuple[PlannedCell, ...] = ()
+    costs: Costs = NO_COSTS
     images: int = 0
     image_passes: int = 0
-    erasure_passes: int | None = None
     damaged: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
     def cells(self) -> list[PlannedCell]:
         """All cells."""
-        return [cell for case in self.cases for cell in case.cells]
+        return [cell for planned in self.erased_sets for cell in planned.cells]
+
+    @property
+    def erasure_passes(self) -> int | None:
+        """UNet passes of the erasures; None without finished ones to go by for each."""
+        return None if self.costs.guessed else round(self.costs.total)
 
 
 class BenchmarkRunner:
@@ -119,74 +114,51 @@ class BenchmarkRunner:
     def plan(self, sweep: Sweep, *, retry_failed: bool = False) -> Plan:
         """What a run of `sweep` would do; writes nothing.
 
-        Raises: as `plan_cases`.
+        Raises: as `plan_sets`.
         """
-        cases = plan_cases(sweep, self.model, self.scorer)
-        sheets = self._sheets(sweep)
+        erased_sets = plan_sets(sweep, self.model, self.scorer)
         store = self.store
         missing: list[PlannedCell] = []
         failed: list[PlannedCell] = []
         damaged: dict[Path, str] = {}
-        to_draw: dict[str, int] = {}
 
-        def sound(record: Record | None, path: Path, what: str) -> bool:
-            """Whether all is well with a record and what is behind it; if not, `damaged` has it."""
+        def sound(cell: Cell, what: str, *, base: bool = False) -> Record | None:
+            """The record of a cell if all is well with what is behind it; else `damaged` has it."""
+            record, path = store.record(cell.key, base=base), store.record_path(cell.key, base=base)
             broken = store.damaged(record) if record else [path] * path.is_file()
             damaged.update(dict.fromkeys(broken and [*broken, path], what))
-            return not broken
+            return None if broken else record
 
-        for case in cases:
-            base_cell = self._base_cell(case)
-            sound(
-                store.base(base_cell.key),
-                store.base_path(base_cell.key),
-                f"the un-erased model's images for {case.erasure.label}",
-            )
-            for cell in case.cells:
-                key = cell.cell.key
-                record = store.record(key)
-                if sound(record, store.record_path(key), cell.cell.name) and record is not None:
-                    if record.status == "done":
-                        continue
-                    if not retry_failed:
-                        failed.append(cell)
-                        continue
-                missing.append(cell)
-        gone = {path.stem for path in damaged if path.parent.name == "sheets"}
+        for planned in erased_sets:
+            images = f"the un-erased model's images for {planned.erasure.label}"
+            sound(planned.base, images, base=True)
+            for cell in planned.cells:
+                record = sound(cell.cell, cell.cell.name)
+                if record is None or (record.status == "failed" and retry_failed):
+                    missing.append(cell)
+                elif record.status == "failed":
+                    failed.append(cell)
         lost_edits = {path.parent.name for path in damaged if path.parent.parent.name == "edits"}
-
-        def draw(page: tuple[EvaluatedConcept, ...], weights: str) -> None:
-            sheet = sheets.sheet(page, weights)
-            if sheet.key in gone or not store.sheet_path(sheet.key).is_file():
-                to_draw[sheet.key] = sheet.images
-
-        lacking = {cell.cell.key for cell in missing}
-        for case in cases:
-            for page in case.pages:
-                draw(page, self.model.hash)
-            own = [cell for cell in case.cells if cell.cell.key in lacking]
-            for cell, page in itertools.product(own, case.pages):
-                for key in cell.edit_keys:
-                    draw(page, key)
-        erasures = tuple(
+        erasures = [
             cell
             for cell in missing
-            if lost_edits & set(cell.edit_keys) or not all(map(store.has_edit, cell.edit_keys))
-        )
+            for keys in (cell.edit_keys,)
+            if lost_edits & set(keys) or not all(store.edit_path(key).is_dir() for key in keys)
+        ]
         files: dict[str, list[str]] = {}
         for path, what in damaged.items():
             files.setdefault(what, []).append(path.relative_to(store.root).as_posix())
-        images = sum(to_draw.values())
-        settings = sheets.generation
-        per_image = settings["num_inference_steps"] * (2 if settings["guidance_scale"] > 1 else 1)
+        sheets = self._sheets(sweep)
+        drawn = self._to_draw(sheets, erased_sets, missing, damaged)
+        steps, scale = (sheets.generation[key] for key in ("num_inference_steps", "guidance_scale"))
         return Plan(
-            cases,
+            erased_sets,
             tuple(missing),
-            erasures,
+            tuple(erasures),
             tuple(failed),
-            images,
-            images * per_image,
-            self._erasure_passes(erasures),
+            Costs.of(erasures, store.records(), self.model),
+            drawn,
+            drawn * steps * (2 if scale > 1 else 1),
             tuple(damaged),
             tuple(
                 f"Computed again, since a file is damaged: {what} ({names[0]}"
@@ -195,8 +167,26 @@ class BenchmarkRunner:
             ),
         )
 
+    def _to_draw(
+        self,
+        sheets: SheetScorer,
+        erased_sets: Iterable[PlannedSet],
+        missing: Iterable[PlannedCell],
+        damaged: Iterable[Path],
+    ) -> int:
+        """Images of the sheets that are not there, or are damaged."""
+        gone, lacking = set(damaged), {cell.cell.key for cell in missing}
+        wanted: dict[Path, int] = {}
+        for planned in erased_sets:
+            own = [cell.edit_keys for cell in planned.cells if cell.cell.key in lacking]
+            for page in planned.pages:
+                for weights in (self.model.hash, *(key for keys in own for key in keys)):
+                    sheet = sheets.sheet(page, weights)
+                    wanted[self.store.sheet_path(sheet.key)] = sheet.images
+        return sum(n for path, n in wanted.items() if path in gone or not path.is_file())
+
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:
-        """Run what `plan` says, and give all records: per case base first, then its cells.
+        """Run what `plan` says, and give all records: per erased set base first, then its cells.
 
         A cell that fails is recorded with its error and the sweep goes on.
 
@@ -214,17 +204,17 @@ class BenchmarkRunner:
             self.store.put_manifest(manifest)
             sheets = self._sheets(sweep)
             try:
-                for case in plan.cases:
-                    self.observer.on_base(case.erasure.label)
-                    base = self._base(sheets, case)
-                    for planned in case.cells:
-                        if planned.cell.key in missing:
-                            record = self._run_cell(sheets, case, planned, base)
+                for planned in plan.erased_sets:
+                    self.observer.on_base(planned.erasure.label)
+                    base = self._base(sheets, planned)
+                    for cell in planned.cells:
+                        if cell.cell.key in missing:
+                            record = self._run_cell(sheets, planned, cell, base)
                             self.store.put_record(record)
                             done += 1
                             self.observer.on_record(record)
                         else:
-                            self._refresh(planned)
+                            self._refresh(cell)
             except (KeyboardInterrupt, Interrupted) as stop:
                 raise Interrupted(
                     f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
@@ -232,7 +222,7 @@ class BenchmarkRunner:
                 ) from stop
             self.store.check_there()
             records = self.store.records_of(manifest)
-        expected = len(plan.cases) + len(plan.cells)
+        expected = len(plan.erased_sets) + len(plan.cells)
         if len(records) < expected:
             raise OutputLostError(
                 f"{expected - len(records)} of {expected} records were removed from "
@@ -248,105 +238,103 @@ class BenchmarkRunner:
 
     def manifest(self, sweep: Sweep, plan: Plan) -> Manifest:
         """What the sweep consists of, as the store keeps it."""
+        suite = sweep.suite
+        further = {
+            "remarks": suite.remarks,
+            "left_out": self.scorer.left_out,
+            "metrics": suite.metrics,
+        }
         about = {
             "model": self.model.id,
             "model_hash": self.model.hash,
-            "suite": sweep.suite.name,
-            "suite_version": sweep.suite.version,
-            "protocol": sweep.suite.protocol,
+            "suite": suite.name,
+            "suite_version": suite.version,
+            "protocol": suite.protocol,
             **self.scorer.identity,
             "erased_sets": [
-                {"erased": case.erasure.label, "kept": list(case.erasure.withheld)}
-                for case in plan.cases
+                {"erased": planned.erasure.label, "kept": list(planned.erasure.withheld)}
+                for planned in plan.erased_sets
             ],
+            **{name: list(values) for name, values in further.items() if values},
         }
-        if sweep.suite.remarks:
-            about["remarks"] = list(sweep.suite.remarks)
-        if self.scorer.left_out:
-            about["left_out"] = list(self.scorer.left_out)
-        if sweep.suite.metrics:
-            about["metrics"] = list(sweep.suite.metrics)
-        cases = tuple(
-            ListedCase(
-                case.erasure.label,
-                self._base_cell(case).key,
+        listed = tuple(
+            ListedSet(
+                planned.erasure.label,
+                planned.base.key,
                 tuple(
                     ListedCell(p.cell.method, p.cell.erased, p.cell.seed, p.cell.key, p.edit_key)
-                    for p in case.cells
+                    for p in planned.cells
                 ),
             )
-            for case in plan.cases
+            for planned in plan.erased_sets
         )
-        return Manifest(about, cases, datetime.now(UTC).isoformat())
+        return Manifest(about, listed, datetime.now(UTC).isoformat())
 
-    def _base(self, sheets: SheetScorer, case: PlannedCase) -> list[tuple[ConceptScores, ...]]:
-        """Scores of the un-erased model, page by page; kept as the case's base record."""
-        wanted = [sheets.sheet(page, self.model.hash) for page in case.pages]
-        scores = [sheets.scores(sheet, case.labels) for sheet in wanted]
+    def _base(self, sheets: SheetScorer, planned: PlannedSet) -> list[tuple[ConceptScores, ...]]:
+        """Scores of the un-erased model, page by page; kept as the erased set's base record."""
+        wanted = [sheets.sheet(page, self.model.hash) for page in planned.pages]
+        scores = [sheets.scores(sheet, planned.labels) for sheet in wanted]
         sheets.finish()
-        cell = self._base_cell(case)
-        if self.store.base(cell.key) is None:
+        if self.store.record(planned.base.key, base=True) is None:
             record = Record(
-                cell,
+                planned.base,
                 "done",
-                paired_pages(case.pages, scores, scores),
+                paired_pages(planned.pages, scores, scores),
                 seconds=0.0,
                 sheets=tuple(sheet.key for sheet in wanted),
-                sets=measure_sets(sheets, case, self.model.hash),
+                sets=measure_sets(sheets, planned, self.model.hash),
             )
-            self.store.put_base(replace(record, checksums=self.store.checksums(record)))
+            self.store.put_record(replace(record, checksums=self.store.checksums(record)))
         return scores
-
-    def _base_cell(self, case: PlannedCase) -> Cell:
-        evaluation = case.cells[0].cell.identity["evaluation"]
-        return Cell(
-            BASE, case.erasure.label, 0, {"model": self.model.hash, "evaluation": evaluation}
-        )
 
     def _run_cell(
         self,
         sheets: SheetScorer,
-        case: PlannedCase,
-        planned: PlannedCell,
+        planned: PlannedSet,
+        own: PlannedCell,
         base: list[tuple[ConceptScores, ...]],
     ) -> Record:
-        cell, pages = planned.cell, case.pages
+        cell, pages = own.cell, planned.pages
         self.store.note({"method": cell.method, "erased": cell.erased, "seed": cell.seed})
         self.observer.on_cell(cell)
         try:
-            edits = self._edits(planned)
+            edits = self._edits(own)
             after = {
-                key: [sheets.scores(sheets.sheet(page, key), case.labels, edit) for page in pages]
-                for key, edit in edits.items()
+                key: [sheets.scores(sheets.sheet(page, key), planned.labels, e) for page in pages]
+                for key, e in edits.items()
             }
-            sets = measure_sets(sheets, case, planned.edit_key, edits[planned.edit_key])
+            sets = measure_sets(sheets, planned, own.edit_key, edits[own.edit_key])
             sheets.finish()
         except (OutputError, Interrupted):
             raise
         except Exception as fault:  # a method may fail in any way; it is recorded, not raised
-            if self.edits or (
-                isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT)
-            ):
+            full = isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT)
+            if self.edits or full:
                 raise
             return Record(cell, "failed", error=f"{type(fault).__name__}: {fault}")
-        info = edits[planned.edit_key].info
+        stages = {
+            key: Waypoint(
+                step,
+                paired_pages(pages, base, after[key]),
+                key,
+                tuple(sheets.sheet(page, key).key for page in pages),
+            )
+            for step, key in ((own.steps, own.edit_key), *own.along)
+        }
+        end, info = stages.pop(own.edit_key), edits[own.edit_key].info
         passes, seconds = info.get("unet_passes", {}), info.get("seconds", {})
-        drawn = {key: tuple(sheets.sheet(page, key).key for page in pages) for key in edits}
         record = Record(
             cell,
             "done",
-            paired_pages(case.pages, base, after[planned.edit_key]),
-            edit=planned.edit_key,
+            end.concepts,
+            edit=end.edit,
             seconds=float(seconds.get("total", math.nan)),
             forward=int(passes.get("forward", 0)),
             backward=int(passes.get("backward", 0)),
-            sheets=drawn[planned.edit_key],
-            exposed=planned.exposed,
-            steps=planned.steps,
-            along=tuple(
-                Waypoint(step, paired_pages(case.pages, base, after[key]), key, drawn[key])
-                for step, key in planned.along
-            ),
+            sheets=end.sheets,
+            exposed=own.exposed,
+            steps=end.step,
+            along=tuple(stages.values()),
             sets=sets,
         )
         return replace(record, checksums=self.store.checksums(record))
@@ -381,13 +369,6 @@ class BenchmarkRunner:
         return SheetScorer(
             self.model, self.scorer, self.store, sweep.suite, self.observer.on_images
         )
-
-    def _erasure_passes(self, erasures: tuple[PlannedCell, ...]) -> int | None:
-        """Passes of these erasures, where there are records to go by for each."""
-        costs = ErasureCosts(self.store)
-        known = [costs.known(planned) for planned in erasures]
-        there = [cost for cost in known if cost is not None]
-        return round(sum(there)) if len(there) == len(known) else None
 
 
 class _Watch(Callback):

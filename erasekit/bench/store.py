@@ -9,12 +9,12 @@
     scores/KEY.json             one scorer's scores of one sheet
     features/KEY.safetensors    what a measure of sets sees in the images of one sheet
     driver.json                 which process writes; it holds a lock on the folder
+    digests.json                checksums of files that need not be read again, by size and times
 
 A key is a hash of everything that changes the content, so a file is never stale: it is there or
-it is not. Files are written whole or not at all, so that a crash loses nothing that was finished;
-what is half written was left by a process that died, and is removed. JSON files have a checksum of
-their own, records those of the images and edits behind them. No torch here, except where edits are
-and where features are written.
+it is not. Files are written whole or not at all, so that a crash loses nothing that was finished.
+JSON files have a checksum of their own, records those of the images and edits behind them. No torch
+here, except where edits are and where features are written.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from erasekit.bench.records import SCHEMA, Manifest, Record, content_key
+from erasekit.bench.records import BASE, SCHEMA, Manifest, Record, Waypoint, content_key
 from erasekit.errors import ConfigError, EditError, OutputError, OutputLostError
 from erasekit.files import (
     atomic_folder,
-    atomic_path,
+    atomic_write_bytes,
     atomic_write_json,
     check_output_folder,
     sole_writer,
@@ -53,16 +53,8 @@ if TYPE_CHECKING:
     from erasekit.plugin.registry import Registry
 
 MARKER = "store.json"
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The process that writes a store: where it runs, since when (ISO 8601, UTC), and at what."""
-
-    host: str
-    pid: int
-    since: str
-    cell: Mapping[str, Any] | None = None
+DRIVER = "driver.json"
+DIGESTS = "digests.json"
 
 
 class RecordStore:
@@ -99,7 +91,7 @@ class RecordStore:
         """
         if driver := self.driver():
             raise OutputError(
-                f"Another bench (process {driver.pid} on {driver.host}) is writing "
+                f"Another bench (process {driver['pid']} on {driver['host']}) is writing "
                 f"{str(self.root)!r}; wait for it, or name another folder with --output."
             )
         with sole_writer(self.root):
@@ -109,30 +101,30 @@ class RecordStore:
             try:
                 yield
             finally:
+                if self._digests != _read_json(self.root / DIGESTS):
+                    with suppress(OSError, OutputError):
+                        self._write_json(self.root / DIGESTS, self._digests)
                 with suppress(OSError):
-                    (self.root / "driver.json").unlink()
+                    (self.root / DRIVER).unlink()
 
     def note(self, cell: Mapping[str, Any] | None) -> None:
         """Leave a note for `driver` of what is being worked on."""
-        driver = Driver(socket.gethostname(), os.getpid(), self._since, cell)
-        self._write_json(self.root / "driver.json", asdict(driver))
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since}
+        self._write_json(self.root / DRIVER, {**who, "cell": cell})
 
-    def driver(self) -> Driver | None:
-        """The process that writes now, or None. A note that a killed one left does not count."""
-        noted = self._noted_driver()
-        if noted is not None:
-            try:
-                with sole_writer(self.root):
-                    return None
-            except OutputError:
-                return noted
-        return None
+    def driver(self) -> dict[str, Any] | None:
+        """The process that writes now: `host`, `pid`, `since` (ISO 8601, UTC), `cell`; or None.
 
-    def _noted_driver(self) -> Driver | None:
-        try:
-            return Driver(**(_read_json(self.root / "driver.json") or {}))
-        except TypeError:
+        A note that a killed one left does not count.
+        """
+        noted = _read_json(self.root / DRIVER)
+        if noted is None or not {"host", "pid", "since", "cell"} <= noted.keys():
             return None
+        try:
+            with sole_writer(self.root):
+                return None
+        except OutputError:
+            return noted
 
     def check_there(self) -> None:
         """Notice that somebody removed the store.
@@ -146,24 +138,36 @@ class RecordStore:
                 "lost, and the same command starts anew."
             )
 
+    @cached_property
+    def _digests(self) -> dict[str, Any]:
+        """SHA-256 of files by their path here, with the facts that say that it is still theirs."""
+        return _read_json(self.root / DIGESTS) or {}
+
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a file, read where its size or times are not those of the last reading."""
+        name, facts = path.relative_to(self.root).as_posix(), path.stat()
+        seen = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+        if self._digests.get(name, [])[:3] != seen:
+            with path.open("rb") as file:
+                self._digests[name] = [*seen, hashlib.file_digest(file, "sha256").hexdigest()]
+        return str(self._digests[name][3])
+
     def checksums(self, record: Record) -> dict[str, str]:
         """SHA-256 of each file of images and edits behind a record, by its path in the store."""
-        return {
-            path.relative_to(self.root).as_posix(): _sha256(path)
-            for path in self._files_behind(record)
-            if path.is_file()
-        }
+        stages: list[Record | Waypoint] = [record, *record.along]
+        files = [self.sheet_path(key) for stage in stages for key in stage.sheets]
+        for stage in stages:
+            files += sorted(self.edit_path(stage.edit).glob("*")) if stage.edit else []
+        return {p.relative_to(self.root).as_posix(): self._digest(p) for p in files if p.is_file()}
 
     def damaged(self, record: Record) -> list[Path]:
-        """Files behind a record that are not what they were when it was written."""
-        found = ((self.root / name, checksum) for name, checksum in record.checksums.items())
-        return [path for path, checksum in found if path.is_file() and _sha256(path) != checksum]
+        """Files behind a record that are not what they were when it was written.
 
-    def _files_behind(self, record: Record) -> Iterator[Path]:
-        for sheets in (record.sheets, *(stage.sheets for stage in record.along)):
-            yield from map(self.sheet_path, sheets)
-        for edit in filter(None, (record.edit, *(stage.edit for stage in record.along))):
-            yield from sorted((self.root / "edits" / edit).glob("*"))
+        A file whose size and times are those of its last reading is not read again: what a disk
+        loses by itself is noticed by `sheet`.
+        """
+        found = ((self.root / name, checksum) for name, checksum in record.checksums.items())
+        return [path for path, sha in found if path.is_file() and self._digest(path) != sha]
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove damaged files; of an edit, all of it."""
@@ -173,17 +177,13 @@ class RecordStore:
             else:
                 path.unlink(missing_ok=True)
 
-    def record_path(self, key: str) -> Path:
-        """Where the record of a cell is."""
-        return self.root / "cells" / f"{key}.json"
+    def record_path(self, key: str, *, base: bool = False) -> Path:
+        """Where the record of a cell, or the base record of an erased set, is."""
+        return self.root / ("base" if base else "cells") / f"{key}.json"
 
-    def base_path(self, key: str) -> Path:
-        """Where the base record of an erased set is."""
-        return self.root / "base" / f"{key}.json"
-
-    def record(self, key: str) -> Record | None:
-        """The record of a cell, or None where there is none that can be read."""
-        return _read(Record, self.record_path(key))
+    def record(self, key: str, *, base: bool = False) -> Record | None:
+        """The record of a cell, or a base record, or None where there is none that can be read."""
+        return _read(Record, self.record_path(key, base=base))
 
     def records(self) -> Iterator[Record]:
         """The records of all erasures, in no order that means anything."""
@@ -193,16 +193,9 @@ class RecordStore:
                 yield record
 
     def put_record(self, record: Record) -> None:
-        """Write the record of a cell."""
-        self._write(self.record_path(record.cell.key), record, record.cell.key)
-
-    def base(self, key: str) -> Record | None:
-        """The base record of an erased set, or None."""
-        return _read(Record, self.base_path(key))
-
-    def put_base(self, record: Record) -> None:
-        """Write the base record of an erased set."""
-        self._write(self.base_path(record.cell.key), record, record.cell.key)
+        """Write the record of a cell; that of the un-erased model is a base record."""
+        key = record.cell.key
+        self._write(self.record_path(key, base=record.cell.method == BASE), record, key)
 
     def manifests(self) -> list[Manifest]:
         """The sweeps that were run on this store, the latest last."""
@@ -217,9 +210,9 @@ class RecordStore:
     def records_of(self, manifest: Manifest) -> list[Record]:
         """The records of a sweep that are there: per erased set base first, then its cells."""
         found = []
-        for case in manifest.cases:
-            found.append(self.base(case.base))
-            found += [self.record(cell.key) for cell in case.cells]
+        for listed in manifest.erased_sets:
+            found.append(self.record(listed.base, base=True))
+            found += [self.record(cell.key) for cell in listed.cells]
         return [record for record in found if record is not None]
 
     def scores(self, key: str) -> tuple[ConceptScores, ...] | None:
@@ -260,32 +253,37 @@ class RecordStore:
             return None
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        """Write the features of a sheet's images.
-
-        Raises:
-            OutputError: it can't be written, or the disk is full.
-        """
+        """Write the features of a sheet's images, float32 [N, D]."""
         from torch import from_numpy
 
         from erasekit.models.tensor_files import save_tensors
 
-        path = self.features_path(key)
         self.check_there()
-        save_tensors(path, {"features": from_numpy(np.array(features, order="C"))})
+        tensors = {"features": from_numpy(np.array(features, order="C"))}
+        save_tensors(self.features_path(key), tensors)
 
     def sheet_path(self, key: str) -> Path:
         """Where the images of a sheet are."""
         return self.root / "sheets" / f"{key}.png"
 
     def sheet(self, key: str, shape: tuple[int, int]) -> Images | None:
-        """The images of a sheet, uint8 [rows, columns, H, W, 3], or None.
+        """The images of a sheet, uint8 [rows, columns, H, W, 3]; None if not there or damaged.
+
+        One that is damaged though its size and times are as they were gets new times, so that the
+        next run takes note of it.
 
         Args:
             key: the sheet.
             shape: its rows and columns.
         """
+        path = self.sheet_path(key)
         try:
-            with Image.open(self.sheet_path(key)) as file:
+            data = path.read_bytes()
+            known = self._digests.get(path.relative_to(self.root).as_posix())
+            if known and known[3] != hashlib.sha256(data).hexdigest():
+                path.touch()
+                return None
+            with Image.open(io.BytesIO(data)) as file:
                 pixels = np.asarray(file.convert("RGB"))
         except (OSError, ValueError, SyntaxError):
             return None
@@ -295,10 +293,9 @@ class RecordStore:
 
     def put_sheet(self, key: str, png: bytes) -> None:
         """Write a sheet, as `sheet_png` encoded it."""
-        path = self.sheet_path(key)
         self.check_there()
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(png)
+        atomic_write_bytes(self.sheet_path(key), png)
+        self._digests.pop(f"sheets/{key}.png", None)
 
     def images(self, record: Record) -> dict[str, Images]:
         """Images after an erasure by concept, each uint8 [noises, H, W, 3].
@@ -315,6 +312,10 @@ class RecordStore:
                     found[row["concept"]] = own if seen is None else np.concatenate([seen, own])
         return found
 
+    def edit_path(self, key: str) -> Path:
+        """The folder of an edit."""
+        return self.root / "edits" / key
+
     def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
         """An edit that was made before, or None.
 
@@ -325,19 +326,14 @@ class RecordStore:
         from erasekit.edits import load_edit
 
         try:
-            return load_edit(self.root / "edits" / key, registry)
+            return load_edit(self.edit_path(key), registry)
         except EditError:
             return None
 
-    def has_edit(self, key: str) -> bool:
-        """Whether an edit was made before, without reading it."""
-        return (self.root / "edits" / key).is_dir()
-
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
-        folder = self.root / "edits" / key
         self.check_there()
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(self.edit_path(key)) as temporary:
             edit.save(temporary)
 
 
@@ -394,8 +390,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return data if checksum in (None, content_key(data)) else None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.bench.compare import compare_matched, compare_methods, mark_best, match_erasure
+from erasekit.bench.compare import (
+    compare_matched,
+    compare_methods,
+    estimate_over,
+    mark_best,
+    match_erasure,
+)
 from erasekit.bench.records import (
     BASE,
     Comparison,
@@ -20,6 +25,7 @@ from erasekit.bench.records import (
     Record,
     Row,
     Summary,
+    estimate_json,
     with_common_splits,
 )
 from erasekit.errors import ErasekitError, PluginError
@@ -47,6 +53,8 @@ FEW_SEEDS = 5
 Metrics = Mapping[str, Callable[[], Metric]]
 """What makes a metric of the suite's own, by its registered name."""
 NO_METRICS: Metrics = {}
+Costs = tuple[list[ConceptRow], Estimate]
+"""What a method cost each kept concept of an erased set, and the share that it harmed."""
 
 
 def summarise(
@@ -61,45 +69,47 @@ def summarise(
         metrics: those of the suite's own, beside what every row has.
         remarks: notes of the sweep, which follow those on its numbers.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[str, dict[str, list[Record]]] = {}
     for run in with_common_splits(records):
-        groups.setdefault((run.cell.erased, run.cell.method), []).append(run)
-    methods = list(dict.fromkeys(method for _, method in groups))
-    sets = {
-        erased: {m: groups[erased, m] for m in methods if (erased, m) in groups}
-        for erased in dict.fromkeys(erased for erased, _ in groups)
+        groups.setdefault(run.cell.erased, {}).setdefault(run.cell.method, []).append(run)
+    methods = dict.fromkeys(run.cell.method for run in records)
+    sets = {erased: {m: own[m] for m in methods if m in own} for erased, own in groups.items()}
+    costs = {
+        (erased, method): _costs(erased, method, runs)
+        for erased, own in sets.items()
+        for method, runs in own.items()
     }
-    concepts = {key: _concepts(*key, group) for key, group in groups.items()}
-    costs = {key: [found] for key, found in concepts.items()}
-    overall: dict[str, list[Record]] = {}
-    for (_, method), group in groups.items():
-        overall.setdefault(method, []).extend(group)
-    if len(sets) > 1:
-        sets[OVERALL] = {method: overall[method] for method in methods}
-        for method in methods:
-            costs[OVERALL, method] = [own for (_, m), own in concepts.items() if m == method]
-    rows: list[Row] = []
+
+    def rows_of(erased: str, runs: Mapping[str, list[Record]]) -> list[Row]:
+        rows = []
+        for method, own in runs.items():
+            parts = [c for (e, m), c in costs.items() if m == method and erased in (e, OVERALL)]
+            rows.append(_row(method, erased, own, parts, metrics))
+        compared = compare_methods([row for row in rows if row.method != BASE], runs)
+        comparisons.extend(compared)
+        return mark_best(rows, compared)
+
     comparisons: list[Comparison] = []
-    for erased, runs in sets.items():
-        own = [_row(m, erased, runs[m], costs[erased, m], metrics) for m in runs]
-        compared = compare_methods([row for row in own if row.method != BASE], runs)
-        rows += mark_best(own, compared)
-        comparisons += compared
+    rows = [row for erased, runs in sets.items() for row in rows_of(erased, runs)]
+    overall: list[Row] = []
+    if len(sets) > 1:
+        sets[OVERALL] = {m: [r for own in groups.values() for r in own.get(m, ())] for m in methods}
+        overall = rows_of(OVERALL, sets[OVERALL])
     matched, matched_comparisons = _matched(sets)
-    own_rows = tuple(row for row in rows if row.erased != OVERALL or len(sets) == 1)
     return Summary(
-        own_rows,
-        tuple(row for row in rows if row not in own_rows),
-        tuple(row for (_, m), own in concepts.items() if m != BASE for row in own.rows),
+        tuple(rows),
+        tuple(overall),
+        tuple(row for (_, m), (own, _) in costs.items() if m != BASE for row in own),
         tuple(
             f"{run.cell.name}: {run.error}"
-            for group in groups.values()
-            for run in group
+            for own in groups.values()
+            for runs in own.values()
+            for run in runs
             if run.status == "failed"
         ),
         tuple(comparisons),
         matched,
-        (*_notes(own_rows, matched), *remarks),
+        (*_notes(rows, matched), *remarks),
         matched_comparisons,
     )
 
@@ -108,31 +118,19 @@ def _matched(
     sets: Mapping[str, Mapping[str, list[Record]]],
 ) -> tuple[tuple[Matched, ...], tuple[Comparison, ...]]:
     """Methods at matched erasure, and between them; empty where no run was scored along the way."""
-    runs = {
-        erased: {method: group for method, group in own.items() if method != BASE}
-        for erased, own in sets.items()
-    }
+    runs = {e: {m: own for m, own in sets[e].items() if m != BASE} for e in sets}
     if not any(run.along for own in runs.values() for group in own.values() for run in group):
         return (), ()
-    matched = [
+    matched = tuple(
         found
         for erased, own in runs.items()
         for method, group in own.items()
         for found in match_erasure(method, erased, group)
-    ]
-    compared = [found for erased, own in runs.items() for found in compare_matched(erased, own)]
-    return tuple(matched), tuple(compared)
+    )
+    return matched, tuple(found for e, own in runs.items() for found in compare_matched(e, own))
 
 
-@dataclass(frozen=True)
-class _Concepts:
-    """What a method cost each kept concept of an erased set, and how many it harmed."""
-
-    rows: list[ConceptRow]
-    harmed: Estimate
-
-
-def _concepts(erased: str, method: str, runs: list[Record]) -> _Concepts:
+def _costs(erased: str, method: str, runs: list[Record]) -> Costs:
     deltas: dict[str, tuple[Paired, Delta]] = {}
     for run in runs:
         for concept in run.concepts:
@@ -154,11 +152,11 @@ def _concepts(erased: str, method: str, runs: list[Record]) -> _Concepts:
         )
         for name, (concept, delta) in deltas.items()
     ]
-    return _Concepts(rows, harmed)
+    return rows, harmed
 
 
 def _row(
-    method: str, erased: str, runs: list[Record], concepts: list[_Concepts], metrics: Metrics
+    method: str, erased: str, runs: list[Record], costs: Sequence[Costs], metrics: Metrics
 ) -> Row:
     done = [run for run in runs if run.status == "done"]
     own: dict[str, Metric] = {
@@ -171,15 +169,12 @@ def _row(
         own[f"esr{k}"], own[f"psr{k}"] = ErasingSuccessRate(k), PreservingSuccessRate(k)
         own[f"esr{k}_before"] = ErasingSuccessRate(k, "before")
         own[f"psr{k}_before"] = PreservingSuccessRate(k, "before")
-    found: dict[str, Any] = {name: _over(metric, done) for name, metric in own.items()}
+    found: dict[str, Any] = {name: estimate_over(metric, done) for name, metric in own.items()}
     base = method == BASE
-    held_out = [
-        c
-        for own_concepts in concepts
-        for c in own_concepts.rows
-        if c.split == "held-out" and not math.isnan(c.delta.value)
-    ]
-    worst = max(held_out, key=lambda c: c.delta.value, default=None)
+    concepts = [row for rows, _ in costs for row in rows if row.split == "held-out"]
+    known = [row for row in concepts if not math.isnan(row.delta.value)]
+    worst = max(known, key=lambda row: row.delta.value, default=None)
+    scores = [s for run in done for concept in run.concepts for s in concept.after.scores]
     return Row(
         method=method,
         erased=erased,
@@ -187,29 +182,20 @@ def _row(
         worst=None if worst is None or base else (worst.concept, worst.delta.value),
         seeds=0 if base else len({run.cell.seed for run in done}),
         failed=len(runs) - len(done),
-        images=sum(
-            not math.isnan(score) for run in done for c in run.concepts for score in c.after.scores
-        ),
+        images=mean_estimate(scores).n,
         seconds=mean([run.seconds for run in done]),
         unet_passes=mean([float(run.unet_passes) for run in done]),
-        harmed=None if base else _pooled_harm([c.harmed for c in concepts]),
+        harmed=None if base else _pooled_harm([harmed for _, harmed in costs]),
         measures=_measures(done),
         metrics={name: _value(name, make, done) for name, make in metrics.items()},
     )
-
-
-def _over(metric: Metric, runs: Iterable[Record]) -> Estimate:
-    for run in runs:
-        for concept in run.concepts:
-            metric.update(concept, run.cell.seed, run.cell.erased)
-    return metric.compute()
 
 
 def _value(name: str, make: Callable[[], Metric], runs: Sequence[Record]) -> MetricValue:
     """A suite's own metric; where it fails NaN with a note, so that nothing drawn is lost by it."""
     metric = make()
     try:
-        estimate = _over(metric, runs)
+        estimate = estimate_over(metric, runs)
     except Exception as fault:  # a plugin's metric may fail in any way
         note = f"The metric {name!r} failed: {type(fault).__name__}: {fault}"
         estimate = Estimate(math.nan, 0, note=note)
@@ -384,7 +370,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
             "per_concept": [
                 {
                     **_plain(row, "method", "erased", "concept", "family", "split"),
-                    **_estimate_json("delta", row.delta, "n"),
+                    **estimate_json("delta", row.delta, "n"),
                     "p_harmed": row.p_harmed,
                 }
                 for row in summary.per_concept
@@ -393,7 +379,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
             "matched": [
                 {
                     **_plain(found, "method", "erased", "esr1"),
-                    **_estimate_json("delta", found.delta),
+                    **_noted("delta", found.delta),
                     "step": found.step,
                 }
                 for found in summary.matched
@@ -412,25 +398,21 @@ def _plain(row: Any, *fields: str) -> dict[str, Any]:
     return {name: getattr(row, name) for name in fields}
 
 
-def _estimate_json(name: str, estimate: Estimate, *fields: str) -> dict[str, Any]:
-    return {
-        name: estimate.value,
-        "ci95": [estimate.low, estimate.high],
-        **(_plain(estimate, *fields) or {"n": estimate.n, "note": estimate.note or None}),
-    }
+def _noted(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {**estimate_json(name, estimate, "n"), "note": estimate.note or None}
 
 
 def _comparison_json(found: Comparison) -> dict[str, Any]:
     return {
         **_plain(found, "method", "other", "erased"),
-        **_estimate_json("difference", found.difference),
+        **_noted("difference", found.difference),
         **_plain(found, "p_value", "seeds_needed", "verdict"),
     }
 
 
 def _row_json(row: Row) -> dict[str, Any]:
     """Of a row; the order of its keys is that of columns in a CSV file."""
-    harmed = row.harmed
+    harmed = row.harmed or Estimate(math.nan, 0)
     data = _plain(row, "method", "erased")
     rates = {name: getattr(row, name) for name in ("esr1", "esr5", "psr1", "psr5")}
     data |= {name: rate.value for name, rate in rates.items()}
@@ -445,13 +427,13 @@ def _row_json(row: Row) -> dict[str, Any]:
         data |= {f"{name}_mean": delta.value, f"{name}_ci95": [delta.low, delta.high]}
     return {
         **data,
-        "delta_worst": list(row.worst) if row.worst else None,
+        "delta_worst": row.worst,
         **_plain(row, "seeds", "failed", "images"),
         "missing": row.delta.missing + row.delta_pool.missing + row.esr1.missing,
         **_plain(row, "seconds", "unet_passes"),
-        "harmed": harmed.value if harmed else None,
-        "harmed_n": harmed.n if harmed else 0,
-        "harmed_note": (harmed.note or None) if harmed else None,
+        "harmed": harmed.value,
+        "harmed_n": harmed.n,
+        "harmed_note": harmed.note or None,
         **_plain(row, "best", "tied"),
         "measures": {
             name: {
@@ -461,7 +443,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         },
         "metrics": {
             name: {
-                **_estimate_json("value", found.estimate),
+                **_noted("value", found.estimate),
                 "missing": found.estimate.missing,
                 "higher_is_better": found.higher_is_better,
             }

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
 from erasekit.cli.bench_progress import watched
-from erasekit.cli.bench_runs import duration, export, show, size, status
+from erasekit.cli.bench_runs import duration, export, show, status
 from erasekit.cli.console import SCHEMA, print_json, print_note, stderr, stdout, table
 from erasekit.cli.options import (
     MODEL_PANEL,
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
     from erasekit.bench.forecast import Forecast
     from erasekit.bench.plan import Sweep
     from erasekit.bench.records import Record, Summary
-    from erasekit.bench.runner import BenchmarkRunner, Plan
+    from erasekit.bench.runner import Plan
     from erasekit.bench.store import RecordStore
-    from erasekit.bench.suite import Suite
     from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
 
@@ -194,7 +194,7 @@ def bench(
     if context.invoked_subcommand:
         return
     from erasekit.bench.forecast import forecast
-    from erasekit.bench.plan import typed_cases
+    from erasekit.bench.plan import Sweep, typed_sets
     from erasekit.bench.prompts import with_prompts
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
@@ -210,7 +210,7 @@ def bench(
     chosen = _names(methods) if methods is not None else None
     for name in chosen or ():
         registry.method(name)
-    cases = typed_cases(concepts, concept or [])
+    erased = typed_sets(concepts, concept or [])
     files = parse_assignments(weights or [], "--weights resnet50=FILE.safetensors")
     folder = output or RUNS / f"bench-{slug(Path(suite).stem)}"
     store = RecordStore(folder)
@@ -226,7 +226,7 @@ def bench(
         )
         load_metrics(scaled.metrics, registry)
         scaled = with_prompts(scaled, prompts, captions, loaded)
-        sweep = _sweep(scaled, loaded, chosen, cases, settings)
+        sweep = Sweep.of(scaled, loaded, chosen, erased, settings)
         judges = load_judges(
             registry,
             scorer or scaled.scorer or loaded.descriptor.scorer,
@@ -255,12 +255,17 @@ def bench(
         told = forecast(runner, scaled, plan) if dry_run else None
         if dry_run and as_json:
             print_json(
-                {"plan": {**_plan_json(plan, sweep, folder), "estimate": forecast_json(told)}}
+                {
+                    "plan": {
+                        **_plan_json(plan, sweep, folder),
+                        "estimate": _forecast_json(plan, told),
+                    }
+                }
             )
             return
         _announce(plan, sweep, loaded, judges, folder, dry_run)
         if dry_run:
-            _show_forecast(plan, told, runner)
+            _show_forecast(plan, told)
             return
         with watched(runner, plan):
             records = runner.run(sweep, plan)
@@ -299,30 +304,12 @@ def _fractions(text: str) -> tuple[float, ...]:
         ) from error
 
 
-def _sweep(
-    suite: Suite,
-    model: LoadedModel,
-    methods: tuple[str, ...] | None,
-    cases: list[str],
-    settings: dict[str, str],
-) -> Sweep:
-    from erasekit.bench.plan import Sweep, parse_cases
-
-    return Sweep(
-        suite,
-        methods or suite.methods,
-        tuple(suite.typed(case) for case in parse_cases(cases or suite.cases, model)),
-        tuple(range(suite.seeds)),
-        settings,
-    )
-
-
 def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
     return {
         "suite": sweep.suite.name,
         "protocol": sweep.suite.protocol,
         "methods": list(sweep.methods),
-        "cases": [case.label for case in sweep.cases],
+        "cases": [erasure.label for erasure in sweep.erasures],
         "seeds": len(sweep.seeds),
         "cells": len(plan.cells),
         "missing": len(plan.missing),
@@ -335,36 +322,30 @@ def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
     }
 
 
-def forecast_json(forecast: Forecast | None) -> dict[str, Any] | None:
-    """The estimate of a dry run, JSON-ready; None where nothing is missing."""
+def _forecast_json(plan: Plan, forecast: Forecast | None) -> dict[str, Any] | None:
     if forecast is None:
         return None
     return {
         "seconds": forecast.seconds,
         "bytes": forecast.bytes,
-        "erasure_unet_passes": forecast.erasure_passes,
-        "erasures_without_record": forecast.guessed,
+        "erasure_unet_passes": round(plan.costs.total),
+        "erasures_without_record": plan.costs.guessed,
         "images_per_second": forecast.images_per_second,
         "seconds_per_unet_pass": forecast.calibration.pass_seconds,
     }
 
 
-def _show_forecast(plan: Plan, forecast: Forecast | None, runner: BenchmarkRunner) -> None:
+def _show_forecast(plan: Plan, forecast: Forecast | None) -> None:
     """What is to do by method, and what it would take on this machine."""
-    from erasekit.bench.plan import ErasureCosts
-
     if forecast is None:
         stdout().print("Nothing is missing.")
         return
-    costs = ErasureCosts(runner.store)
-    erasures = {cell.cell.key for cell in plan.erasures}
     rows: list[tuple[Any, ...]] = []
     for method in dict.fromkeys(cell.cell.method for cell in plan.cells):
-        own = [cell for cell in plan.missing if cell.cell.method == method]
-        erasing = [cell for cell in own if cell.cell.key in erasures]
-        passes = sum(costs.expected(cell, runner.model) for cell in erasing)
-        rows.append((method, len(own), len(erasing), f"{passes:,.0f}"))
-    total = f"{forecast.erasure_passes:,}"
+        own = [cell.cell.key for cell in plan.missing if cell.cell.method == method]
+        passes = [plan.costs.passes[key] for key in own if key in plan.costs.passes]
+        rows.append((method, len(own), len(passes), f"{sum(passes):,.0f}"))
+    total = f"{plan.costs.total:,.0f}"
     rows.append(("all", len(plan.missing), len(plan.erasures), total))
     columns = ("method", "cells", "erasures", "UNet passes for erasing")
     stdout().print(table("To do", columns, rows, right=columns[1:]))
@@ -374,8 +355,8 @@ def _show_forecast(plan: Plan, forecast: Forecast | None, runner: BenchmarkRunne
         ("UNet passes for images", f"{plan.image_passes:,}"),
         ("images per second", "-" if math.isnan(speed) else f"{speed:.3g}"),
         ("time", duration(forecast.seconds)),
-        ("on disk", size(forecast.bytes)),
-        ("erasures without one like it to go by", f"{forecast.guessed}"),
+        ("on disk", decimal(forecast.bytes)),
+        ("erasures without one like it to go by", f"{plan.costs.guessed}"),
     ]
     here = ("on this machine, by a short calibration", "estimate")
     stdout().print(table("", here, found, right=here[1:]))
@@ -389,12 +370,13 @@ def _announce(
     from erasekit.reporting.glossary import several
 
     console = stdout() if dry_run else stderr()
-    suite, cases = sweep.suite, ", ".join(case.label for case in sweep.cases)
+    suite, erased = sweep.suite, ", ".join(erasure.label for erasure in sweep.erasures)
+    images = plan.erased_sets[0].images
     full = "" if suite.protocol == "full" else " (the full one: --full, with no smaller numbers)"
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
-        f"{several(len(sweep.methods), 'method')} x {several(len(sweep.cases), 'erased set')} "
-        f"({cases}) x {several(len(sweep.seeds), 'seed')}; {plan.cases[0].images} images after "
+        f"{several(len(sweep.methods), 'method')} x {several(len(sweep.erasures), 'erased set')} "
+        f"({erased}) x {several(len(sweep.seeds), 'seed')}; {images} images after "
         f"each erasure, {suite.images_per_erased} of an erased concept and "
         f"{suite.images_per_concept} of a kept one. Alignment by {judges.scorer.name}, classes by "
         f"{classes_by(judges.identity)}.",
@@ -421,9 +403,9 @@ def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> list[Path]:
     """Write results, Pareto plot and a picture of each erased set beside the records."""
-    from erasekit.files import atomic_path, atomic_write_json
-    from erasekit.reporting.pareto import save_pareto
-    from erasekit.reporting.pictures import comparison_grid
+    from erasekit.files import atomic_write_json
+    from erasekit.reporting.figures import save_pareto
+    from erasekit.reporting.pictures import save_png, sheet
     from erasekit.reporting.results import comparison_rows
 
     atomic_write_json(store.root / RESULTS, {"schema": SCHEMA, **results})
@@ -432,8 +414,8 @@ def _save(
         methods, rows = comparison_rows(store, records, summary, erased)
         if rows:
             files.append(store.root / f"images-{slug(erased)[:60]}.png")
-            with atomic_path(files[-1]) as temporary:
-                comparison_grid(methods, rows).save(temporary, format="PNG")
+            title = "the same noise in each row"
+            save_png(files[-1], sheet(rows, headers=methods, title=title))
     return files
 
 

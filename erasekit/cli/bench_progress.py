@@ -84,11 +84,7 @@ class SweepBar:
 @contextmanager
 def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
     """For the block, show how far `runner` is with `plan`."""
-    from erasekit.bench.plan import ErasureCosts
-
-    costs = ErasureCosts(runner.store)
-    erasing = sum(costs.expected(p, runner.model) for p in plan.erasures)
-    bar = SweepBar(len(plan.missing), plan.image_passes + erasing)
+    bar = SweepBar(len(plan.missing), plan.image_passes + plan.costs.total)
     before = runner.observer
     runner.observer = _observer(bar, runner)
     bar.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
 from erasekit.cli.console import print_json, print_note, stdout, table
 from erasekit.cli.options import JsonOption, registry_of
@@ -66,7 +67,7 @@ def status(folder: Annotated[Path, RUN_ARGUMENT], as_json: JsonOption = False) -
             console.print(f"{_name(cell)}: {who}", markup=False)
         for cell in sweep["failures"]:
             console.print(f"failed: {_name(cell)}: {cell['error']}", markup=False)
-    console.print(f"{size(used)} on disk", style="dim")
+    console.print(f"{decimal(used)} on disk", style="dim")
 
 
 def show(
@@ -152,8 +153,8 @@ def _progress_of(store: RecordStore, manifest: Manifest) -> dict[str, Any]:
         record = store.record(cell.key)
         if record is not None and record.status == "done":
             done += 1
-        elif driver is not None and driver.cell == named:
-            running.append({**named, "host": driver.host, "pid": driver.pid, "since": driver.since})
+        elif driver is not None and driver["cell"] == named:
+            running.append({**named, **{key: driver[key] for key in ("host", "pid", "since")}})
         elif record is not None:
             failures.append({**named, "error": record.error})
     settled = done + len(failures) + len(running)
@@ -195,16 +196,3 @@ def duration(seconds: float) -> str:
         if seconds < limit * length:
             return f"{max(1, seconds / length):.{1 if unit == 'h' else 0}f} {unit}"
     return f"{seconds / 86400:.1f} days"
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units.
-
-    >>> [size(n) for n in (999, 34_500, 2_000_000, 3.2e10)]
-    ['999 B', '34 kB', '2 MB', '32 GB']
-    """
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.0f} GB" if count >= 10 else f"{count:.1f} GB"

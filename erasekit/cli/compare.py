@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,14 +25,8 @@ from erasekit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
-    from erasekit.bench.compare import Difference, Differences
+    from erasekit.bench.compare import Differences
     from erasekit.bench.records import Record
-    from erasekit.edits import Edit
-    from erasekit.metrics.scores import Estimate
-    from erasekit.models.loading import LoadedModel
-    from erasekit.plugin.registry import Registry
 
 IMAGES = 4
 SHOWN = 10
@@ -75,18 +68,22 @@ def compare(
     first, at the same noises, with the model they were made from. Runs that were not measured
     alike are refused.
     """
-    from erasekit.bench.compare import compare_benches, compare_pairs, differences_json
-    from erasekit.bench.measure import check_same_erasure
+    from erasekit.bench.compare import compare_benches, compare_pairs
+    from erasekit.bench.measure import check_same_erasure, measure_pair
     from erasekit.bench.store import MARKER
     from erasekit.edits import load_edit
+    from erasekit.metrics.judges import load_scorer
+    from erasekit.metrics.scores import to_json
 
     benches = [(path / MARKER).is_file() for path in (run_a, run_b)]
     if all(benches):
-        if unused := [name for name in FOR_ERASURES if _given(context, name)]:
-            raise ConfigError(
-                f"--{unused[0].replace('_', '-')} is for erasures; a bench has its images and "
-                "scores already."
-            )
+        for name in FOR_ERASURES:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is for erasures; a bench has its images and "
+                    "scores already."
+                )
         names = (str(run_a), str(run_b))
         found = compare_benches(_records(run_a), _records(run_b), names)
     elif any(benches):
@@ -98,10 +95,21 @@ def compare(
         check_same_erasure(a, b)
         name = chosen_model(model, a, revision)
         with opened(name, registry, device=device, dtype=dtype) as loaded:
-            pairs = _measured(loaded, a, b, registry, images_per_concept, scorer)
+            place = loaded.family.device
+            judge = load_scorer(scorer, registry, device=place) if scorer else None
+            with ProgressBar("Drawing, before and after each") as bar:
+                pairs = measure_pair(
+                    loaded,
+                    a,
+                    b,
+                    images_per_concept=images_per_concept or IMAGES,
+                    scorer=judge,
+                    on_images=bar.advance,
+                    on_total=bar.expect,
+                )
         found = compare_pairs([pairs])
     if as_json:
-        print_json({"a": str(run_a), "b": str(run_b), **differences_json(found)})
+        print_json({"a": str(run_a), "b": str(run_b), **to_json(found)})
     else:
         _show(found, run_a, run_b)
 
@@ -114,45 +122,41 @@ def _records(folder: Path) -> Sequence[Record]:
     return store.records_of(store.manifests()[-1])
 
 
-def _given(context: typer.Context, option: str) -> bool:
-    """Whether the user typed it."""
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _measured(
-    model: LoadedModel, a: Edit, b: Edit, registry: Registry, images: int | None, scorer: str | None
-) -> list[tuple[Record, Record]]:
-    from erasekit.bench.measure import measure_pair
-    from erasekit.metrics.judges import load_scorer
-
-    judge = load_scorer(scorer, registry, device=model.family.device) if scorer else None
-    with ProgressBar("Drawing, before and after each") as bar:
-        return measure_pair(
-            model,
-            a,
-            b,
-            images_per_concept=images or IMAGES,
-            scorer=judge,
-            on_images=bar.advance,
-            on_total=bar.expect,
-        )
-
-
 def _show(found: Differences, run_a: Path, run_b: Path) -> None:
-    console = stdout()
+    from erasekit.reporting.table import Number, p_value, with_interval
+
+    console, number, rate = stdout(), Number(2), Number(0, share=True)
     console.print(f"A: {run_a}\nB: {run_b}", soft_wrap=True)
     if not found.differing:
         console.print("No image was scored differently.")
     else:
         columns = ("method", "erased", "seeds", "ESR-1", "delta", "B - A, 95 % interval", "p")
-        console.print(table("", columns, list(map(_row, found.differing)), right=columns[2:]))
+        rows = [
+            (
+                *(one.method, one.erased, one.seeds, rate(one.esr1), number(one.delta)),
+                with_interval(one.delta_difference),
+                p_value(one.p_value),
+            )
+            for one in found.differing
+        ]
+        console.print(table("", columns, rows, right=columns[2:]))
         console.print(
             "ESR-1 (higher is better) and delta of held-out concepts (lower is better): A, then B.",
             style="dim",
         )
     for one in found.differing:
-        _show_one(console, one)
+        console.print(f"\n{one.erased}: {one.verdict}")
+        for name, values in one.changed.items():
+            a, b = map(_value, values)
+            console.print(f"  {name}: {a} → {b}")
+        concepts = [
+            (c.concept, with_interval(c.difference), p_value(c.p_value)) for c in one.concepts
+        ]
+        if concepts:
+            head = ("concept", "B - A, 95 % interval", "p")
+            console.print(table("", head, concepts[:SHOWN], right=head[1:]))
+        if len(concepts) > SHOWN:
+            console.print(f"and {len(concepts) - SHOWN} more: --json has all.", style="dim")
     for title, names in (
         ("The same in both", found.same),
         ("Only in A", found.only_a),
@@ -162,51 +166,7 @@ def _show(found: Differences, run_a: Path, run_b: Path) -> None:
             console.print(f"{title}: {'; '.join(names)}")
 
 
-def _show_one(console: Console, one: Difference) -> None:
-    """The verdict, what was asked for differently, and the concepts that differ."""
-    console.print(f"\n{one.erased}: {one.verdict}")
-    for name, values in one.changed.items():
-        a, b = map(_value, values)
-        console.print(f"  {name}: {a} → {b}")
-    concepts = [(c.concept, _interval(c.difference), f"{c.p_value:.2g}") for c in one.concepts]
-    if concepts:
-        columns = ("concept", "B - A, 95 % interval", "p")
-        console.print(table("", columns, concepts[:SHOWN], right=columns[1:]))
-    if len(concepts) > SHOWN:
-        console.print(f"and {len(concepts) - SHOWN} more: --json has all.", style="dim")
-
-
-def _row(one: Difference) -> tuple[str, ...]:
-    esr1 = " → ".join(_percent(estimate.value) for estimate in one.esr1)
-    delta = " → ".join(_number(estimate.value) for estimate in one.delta)
-    p = "-" if math.isnan(one.p_value) else f"{one.p_value:.2g}"
-    return (
-        one.method,
-        one.erased,
-        str(one.seeds),
-        esr1,
-        delta,
-        _interval(one.delta_difference),
-        p,
-    )
-
-
-def _interval(estimate: Estimate) -> str:
-    low, high = _number(estimate.low), _number(estimate.high)
-    return f"{_number(estimate.value)} [{low}, {high}]"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.0f} %"
-
-
 def _value(value: Any) -> str:
     """A setting as users write it, shortened where it is long."""
-    if value is None:
-        return "none"
-    text = str(value)
+    text = "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

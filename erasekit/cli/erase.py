@@ -211,9 +211,9 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
         Interrupted: Ctrl-C or a signal while measuring; the card is written all the same.
     """
     from erasekit.bench.measure import measure as measure_edit
-    from erasekit.files import atomic_path, atomic_write_json, atomic_write_text
+    from erasekit.files import atomic_write_json, atomic_write_text
     from erasekit.reporting.card import run_card
-    from erasekit.reporting.pictures import before_after_grid
+    from erasekit.reporting.pictures import before_after_sheet, save_png
     from erasekit.reporting.run_table import adversary_uses
     from erasekit.training.run_folder import MEASURES
     from erasekit.training.trainer import StopRequests
@@ -232,8 +232,7 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
             print_note(f"The edit is saved, but was not measured: {error} {again}")
     folder.check()
     if result:
-        with atomic_path(path / PICTURE) as temporary:
-            before_after_grid(result).save(temporary, format="PNG")
+        save_png(path / PICTURE, before_after_sheet(result))
         measures = result.as_dict()
         atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
     uses = adversary_uses(edit.history, 6)

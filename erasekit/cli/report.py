@@ -26,8 +26,7 @@ def report(
         list[Path], typer.Argument(help="Folders that `bench` or `erase` wrote.", metavar="RUN...")
     ],
     output: Annotated[
-        Path | None,
-        path_option("FILE", "The page [default: report.html in the first RUN]."),
+        Path | None, path_option("FILE", "The page [default: report.html in the first RUN].")
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     max_megabytes: Annotated[
@@ -39,10 +38,9 @@ def report(
 
     A benchmark shows the sweep that was run last in its folder, as far as it has come.
     """
-    import erasekit
     from erasekit.files import atomic_write_text
     from erasekit.reporting.page import render
-    from erasekit.reporting.results import Report, read_result
+    from erasekit.reporting.results import read_result
     from erasekit.training.run_folder import command
 
     output = output or runs[0] / "report.html"
@@ -52,8 +50,8 @@ def report(
         raise ConfigError(f"--max-megabytes is {max_megabytes}; give a number.")
     registry = registry_of(context)
     results = [read_result(run, registry) for run in runs]
-    whole = Report(title or "", results, erasekit.__version__, command())
-    page = render(whole, limit=round(max_megabytes * MEGABYTE))
+    limit = round(max_megabytes * MEGABYTE)
+    page = render(results, title=title or "", command=command(), limit=limit)
     atomic_write_text(output, page.html)
     size = output.stat().st_size
     if as_json:

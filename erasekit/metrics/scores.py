@@ -121,7 +121,7 @@ class Paired:
 
 def to_json(value: Any) -> Any:
     """A dataclass of this package as JSON-ready data."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json", by_alias=True)
 
 
 def from_json(kind: type[Model], data: Any) -> Model:

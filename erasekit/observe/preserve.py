@@ -254,23 +254,23 @@ def run_preserve(
     sweep: Sweep,
     sets: Sequence[tuple[str, ...]],
 ) -> list[Record]:
-    """Erase with nothing kept, then with each set; `sweep` has one method and one case.
+    """Erase with nothing kept, then with each set; `sweep` has one method and one erased set.
 
     Raises:
         ConfigError: the method keeps no words that one names.
         ConceptError: a kept word is erased too.
     """
-    (method,), (erasure,) = sweep.methods, sweep.cases
+    (method,), (erasure,) = sweep.methods, sweep.erasures
     shares = share_settings((REFERENCE, method), sweep.settings, runner.model.registry)
-    cases = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, cases[0], shares[method])
+    erasures = tuple(replace(erasure, keep=words) for words in sets)
+    plan = plan_erasure(runner.model, method, erasures[0], shares[method])
     if not uses_concept_space(plan.registry.method(method), plan.registry, plan.settings):
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "
             "or gumbel."
         )
     reference = replace(sweep, methods=(REFERENCE,), settings=shares[REFERENCE])
-    keeping = replace(sweep, cases=cases, settings=shares[method])
+    keeping = replace(sweep, erasures=erasures, settings=shares[method])
     return [*measured(runner, reference), *measured(runner, keeping)]
 
 

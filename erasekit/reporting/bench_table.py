@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from erasekit.bench.records import Comparison, ConceptRow, Matched, Row, Summary
+from erasekit.bench.records import BASE, Comparison, ConceptRow, Matched, Row, Summary
 from erasekit.bench.summary import summary_json
 from erasekit.metrics.scores import NOTHING
 from erasekit.reporting.glossary import GLOSSARY
@@ -26,31 +25,27 @@ from erasekit.reporting.table import (
     with_interval,
 )
 
-BASE = "base"
-"""What the un-erased model is called among the methods."""
-TABLES = {
-    "methods": ("rows", "overall"),
-    "concepts": ("per_concept",),
-    "comparisons": ("comparisons",),
-    "matched": ("matched",),
-    "matched-comparisons": ("matched_comparisons",),
-}
-"""The tables that can be exported, and the fields of `summary_json` that each one holds."""
-ABOUT_DELTA = "delta: alignment lost at the same noise, 0 is best; 95 % limits."
+LEGEND = "delta: alignment lost at the same starting noise; 0 is best."
 SHORT_NAME = 10
 """Letters of the worst concept where a terminal is narrow."""
 
-CLIP_SCORE, FID, LPIPS, NER, DISTANCE = "clip-score", "fid", "lpips", "ner-", "clip-distance"
-_ORDER = (FID, CLIP_SCORE, LPIPS, DISTANCE, "ner-0.5", NER, "")
-_TITLES = {CLIP_SCORE: "CLIP score", FID: "FID", LPIPS: "LPIPS", DISTANCE: "distance"}
-_NUDENET = "parts/"
-_ROLES = ("probe", "erased", "held-out", "pool", "caption")
-"""Whose images come first: prompts that ask for what is erased."""
+_SCREEN, _BESIDE = "terminal page", "page paper"
+_PLAIN, _DELTA, _SIGNED = Number(2), Number(2, interval=True), Number(2, sign=True, interval=True)
+_ALIGNMENT, _COUNT = Number(1), Number(0)
+_SHARE, _RATE = Number(0, share=True), Number(0, share=True, interval=True)
 
-_SCREEN = "terminal page"
-_PLAIN, _DELTA = Number(2), Number(2, interval=True)
-_ALIGNMENT, _SHARE = Number(1), Number(0, share=True)
-_RATE = Number(0, share=True, interval=True)
+_MEASURES: dict[str, tuple[str, Number, Better]] = {
+    "fid": ("FID", _PLAIN, "lower"),
+    "clip-score": ("CLIP score", _PLAIN, "higher"),
+    "lpips": ("LPIPS", Number(3), "lower"),
+    "clip-distance": ("distance", _PLAIN, "lower"),
+}
+"""Further measures in their order: heading, how they are written, and which way is good."""
+_FAR = ("lpips", "clip-distance")
+"""Measures of which more is better for erased concepts."""
+_NUDENET = "parts/"
+_SPLITS = ("probe", "erased", "held-out", "pool", "caption")
+"""Whose images come first: prompts that ask for what is erased."""
 
 
 def bench_table(summary: Summary, about: Mapping[str, Any]) -> RenderableType:
@@ -61,11 +56,9 @@ def bench_table(summary: Summary, about: Mapping[str, Any]) -> RenderableType:
         about: what the benchmark says about itself.
     """
     methods = methods_table(summary)
-    methods = replace(methods, legend=[_judged(about), *methods.legend])
-    tables = [methods, measures_table(summary)]
-    parts: list[RenderableType] = []
-    for table in filter(None, tables):
-        parts += [table, Text()]
+    parts: list[RenderableType] = [replace(methods, legend=[_judged(about), LEGEND]), Text()]
+    if measures := measures_table(summary):
+        parts += [measures, Text()]
     headline = summary.overall or summary.rows
     best = {(row.erased, row.method) for row in headline if row.best}
     for one in summary.comparisons:
@@ -73,32 +66,29 @@ def bench_table(summary: Summary, about: Mapping[str, Any]) -> RenderableType:
             parts.append(Text(f"{one.erased}: {one.verdict}"))
     if summary.matched:
         parts += [Text(), matched_table(summary), Text()]
-        sets = {row.erased for row in headline}
-        for one in _with_least(summary.matched_comparisons, summary.matched):
-            if one.erased in sets:
-                note = f" ({one.difference.note})" if one.difference.note else ""
-                at = f"{one.erased}, at ESR-1 {percent(one.esr1 or 0.0)}"
-                parts.append(Text(f"{at}: {one.verdict}{note}"))
-    parts += [Text(note, style="yellow") for note in summary.notes]
-    return Group(*parts)
+    sets = {row.erased for row in headline}
+    for one in _with_least(summary.matched_comparisons, summary.matched):
+        if one.erased in sets:
+            note = f" ({one.difference.note})" if one.difference.note else ""
+            parts.append(
+                Text(f"{one.erased}, at ESR-1 {percent(one.esr1 or 0.0)}: {one.verdict}{note}")
+            )
+    return Group(*parts, *(Text(note, style="yellow") for note in summary.notes))
 
 
 def bench_tables(summary: Summary) -> dict[str, Table]:
     """The tables of a page; what there is nothing of is left out."""
     methods = methods_table(summary)
     overall_first = sorted(methods.groups.items(), key=lambda group: group[0].startswith("Erased"))
-    tables = {"bench": replace(methods, rows=dict(overall_first))}
-    if summary.comparisons:
-        tables["comparisons"] = comparisons_table(summary.comparisons)
-    if summary.matched:
-        tables["matched"] = matched_table(summary)
-    if summary.matched_comparisons:
-        tables["between_matched"] = comparisons_table(summary.matched_comparisons)
-    if parts := parts_table(summary):
-        tables["parts"] = parts
-    if summary.per_concept:
-        tables["concepts"] = concepts_table(summary)
-    return tables
+    tables = {
+        "bench": replace(methods, rows=dict(overall_first)),
+        "comparisons": comparisons_table(summary.comparisons),
+        "matched": matched_table(summary),
+        "between_matched": comparisons_table(summary.matched_comparisons),
+        "parts": parts_table(summary),
+        "concepts": concepts_table(summary),
+    }
+    return {name: table for name, table in tables.items() if table.all_rows}
 
 
 def export_table(summary: Summary, what: str, about: Mapping[str, Any]) -> Table | None:
@@ -112,31 +102,20 @@ def export_table(summary: Summary, what: str, about: Mapping[str, Any]) -> Table
         what: one of `TABLES`.
         about: what the benchmark says about itself; suite and judges stand in every table.
     """
+    fields, build = TABLES[what]
     plain = summary_json(summary)
-    data = [{**origin(about), **row} for field in TABLES[what] for row in plain[field]]
+    data = [{**origin(about), **row} for field in fields for row in plain[field]]
     if not data:
         return None
-    tables: dict[str, Callable[[], Table]] = {
-        "methods": lambda: methods_table(summary),
-        "concepts": lambda: concepts_table(summary),
-        "comparisons": lambda: comparisons_table(summary.comparisons),
-        "matched": lambda: matched_table(summary),
-        "matched-comparisons": lambda: comparisons_table(summary.matched_comparisons),
-    }
-    table = tables[what]()
+    table = build(summary)
     return replace(table, legend=[_judged(about), *table.legend], data=data)
 
 
 def methods_table(summary: Summary) -> Table:
     """Every method on every erased set: erasure, what it cost, what it took; base first."""
     rows = (*summary.overall, *summary.rows)
-    return Table(
-        "",
-        [*_method_columns(rows), *_measure_columns(rows, "page paper")],
-        _by_set(summary),
-        [ABOUT_DELTA],
-        pinned=_is_base,
-    )
+    columns = [*_method_columns(rows), *_measure_columns(rows, _BESIDE)]
+    return Table("", columns, _by_set(summary), [LEGEND], pinned=_is_base)
 
 
 def measures_table(summary: Summary) -> Table | None:
@@ -156,71 +135,58 @@ def concepts_table(summary: Summary) -> Table:
     found: dict[tuple[str, str], dict[str, ConceptRow]] = {}
     for row in summary.per_concept:
         found.setdefault((row.erased, row.concept), {})[row.method] = row
-    methods = dict.fromkeys(row.method for row in summary.rows)
-    there = [m for m in methods if any(m in own for own in found.values())]
 
     def most(own: Mapping[str, ConceptRow]) -> float:
         known = [row.delta.value for row in own.values() if not math.isnan(row.delta.value)]
         return max(known, default=-math.inf)
 
+    def harmed(method: str, own: Mapping[str, ConceptRow]) -> str:
+        return "harmed" if method in own and own[method].p_harmed < SIGNIFICANT else ""
+
     def column(method: str) -> Column:
         return Column(
             method,
-            write=Number(2, sign=True, interval=True),
+            write=_SIGNED,
             better="lower",
             help=GLOSSARY["delta"],
             value=lambda own: own[method].delta if method in own else NOTHING,
-            mark=lambda own: (
-                "harmed" if method in own and own[method].p_harmed < SIGNIFICANT else ""
-            ),
+            mark=lambda own: harmed(method, own),
         )
 
-    def of(attribute: str) -> Callable[[Mapping[str, ConceptRow]], Any]:
-        return lambda own: getattr(next(iter(own.values())), attribute)
-
+    methods = dict.fromkeys(row.method for row in summary.rows)
     return Table(
         "Delta of every concept that should stay, what lost most first",
         [
-            Column("concept", value=of("concept")),
-            *map(column, there),
-            Column("erased", value=of("erased")),
-            Column("split", value=of("split")),
-            Column("family", value=of("family"), media=_SCREEN),
+            Column("concept", value=_of_first("concept")),
+            *(column(m) for m in methods if any(m in own for own in found.values())),
+            Column("erased", value=_of_first("erased")),
+            Column("split", value=_of_first("split")),
+            Column("family", value=_of_first("family"), media=_SCREEN),
         ],
         sorted(found.values(), key=lambda own: -most(own)),
-        ["Brackets: 95 % limits."],
+        ["Brackets: 95 % intervals."],
         filters=("erased", "split"),
     )
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     """Pairs of methods; where they are compared at the same strength of erasure, also at which."""
-    columns = [
-        Column("verdict", media=_SCREEN),
-        Column("erased"),
-        Column("method", media="paper"),
-        Column("other", media="paper"),
-        Column("esr1", "at ESR-1", _SHARE, optional=True),
-        Column(
-            "difference",
-            "difference of delta",
-            Number(2, sign=True, interval=True),
-            help="Delta of the first minus delta of the second, paired",
-        ),
-        Column(
-            "p_value",
-            "p (Holm)",
-            p_value,
-            left=False,
-            help="Two-sided, Holm-adjusted over the pairs of the erased set",
-        ),
-        Column("note", value=lambda one: one.difference.note or None, optional=True),
-    ]
     matched = any(one.esr1 is not None for one in comparisons)
     at = ", where their runs first reach the same strength of erasure" if matched else ""
+    difference = "Delta of the first minus delta of the second, paired"
+    adjusted = "Two-sided, Holm-adjusted over the pairs of the erased set"
     return Table(
         f"Methods against each other, on the same concepts, noises and erasure seeds{at}",
-        columns,
+        [
+            Column("verdict", media=_SCREEN),
+            Column("erased"),
+            Column("method", media="paper"),
+            Column("other", media="paper"),
+            Column("esr1", "at ESR-1", _SHARE, optional=True),
+            Column("difference", "difference of delta", _SIGNED, help=difference),
+            Column("p_value", "p (Holm)", p_value, left=False, help=adjusted),
+            Column("note", value=lambda one: one.difference.note or None, optional=True),
+        ],
         comparisons,
         filters=("erased",),
     )
@@ -228,84 +194,68 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
 
 def matched_table(summary: Summary) -> Table:
     """Delta where runs first reach the same strength of erasure, a column per strength."""
-    strengths = sorted({one.esr1 for one in summary.matched})
     found: dict[tuple[str, str], dict[float, Matched]] = {}
     for one in summary.matched:
         found.setdefault((one.erased, one.method), {})[one.esr1] = one
-
-    def columns(esr1: float) -> list[Column]:
-        return [
-            Column(
-                f"delta_{100 * esr1:.0f}",
-                f"delta at ESR-1 {percent(esr1)}",
-                _DELTA,
-                "lower",
-                help=GLOSSARY["matched erasure"],
-                value=lambda own: own[esr1].delta if esr1 in own else math.nan,
-            ),
-            Column(
-                f"step_{100 * esr1:.0f}",
-                "step",
-                Number(0),
-                value=lambda own: own[esr1].step if esr1 in own else math.nan,
-                media="paper",
-            ),
-        ]
-
     groups: dict[str, list[Mapping[float, Matched]]] = {}
     for (erased, _), own in found.items():
         groups.setdefault(_set_title(erased, summary), []).append(own)
-    return Table(
-        "At matched erasure",
-        [
-            Column("erased", value=lambda own: next(iter(own.values())).erased, media="paper"),
-            Column("method", value=lambda own: next(iter(own.values())).method),
-            *(column for strength in strengths for column in columns(strength)),
-        ],
-        groups,
-    )
+
+    def column(esr1: float, key: str, heading: str, write: Number, **more: Any) -> Column:
+        def value(own: Mapping[float, Matched]) -> Any:
+            return getattr(own[esr1], key) if esr1 in own else math.nan
+
+        return Column(f"{key}_{100 * esr1:.0f}", heading, write, value=value, **more)
+
+    columns = [
+        Column("erased", value=_of_first("erased"), media="paper"),
+        Column("method", value=_of_first("method")),
+    ]
+    for esr1 in sorted({one.esr1 for one in summary.matched}):
+        heading, meaning = f"delta at ESR-1 {percent(esr1)}", GLOSSARY["matched erasure"]
+        columns += [
+            column(esr1, "delta", heading, _DELTA, better="lower", help=meaning),
+            column(esr1, "step", "step", _COUNT, media="paper"),
+        ]
+    return Table("At matched erasure", columns, groups)
 
 
-def parts_table(summary: Summary) -> Table | None:
-    """A row per method and kind of images, a column per part; None where no parts are counted."""
+def parts_table(summary: Summary) -> Table:
+    """A row per method and kind of images, a column per part; without rows where none counts."""
     every = (*summary.overall, *summary.rows)
     names = list(dict.fromkeys(n for row in every for n in row.measures if "/" in n))
-    if not names:
-        return None
+
+    def parts(row: Row, split: Any) -> dict[str, Any] | None:
+        own = {name: row.measures.get(name, {}).get(split, NOTHING) for name in names}
+        images = max(
+            (one.n for name, one in own.items() if split in row.measures.get(name, {})),
+            default=None,
+        )
+        return (
+            None if images is None else {"method": row.method, "images": split, "n": images} | own
+        )
 
     def column(name: str) -> Column:
         return Column(
-            name,
-            part_title(name),
-            Number(3),
-            "lower" if name.startswith(_NUDENET) else "",
-            value=lambda line: line[0].measures.get(name, {}).get(line[1], NOTHING),
+            name, part_title(name), Number(3), "lower" if name.startswith(_NUDENET) else ""
         )
 
-    def lines(rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        known = [(row, split) for split in _ROLES for row in rows]
-        return [
-            (row, split)
-            for row, split in known
-            if any(split in row.measures.get(name, {}) for name in names)
-        ]
-
-    def images(line: tuple[Row, Any]) -> int:
-        own = [line[0].measures.get(name, {}).get(line[1], NOTHING) for name in names]
-        return max(one.n for one in own)
-
+    rows = {
+        title: [line for split in _SPLITS for row in own if (line := parts(row, split))]
+        for title, own in _by_set(summary).items()
+    }
     nude = all(name.startswith(_NUDENET) for name in names)
     what = "Exposed parts that NudeNet finds" if nude else "What is counted part by part"
     return Table(
         f"{what}, mean per image after the erasure",
         [
-            Column("method", value=lambda line: line[0].method),
-            Column("images", "images of", value=lambda line: line[1]),
+            Column("method"),
+            Column("images", "images of"),
             *map(column, names),
-            Column("n", "images", Number(0), value=images),
+            Column("n", "images", _COUNT),
         ],
-        {title: lines(rows) for title, rows in _by_set(summary).items()},
-        pinned=lambda line: _is_base(line[0]),
+        rows,
+        pinned=lambda line: bool(line["method"] == BASE),
         filters=("images",),
     )
 
@@ -333,24 +283,23 @@ def findings(summary: Summary) -> list[str]:
         if best is None:
             continue
         where = f"Erasing {erased}" if not summary.overall else "Over all erased sets"
-        unerased = f" (un-erased: {percent(base.esr1.value)})" if base else ""
+        unerased = f" (un-erased: {percent(base.esr1)})" if base else ""
         sentence = (
             f"{where}, {best.method} harms held-out concepts least: delta "
-            f"{with_interval(best.delta)} at ESR-1 {percent(best.esr1.value)}{unerased}."
+            f"{with_interval(best.delta)} at ESR-1 {percent(best.esr1)}{unerased}."
         )
-        tied = [row.method for row in own if row.tied]
-        if tied:
+        if tied := [row.method for row in own if row.tied]:
             sentence += f" It can't be told from {' and '.join(tied)}."
         stronger = [r for r in own if r.esr1.value > best.esr1.value and r.method != best.method]
         if stronger:
-            names = ", ".join(f"{r.method} ({percent(r.esr1.value)})" for r in stronger)
+            names = ", ".join(f"{r.method} ({percent(r.esr1)})" for r in stronger)
             sentence += f" More was erased by {names}."
         sentences.append(sentence)
     return sentences
 
 
 def origin(about: Mapping[str, Any]) -> dict[str, str]:
-    """What was measured and who judged, as columns.
+    """What was measured, by which scorer and classifier, as columns.
 
     >>> clip = {"name": "clip"}
     >>> suite = {"model": "sd1.4", "suite": "own", "suite_version": "1", "protocol": "full"}
@@ -373,11 +322,11 @@ def classes_by(about: Mapping[str, Any]) -> str:
 
 
 def _judged(about: Mapping[str, Any]) -> str:
-    """A line on what was measured and who judged."""
+    """A line on what was measured and by what."""
     said = origin(about)
     return (
         f"{said['suite']} {said['suite_version']} on {said['model']}, {said['protocol']} protocol; "
-        f"alignment by {said['scorer']}, classes by {said['classifier']}."
+        f"scorer {said['scorer']}, classifier {said['classifier']}."
     )
 
 
@@ -415,26 +364,9 @@ def _with_least(
             yield pair
 
 
-def _of_method(value: Callable[[Row], Any]) -> Callable[[Row], Any]:
-    """Nothing for the un-erased model."""
-    return lambda row: None if _is_base(row) else value(row)
-
-
-def _mark(row: Row) -> str:
-    return "best" if row.best else "tied" if row.tied else ""
-
-
-def _rate(key: str, **more: Any) -> Column:
-    """ESR-k or PSR-k: before → after with its interval; narrow without what can go."""
-    title, before = f"{key[:3].upper()}-{key[3]}", f"{key}_before"
-
-    def both(row: Row) -> Any:
-        after = getattr(row, key)
-        return after if _is_base(row) else (getattr(row, before), after)
-
-    bare = Column(key, title, _SHARE, "higher")
-    after = replace(bare, write=_RATE, narrow=(12, bare))
-    return replace(after, value=both, narrow=(9 if key[:3] == "esr" else 6, after), **more)
+def _of_first(attribute: str) -> Callable[[Mapping[Any, Any]], Any]:
+    """What all values of a row have in common."""
+    return lambda own: getattr(next(iter(own.values())), attribute)
 
 
 def _own(key: str) -> Callable[[Row], Any]:
@@ -442,62 +374,78 @@ def _own(key: str) -> Callable[[Row], Any]:
     return lambda row: None if _is_base(row) else getattr(row, key)
 
 
+def _both(before: str, after: str) -> Callable[[Row], Any]:
+    """Two fields of a row; the latter alone for the un-erased model."""
+
+    def value(row: Row) -> Any:
+        last = getattr(row, after)
+        return last if _is_base(row) else (getattr(row, before), last)
+
+    return value
+
+
+def _rate(key: str, **more: Any) -> Column:
+    """ESR-k or PSR-k: before → after with its interval; the narrowest terminals show it alone."""
+    bare = Column(key, f"{key[:3].upper()}-{key[3]}", _SHARE, "higher")
+    after = replace(bare, write=_RATE, narrow=(12, bare))
+    return replace(after, value=_both(f"{key}_before", key), **{"narrow": (11, after), **more})
+
+
 def _method_columns(rows: Sequence[Row]) -> list[Column]:
-    """Erasure first, then what it cost, then what it took; terminals drop in twelve steps."""
+    """Erasure first, then what it cost, then what it took; terminals narrow in twelve steps."""
     pooled = any(not math.isnan(row.delta_pool.value) for row in rows)
-    aside = _SCREEN if pooled else f"{_SCREEN} paper"
+    fifth = {"media": _SCREEN if pooled else "terminal page paper", "optional": True}
 
-    def method(row: Row) -> str:
-        return row.method + (f" ({row.failed} failed)" if row.failed else "")
-
-    def alignments(row: Row) -> Any:
-        after = row.alignment_after
-        return after if _is_base(row) else (row.alignment_before, after)
-
-    def worst(letters: int | None, lost: tuple[str, float]) -> str:
+    def worst(lost: tuple[str, float], letters: int | None = None) -> str:
         return f"{lost[0][:letters]} {_ALIGNMENT(lost[1])}"
 
+    def short(lost: tuple[str, float]) -> str:
+        return worst(lost, SHORT_NAME)
+
     align = Column("alignment_after", "align", _ALIGNMENT, "lower")
-    short = Column("worst", "worst", partial(worst, SHORT_NAME), "lower", left=True)
-    pool = Column("delta_pool", "pool", _PLAIN, "lower", _own("delta_pool"), optional=True)
+    short_worst = Column("worst", "worst", short, "lower", left=True, narrow=(9, None))
+    pool = Column(
+        "delta_pool", "pool", _PLAIN, "lower", _own("delta_pool"), optional=True, narrow=(10, None)
+    )
+
+    def cost(key: str, heading: str, write: Any, step: int, **more: Any) -> Column:
+        return Column(key, heading, write, value=_own(key), narrow=(step, None), **more)
+
     return [
         Column("erased", media="paper"),
-        Column("method", value=method),
+        Column("method", value=lambda r: r.method + (f" ({r.failed} failed)" if r.failed else "")),
         _rate("esr1"),
-        _rate("esr5", media=aside, optional=True, drop=1),
+        _rate("esr5", narrow=(1, None), **fifth),
         Column(
-            *("alignment", "alignment\nbefore → after", _ALIGNMENT, "lower", alignments),
+            "alignment",
+            "alignment\nbefore → after",
+            _ALIGNMENT,
+            "lower",
+            _both("alignment_before", "alignment_after"),
             media=_SCREEN,
             narrow=(4, align),
         ),
-        Column("delta", "delta\nheld-out", _DELTA, "lower", _own("delta"), _mark),
+        Column("delta", "delta [95 %]\nheld-out", _DELTA, "lower", _own("delta"), _mark),
         _rate("psr1"),
-        _rate("psr5", media=aside, optional=True, drop=1),
-        Column(
-            *("harmed", "", _SHARE, "lower", _own("harmed")),
-            media=_SCREEN,
-            optional=True,
-            drop=9,
-        ),
+        _rate("psr5", narrow=(1, None), **fifth),
+        cost("harmed", "", _SHARE, 8, better="lower", media=_SCREEN, optional=True),
         replace(
-            short,
+            short_worst,
             heading="worst\nheld-out",
-            write=partial(worst, None),
+            write=worst,
             media=_SCREEN,
-            drop=10,
-            narrow=(5, short),
+            narrow=(5, short_worst),
         ),
-        replace(pool, heading="delta\npool", write=_DELTA, drop=11, narrow=(3, pool)),
-        Column(
-            *("unet_passes", "UNet\npasses", thousands, "", _own("unet_passes")),
-            left=False,
-            media=_SCREEN,
-            drop=8,
-        ),
-        Column("seconds", "s", Number(0), "", _own("seconds"), media=_SCREEN, drop=7),
-        Column("seeds", "", Number(0), "", _own("seeds"), drop=2),
-        Column("images", "", Number(0), media=_SCREEN, drop=2),
+        replace(pool, heading="delta\npool", write=_DELTA, narrow=(3, pool)),
+        cost("unet_passes", "UNet\npasses", thousands, 7, left=False, media=_SCREEN),
+        cost("seconds", "s", _COUNT, 6, media=_SCREEN),
+        cost("seeds", "", _COUNT, 2),
+        Column("images", "", _COUNT, media=_SCREEN, narrow=(2, None)),
     ]
+
+
+def _mark(row: Row) -> str:
+    return "best" if row.best else "tied" if row.tied else ""
 
 
 def _measure_columns(rows: Iterable[Row], media: str) -> list[Column]:
@@ -510,25 +458,21 @@ def _measure_columns(rows: Iterable[Row], media: str) -> list[Column]:
         (n, split) for row in rows for n, own in row.measures.items() for split in own
     )
     metrics = {name: one.higher_is_better for row in rows for name, one in row.metrics.items()}
+    order = [*_MEASURES, "ner-0.5", "ner-", ""]
 
     def place(key: tuple[str, str]) -> int:
-        return next(i for i, start in enumerate(_ORDER) if key[0].startswith(start))
+        return next(i for i, start in enumerate(order) if key[0].startswith(start))
 
     def measure(name: str, split: Any) -> Column:
-        rate = name.startswith(NER)
-        plain = f"NER {name.removeprefix(NER)}" if rate else _TITLES.get(name, name)
-        better: Better = ""
-        if name == CLIP_SCORE or (name in (LPIPS, DISTANCE) and split == "erased"):
-            better = "higher"
-        elif rate or name in (FID, LPIPS, DISTANCE):
-            better = "lower"
-        write = _SHARE if rate else Number(3 if name == LPIPS else 2)
+        heading, write, better = _MEASURES.get(name, (name, _PLAIN, ""))
+        if name.startswith("ner-"):
+            heading, write, better = f"NER {name[4:]}", _SHARE, "lower"
         return Column(
             f"{name}_{split}",
-            f"{plain}\n{split}",
+            f"{heading}\n{split}",
             write,
-            better,
-            value=lambda row: row.measures.get(name, {}).get(split, NOTHING),
+            "higher" if name in _FAR and split == "erased" else better,
+            lambda row: row.measures.get(name, {}).get(split, NOTHING),
             media=media,
         )
 
@@ -543,3 +487,16 @@ def _measure_columns(rows: Iterable[Row], media: str) -> list[Column]:
 
     own = sorted((key for key in keys if "/" not in key[0]), key=place)
     return [*(measure(*key) for key in own), *(metric(*one) for one in metrics.items())]
+
+
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Summary], Table]]] = {
+    "methods": (("rows", "overall"), methods_table),
+    "concepts": (("per_concept",), concepts_table),
+    "comparisons": (("comparisons",), lambda summary: comparisons_table(summary.comparisons)),
+    "matched": (("matched",), matched_table),
+    "matched-comparisons": (
+        ("matched_comparisons",),
+        lambda summary: comparisons_table(summary.matched_comparisons),
+    ),
+}
+"""The tables that can be exported: the fields of `summary_json` that each holds, and its maker."""

@@ -38,8 +38,11 @@ def run_card(
     erased = markdown_text(", ".join(info["concepts"]))
     base, passes, versions = info["base_model"], info["unet_passes"], info["versions"]
     config = {key: [str(value)] for key, value in info["config"].items()}
-    packages = [Column("package"), Column("version")]
-    parts = [
+    packages = [{"package": key, "version": value} for key, value in versions.items()]
+    measured: list[Table | str] = ["Nothing was measured."]
+    if measures is not None:
+        measured = [*measures_tables(measures), "![before and after](before-after.png)"]
+    parts: list[Table | str] = [
         f"# {erased}, erased from {markdown_text(base['id'])}",
         f"An edit by erasekit {versions['erasekit']} with the method {code(info['method'])}. "
         "It holds the changed tensors only; the licence of the base model applies.",
@@ -48,27 +51,24 @@ def run_card(
         'edit = erasekit.load_edit(".")  # this folder\n'
         f"with edit.applied(model):\n"
         f"    images = erasekit.generate(model, [{info['concepts'][0]!r}], seeds=[0])\n```",
-        *_measured(measures),
-        *(
-            [
-                f"## {adversaries_heading(info)}",
-                adversaries_table(adversaries, info, history).markdown().rstrip(),
-            ]
-            if adversaries
-            else []
-        ),
+        "## Measured",
+        *measured,
+    ]
+    if adversaries:
+        parts.append(f"## {adversaries_heading(info)}")
+        parts.append(adversaries_table(adversaries, info, history))
+    parts += [
         "## Made by",
         code(info["command"], block=True),
         f"Base model {code(base['id'])}, hash `{base['hash']}`. Seed {info['seed']}. "
         f"{info['seconds']['total']:.1f} s ({info['seconds']['loop']:.1f} s in the loop), "
         f"{passes['forward']} forward and {passes['backward']} backward UNet passes, "
         f"peak memory {info['peak_memory_mb']:.0f} MB.",
-        settings_table({info["method"]: config}).markdown().rstrip(),
-        Table("", packages, [{"package": k, "version": v} for k, v in versions.items()])
-        .markdown()
-        .rstrip(),
+        settings_table({info["method"]: config}),
+        Table("", [Column("package"), Column("version")], packages),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    texts = [part.markdown().rstrip() if isinstance(part, Table) else part for part in parts]
+    return "\n\n".join(texts) + "\n"
 
 
 def hub_card(info: Mapping[str, Any], text: str, base: str = "") -> str:
@@ -80,7 +80,12 @@ def hub_card(info: Mapping[str, Any], text: str, base: str = "") -> str:
         base: hub id or folder of the base model, where its id is a registered name.
     """
     base = (base or str(info["base_model"]["id"])).partition("@")[0]
-    on_hub = bool(_HUB_ID.fullmatch(base)) and not Path(base).exists()
+    linked = []
+    if _HUB_ID.fullmatch(base) and not Path(base).exists():
+        linked = [
+            f"license_link: {json.dumps(f'https://huggingface.co/{base}')}",
+            f"base_model: {json.dumps(base)}",
+        ]
     tags = ["erasekit", "concept-erasure", "text-to-image", "diffusers", info["method"]]
     lines = [
         "library_name: erasekit",
@@ -89,22 +94,9 @@ def hub_card(info: Mapping[str, Any], text: str, base: str = "") -> str:
         # the hub knows no "as the base model": the licence is named and linked
         "license: other",
         "license_name: same-as-base-model",
-        *([f"license_link: {json.dumps(f'https://huggingface.co/{base}')}"] if on_hub else []),
-        *([f"base_model: {json.dumps(base)}"] if on_hub else []),
+        *linked,
         "tags:",
         *(f"- {json.dumps(str(tag))}" for tag in tags),
     ]
     body = _FRONT_MATTER.sub("", text, count=1)
     return "---\n" + "\n".join(lines) + "\n---\n\n" + body
-
-
-def _measured(measures: Mapping[str, Any] | None) -> list[str]:
-    if measures is None:
-        return ["## Measured", "Nothing was measured."]
-    erased, kept = measures_tables(measures)
-    return [
-        "## Measured",
-        erased.markdown().rstrip(),
-        kept.markdown().rstrip(),
-        "![before and after](before-after.png)",
-    ]

@@ -1,4 +1,4 @@
-"""Figures: how a method looks, what a run's curves are, whom an erasure harms most; PNG and SVG."""
+"""Figures: erasure against harm, harm by concept, the curves of a run; as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import colorsys
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from erasekit.bench.records import ConceptRow
+from erasekit.bench.records import BASE, ConceptRow, Row, Summary
 from erasekit.files import atomic_path
 from erasekit.metrics.scores import Estimate
-from erasekit.reporting.bench_table import BASE
 from erasekit.reporting.run_table import Record
 
 INK = "#1b1c1e"
@@ -29,23 +29,28 @@ COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"),
     *("#332288", "#882255", "#999933", "#661100", "#5b8c85", "#aa4499"),
 )
-"""Okabe and Ito's colours but yellow and black, then some of Tol's; the first twelve methods'."""
+"""Okabe and Ito's colours but yellow and black, then some of Tol's."""
 MARKERS = "sD^vP*Xp<>d"
 """Their number has no divisor in common with that of the colours."""
+DASHES = ("-", "--", ":", "-.")
 BUILT_IN = ("none", "neutral", "l2", "pgd", "gumbel", "random", "argmax", "nearest")
 """Methods that look the same in every figure."""
 HARMED = 12
 """Concepts in a figure of those that were harmed most."""
+ACROSS = 3
+"""Panels in a row."""
 LOSSES = {"loss": "loss", "erase_loss": "erase", "preserve_loss": "preserve"}
-LINES: dict[str, dict[str, Any]] = {"loss": {"linewidth": 4, "alpha": 0.4}}
-"""The sum of two losses would hide the larger one under it, so it is drawn broad and pale."""
+BROAD = {"loss": {"linewidth": 4, "alpha": 0.4}}
+"""The sum of two losses would hide the larger one under it."""
 ENTROPY, RANK = "entropy of the search (nats)", "share of R that is harmed more"
 SEARCH = {"entropy": ENTROPY, "shift": "c_a moved (share of its norm)", "rank": RANK}
-DASHES = ("-", "--", ":", "-.")
 
 _SVG = {"svg.hashsalt": "erasekit", "svg.fonttype": "none"}
 _UNDATED = {"Date": None, "Creator": None, "Type": None, "Format": None}
 _REFERENCE = re.compile(r'(\bid="|url\(#|href="#)')
+
+Curves = dict[str, list[tuple[int, float]]]
+"""Steps and values of each line of a panel."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +61,34 @@ class Style:
     marker: str
     filled: bool = True
 
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """As matplotlib takes it."""
+        face = self.colour if self.filled else "none"
+        return {"marker": self.marker, "color": self.colour, "markerfacecolor": face}
 
-def styles(methods: Sequence[str]) -> Mapping[str, Style]:
+
+def style(place: int) -> Style:
+    """How number `place` looks."""
+    return Style(colour(place), MARKERS[place % len(MARKERS)])
+
+
+def styles(methods: Sequence[str]) -> dict[str, Style]:
     """A style per method; the un-erased model is a hollow circle in the colour of the text.
 
-    A built-in method's goes by its name, so that it is the same whatever stands beside it; the
-    others follow in their order.
+    A built-in method's goes by its name, whatever stands beside it; others follow in their order.
     """
-    others = dict.fromkeys(method for method in methods if method not in (BASE, *BUILT_IN))
-    found = {
-        method: Style(colour(place), MARKERS[place % len(MARKERS)])
-        for place, method in enumerate((*BUILT_IN, *others))
-    }
-    shown = {method: found[method] for method in methods if method != BASE}
-    return {BASE: Style(INK, "o", filled=False), **shown}
+    places = list(dict.fromkeys((*BUILT_IN, *(m for m in methods if m != BASE))))
+    own = {method: style(places.index(method)) for method in methods if method != BASE}
+    return {BASE: Style(INK, "o", filled=False), **own}
 
 
 def colour(place: int) -> str:
     """One of `COLOURS`, then one whose hue is far from those before it."""
     if place < len(COLOURS):
         return COLOURS[place]
-    red, green, blue = colorsys.hls_to_rgb(place * 0.381966 % 1, 0.35 + 0.1 * (place % 3), 0.6)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+    channels = colorsys.hls_to_rgb(place * 0.381966 % 1, 0.35 + 0.1 * (place % 3), 0.6)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in channels)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -89,10 +100,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def dress(axes: Any) -> None:
     """Text and frame in `INK`, a faint grid, no box."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize="small")
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         text.set_color(INK)
@@ -100,19 +109,66 @@ def dress(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the path's suffix names, such as .png or .svg.
+def frame(axes: Any, values: Sequence[float], *, upright: bool = False) -> None:
+    """Limits around 0 and `values` along x or y; wider intervals are cut off there."""
+    there = [value for value in values if not math.isnan(value)]
+    low, high = min([0.0, *there]), max([0.0, *there])
+    margin = 0.25 * (high - low) or 1.0
+    (axes.set_ylim if upright else axes.set_xlim)(low - margin, high + margin)
 
-    The same figure gives the same bytes.
+
+def draw_point(axes: Any, look: Style, *, x: Estimate | float, y: Estimate | float) -> None:
+    """A mark, with an interval where an `Estimate` has one; none where a value is NaN."""
+    values = [side.value if isinstance(side, Estimate) else side for side in (x, y)]
+    if any(map(math.isnan, values)):
+        return
+    axes.errorbar(
+        *values,
+        xerr=_reach(x),
+        yerr=_reach(y),
+        **look.drawn,
+        linestyle="none",
+        ecolor=(look.colour, 0.6),
+        markersize=7,
+        capsize=2.5,
+        elinewidth=1.2,
+        zorder=3,
+    )
+
+
+def _reach(side: Estimate | float) -> list[list[float]] | None:
+    """How far its interval goes below and above an estimate."""
+    if not isinstance(side, Estimate) or side.interval is None:
+        return None
+    low, high = side.interval
+    return [[max(0.0, side.value - low)], [max(0.0, high - side.value)]]
+
+
+def add_legend(figure: Figure, looks: Mapping[str, Style], title: str = "") -> None:
+    """What the marks mean, below a figure."""
+    handles = [
+        Line2D([], [], linestyle="none", label=name, **look.drawn) for name, look in looks.items()
+    ]
+    figure.legend(
+        handles=handles,
+        title=title or None,
+        loc="outside lower center",
+        ncols=min(len(handles), max(2, int(figure.get_figwidth()))),
+        fontsize="small",
+        frameon=False,
+        labelcolor=INK,
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix; the same figure gives the same bytes.
 
     Raises:
         OutputError: the file can't be written.
     """
-    _take_dollars_literally(figure)
     kind = path.suffix.removeprefix(".")
-    metadata = _UNDATED if kind == "svg" else None
-    with atomic_path(path) as temporary, matplotlib.rc_context(_SVG):
-        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
+    with atomic_path(path) as temporary:
+        _write(figure, temporary, format=kind, metadata=_UNDATED if kind == "svg" else None)
 
 
 def inline_svg(figure: Figure, name: str) -> str:
@@ -122,38 +178,117 @@ def inline_svg(figure: Figure, name: str) -> str:
     `COLOURS` anew as --series-0 and on. Its ids begin with `name`, so that several can stand on
     one page.
     """
-    _take_dollars_literally(figure)
     buffer = io.StringIO()
-    with matplotlib.rc_context(_SVG):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED)
+    _write(figure, buffer, format="svg", transparent=True, metadata=_UNDATED)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = _REFERENCE.sub(rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
-    for place, colour in enumerate(COLOURS):
-        svg = svg.replace(colour, f"var(--series-{place}, {colour})")
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = _REFERENCE.sub(rf"\g<1>{name}-", svg).replace(INK, "currentColor")
+    for place, own in enumerate(COLOURS):
+        svg = svg.replace(own, f"var(--series-{place}, {own})")
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
-def _take_dollars_literally(figure: Figure) -> None:
-    """A concept's name is no formula."""
+def _write(figure: Figure, target: Any, **how: Any) -> None:
     for text in figure.findobj(Text):
-        text.set_parse_math(False)
+        text.set_parse_math(False)  # a concept's name is no formula
+    with matplotlib.rc_context(_SVG):
+        figure.savefig(target, dpi=150, **how)
+
+
+# erasure against harm
+
+
+def save_pareto(summary: Summary, path: Path) -> list[Path]:
+    """Write ESR-1 against mean held-out delta as PNG and SVG, a panel per erased set.
+
+    Args:
+        summary: the rows; over several erased sets the first panel is over all of them.
+        path: where to; its suffix is replaced.
+
+    Returns:
+        The files; none where nothing was measured.
+
+    Raises:
+        OutputError: a file can't be written.
+    """
+    panels = pareto_panels(summary)
+    if not panels:
+        return []
+    figure = pareto_figure(panels, styles([row.method for row in summary.rows]))
+    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for file in files:
+        save(figure, file)
+    return files
+
+
+def pareto_figure(panels: Mapping[str, Sequence[Row]], looks: Mapping[str, Style]) -> Figure:
+    """Panels of `pareto_panels`; a dashed line joins what no other method beats in both."""
+    across = min(ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = new_figure(3.9 * across + 0.2, 3.6 * down + 0.5)
+    for position, (title, rows) in enumerate(panels.items()):
+        _draw_front(figure.add_subplot(down, across, position + 1), title, rows, looks)
+    shown = {row.method for rows in panels.values() for row in rows}
+    add_legend(figure, {method: look for method, look in looks.items() if method in shown})
+    return figure
+
+
+def pareto_panels(summary: Summary) -> dict[str, list[Row]]:
+    """Rows that can be drawn, by panel title; a panel has at least one method beside the base."""
+    panels: dict[str, list[Row]] = {}
+    sets = len({row.erased for row in summary.rows})
+    for row in (*summary.overall, *summary.rows):
+        title = f"all {sets} erased sets" if row in summary.overall else f"erased: {row.erased}"
+        if not math.isnan(_delta(row).value) and not math.isnan(row.esr1.value):
+            panels.setdefault(title, []).append(row)
+    return {
+        title: rows for title, rows in panels.items() if any(row.method != BASE for row in rows)
+    }
+
+
+def _draw_front(axes: Any, title: str, rows: Sequence[Row], looks: Mapping[str, Style]) -> None:
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (_delta(row).value, -row.esr1.value)):
+        if not front or row.esr1.value > front[-1].esr1.value:
+            front.append(row)
+    axes.step(
+        [_delta(row).value for row in front],
+        [100 * row.esr1.value for row in front],
+        where="post",
+        color=INK,
+        alpha=0.35,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        zorder=1,
+    )
+    for row in rows:
+        low, high = (100 * limit for limit in (row.esr1.low, row.esr1.high))
+        percent = Estimate(100 * row.esr1.value, row.esr1.n, row.esr1.missing, low, high)
+        draw_point(axes, looks[row.method], x=_delta(row), y=percent)
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("mean delta on held-out concepts\n← less harm")
+    axes.set_ylabel("erased more →\nESR-1, %")
+    axes.set_ylim(-5, 105)
+    ends = [end for row in rows for end in (_delta(row).value, *(_delta(row).interval or ()))]
+    room = 0.06 * (max(ends) - min(ends)) or 1.0
+    axes.set_xlim(min(ends) - room, max(ends) + room)
+    dress(axes)
+
+
+def _delta(row: Row) -> Estimate:
+    """Of the un-erased model it is 0 by definition, whether or not it was computed."""
+    return Estimate(0.0, row.delta.n) if row.method == BASE else row.delta
+
+
+# harm by concept
 
 
 def harm_figure(
     rows: Sequence[ConceptRow], looks: Mapping[str, Style], title: str = ""
 ) -> Figure | None:
-    """The concepts that lost most by any method, a line each: delta by method, with intervals.
+    """The concepts of one erased set that lost most by any method, with a mark per method.
 
-    Args:
-        rows: of one erased set.
-        looks: the methods, in their order.
-        title: stands above.
-
-    Returns:
-        None where no delta is known.
+    None where no delta is known.
     """
     known = [row for row in rows if not math.isnan(row.delta.value)]
     most: dict[str, float] = {}
@@ -162,20 +297,17 @@ def harm_figure(
     if not most:
         return None
     concepts = sorted(most, key=lambda name: (-most[name], name))[:HARMED]
-    methods = [m for m in looks if any(row.method == m for row in known)]
-    figure = new_figure(4.4, 1.5 + len(concepts) * max(0.3, 0.11 * len(methods) + 0.08))
+    own = {m: look for m, look in looks.items() if any(row.method == m for row in known)}
+    shown = [row for row in known if row.concept in concepts]
+    figure = new_figure(4.4, 1.5 + len(concepts) * max(0.3, 0.11 * len(own) + 0.08))
     axes = figure.add_subplot()
-    for row in known:
-        if row.concept in concepts:
-            shift = (methods.index(row.method) + 0.5) / len(methods) - 0.5
-            place = concepts.index(row.concept) + 0.7 * shift
-            draw_point(axes, looks[row.method], x=row.delta, y=Estimate(place, 1))
+    for row in shown:
+        shift = (list(own).index(row.method) + 0.5) / len(own) - 0.5
+        place = concepts.index(row.concept) + 0.7 * shift
+        draw_point(axes, own[row.method], x=row.delta, y=place)
     axes.set_yticks(range(len(concepts)), concepts)
     axes.set_ylim(len(concepts) - 0.4, -0.6)
-    shown = [row.delta.value for row in known if row.concept in concepts]
-    low, high = min(0.0, *shown), max(0.0, *shown)
-    room = 0.4 * (high - low) + 0.5
-    axes.set_xlim(low - room, high + room)  # with few images intervals would leave only themselves
+    frame(axes, [row.delta.value for row in shown])
     for line in range(1, len(concepts)):
         axes.axhline(line - 0.5, color=INK, alpha=0.1, linewidth=0.6)
     axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
@@ -183,57 +315,11 @@ def harm_figure(
     axes.set_title(title, fontsize="medium")
     dress(axes)
     axes.grid(axis="y", visible=False)
-    add_legend(figure, {method: looks[method] for method in methods})
+    add_legend(figure, own)
     return figure
 
 
-def draw_point(axes: Any, look: Style, *, x: Estimate, y: Estimate) -> None:
-    """A method's mark with its intervals."""
-
-    def reach(estimate: Estimate) -> list[list[float]] | None:
-        limits = estimate.interval
-        if limits is None:
-            return None
-        return [[max(0.0, estimate.value - limits[0])], [max(0.0, limits[1] - estimate.value)]]
-
-    axes.errorbar(
-        x.value,
-        y.value,
-        xerr=reach(x),
-        yerr=reach(y),
-        fmt=look.marker,
-        color=look.colour,
-        ecolor=(look.colour, 0.6),
-        markerfacecolor=look.colour if look.filled else "none",
-        markersize=7,
-        capsize=2.5,
-        elinewidth=1.2,
-        zorder=3,
-    )
-
-
-def add_legend(figure: Figure, looks: Mapping[str, Style]) -> None:
-    """The methods below a figure."""
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=look.marker,
-            color=look.colour,
-            markerfacecolor=look.colour if look.filled else "none",
-            label=method,
-        )
-        for method, look in looks.items()
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(len(handles), max(2, int(figure.get_figwidth()))),
-        fontsize="small",
-        frameon=False,
-        labelcolor=INK,
-    )
+# the curves of a run
 
 
 def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool:
@@ -251,9 +337,8 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
         return False
     figure = new_figure(5 * len(panels), 3.6)
     figure.suptitle(title)
-    for column, (label, lines) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), column + 1)
-        _draw(axes, label, lines, _top(label, history))
+    for column, (label, curves) in enumerate(panels.items()):
+        _draw_curves(figure.add_subplot(1, len(panels), column + 1), label, curves, history)
     save(figure, path)
     return True
 
@@ -261,87 +346,48 @@ def plot_history(history: Sequence[Record], path: Path, title: str = "") -> bool
 def history_figures(history: Sequence[Record]) -> dict[str, Figure]:
     """Each panel of `plot_history` as a figure of its own, by what it shows."""
     figures = {}
-    for label, lines in _panels(history).items():
+    for label, curves in _panels(history).items():
         figures[label] = new_figure(4.4, 3.2)
-        _draw(figures[label].add_subplot(), label, lines, _top(label, history))
+        _draw_curves(figures[label].add_subplot(), label, curves, history)
     return figures
 
 
-def _panels(history: Sequence[Record]) -> dict[str, Mapping[str, tuple[list[int], list[float]]]]:
-    losses = {name: _series(history, _loss(key)) for key, name in LOSSES.items()}
-    panels = {"loss": losses}
-    for key, label in SEARCH.items():
-        panels[label] = {e: _series(history, _adversary(key, e)) for e in _erased(history)}
-    there = {
-        label: {name: line for name, line in lines.items() if line[0]}
-        for label, lines in panels.items()
-    }
-    return {label: lines for label, lines in there.items() if lines}
+def _panels(history: Sequence[Record]) -> dict[str, Curves]:
+    """The curves of each panel that has a value."""
+    panels: dict[str, Curves] = {label: {} for label in ("loss", *SEARCH.values())}
+
+    def add(label: str, line: str, step: int, value: float | None) -> None:
+        if value is not None:
+            panels[label].setdefault(line, []).append((step, value))
+
+    for record in history:
+        for key, line in LOSSES.items():
+            add("loss", line, record["step"], record.get(key))
+        for one in record.get("adversary") or ():
+            for key, label in SEARCH.items():
+                add(label, one["erased"], record["step"], one.get(key))
+    return {label: curves for label, curves in panels.items() if curves}
 
 
-def _top(label: str, history: Sequence[Record]) -> float | None:
-    """Where the axis ends; None where it follows what is drawn."""
-    if label == RANK:
-        return 1.0
-    rows = (row for record in history for row in record.get("adversary") or ())
-    known = [row.get("uniform") or row["entropy"] for row in rows if row.get("entropy")]
-    return max(known, default=None) if label == ENTROPY else None
-
-
-def _draw(
-    axes: Any,
-    label: str,
-    lines: Mapping[str, tuple[list[int], list[float]]],
-    top: float | None,
-) -> None:
+def _draw_curves(axes: Any, label: str, curves: Curves, history: Sequence[Record]) -> None:
+    for index, (name, points) in enumerate(curves.items()):
+        steps, values = zip(*points, strict=True)
+        width = max(1, len(values) // 20)
+        means = [np.mean(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))]
+        axes.plot(steps, values, color=colour(index), alpha=0.25, linewidth=1)
+        dash = DASHES[index % len(DASHES)]
+        more = BROAD.get(name, {}) if label == "loss" else {}
+        axes.plot(steps, means, label=name, color=colour(index), linestyle=dash, **more)
+    if label in SEARCH.values():  # a search that hardly settles is not to look as if it did
+        top = 1.0 if label == RANK else _most_entropy(history) if label == ENTROPY else None
+        axes.set_ylim(0, 1.02 * top if top else None)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
-    for index, (name, (steps, values)) in enumerate(lines.items()):
-        look = {
-            "color": colour(index),
-            "linestyle": DASHES[index % len(DASHES)],
-            **LINES.get(name, {}),
-        }
-        axes.plot(steps, values, color=look["color"], alpha=0.25, linewidth=1)
-        axes.plot(steps, _smoothed(values), label=name, **look)
-    if label in SEARCH.values():
-        axes.set_ylim(0, 1.02 * top if top else None)
-        # a search that hardly settles is not to look as if it did
     dress(axes)
-    axes.legend(fontsize="small", frameon=False, labelcolor=axes.yaxis.label.get_color())
+    axes.legend(fontsize="small", frameon=False, labelcolor=INK)
 
 
-def _erased(history: Sequence[Record]) -> list[str]:
-    names = (a["erased"] for record in history for a in record.get("adversary") or ())
-    return list(dict.fromkeys(names))
-
-
-def _loss(key: str) -> Callable[[Record], Any]:
-    return lambda record: record.get(key)
-
-
-def _adversary(key: str, erased: str) -> Callable[[Record], Any]:
-    def read(record: Record) -> Any:
-        for adversary in record.get("adversary") or ():
-            if adversary["erased"] == erased:
-                return adversary.get(key)
-        return None
-
-    return read
-
-
-def _series(
-    history: Sequence[Record], read: Callable[[Record], Any]
-) -> tuple[list[int], list[float]]:
-    """Steps and values where there is a value."""
-    pairs = [(record["step"], read(record)) for record in history]
-    pairs = [(step, value) for step, value in pairs if value is not None]
-    return [step for step, _ in pairs], [float(value) for _, value in pairs]
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Running mean over the last twentieth of the run."""
-    width = max(1, len(values) // 20)
-    return [
-        sum(values[max(0, i + 1 - width) : i + 1]) / min(width, i + 1) for i in range(len(values))
-    ]
+def _most_entropy(history: Sequence[Record]) -> float:
+    """That of the uniform distribution, or the largest where a run did not write it."""
+    rows = [row for record in history for row in record.get("adversary") or ()]
+    return max(float(row.get("uniform") or row["entropy"]) for row in rows if row.get("entropy"))

@@ -17,13 +17,21 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from erasekit.bench.records import ConceptRow, Row, Summary
-from erasekit.reporting.bench_table import BASE, bench_tables, classes_by, findings
-from erasekit.reporting.figures import Style, harm_figure, history_figures, inline_svg, styles
+import erasekit
+from erasekit.bench.records import BASE, Row, Summary
+from erasekit.reporting.bench_table import bench_tables, classes_by, findings
+from erasekit.reporting.figures import (
+    Style,
+    harm_figure,
+    history_figures,
+    inline_svg,
+    pareto_figure,
+    pareto_panels,
+    styles,
+)
 from erasekit.reporting.glossary import GLOSSARY
-from erasekit.reporting.pareto import pareto_figure, pareto_panels
-from erasekit.reporting.pictures import Budget, Embedded
-from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.pictures import Budget
+from erasekit.reporting.results import BenchResult, ConceptImages, RunResult
 from erasekit.reporting.run_table import (
     adversaries_table,
     adversary_uses,
@@ -44,6 +52,9 @@ HISTORY_ROWS, WORDS = 12, 10
 LIMIT = 16_000_000
 """Bytes of pictures where nobody says otherwise."""
 
+Part = dict[str, Any]
+"""What a template shows: a section, a plot, a card of pictures."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -60,62 +71,40 @@ class Page:
     left_out: int
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure of a page: the drawing, what it says in words, and a caption."""
-
-    svg: Markup
-    alt: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of a strip."""
-
-    image: Embedded
-    alt: str
-    caption: str
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Card:
-    """One concept of a gallery: a strip of pictures per noise."""
-
-    concept: str
-    split: str
-    strips: Sequence[Sequence[Picture]]
-
-
-def render(report: Report, *, limit: int = LIMIT) -> Page:
-    """The page of a report; the same report gives the same page.
+def render(
+    results: Sequence[BenchResult | RunResult],
+    *,
+    title: str = "",
+    command: str = "",
+    limit: int = LIMIT,
+) -> Page:
+    """The page of some results, a section each; the same results give the same page.
 
     Args:
-        report: what goes on it.
-        limit: bytes that its pictures may take. What matters less is left out, and the page says
-            so.
+        results: what goes on it.
+        title: of the page; "" takes that of the first section.
+        command: the command line that writes it.
+        limit: bytes that pictures may take. What matters less is left out, and the page says so.
     """
-    budget = Budget(limit)
-    benches = [result for result in report.results if isinstance(result, BenchResult)]
+    benches = [result for result in results if isinstance(result, BenchResult)]
     looks = styles([row.method for bench in benches for row in bench.summary.rows])
-    sections, left_out = [], 0
-    for position, result in enumerate(report.results):
-        end = budget.share(len(report.results) - position)
-        name = f"s{position + 1}"
-        if isinstance(result, BenchResult):
-            section = _bench_section(result, name, budget, end, looks)
-            left_out += sum(gallery["left_out"] for gallery in section["galleries"])
-        else:
-            section = _run_section(result, name, budget, end)
-        sections.append(section)
+    galleries = sum(len(bench.galleries) for bench in benches)
+    budget = Budget(limit, galleries + len(results) - len(benches))
+    sections = [
+        _bench_section(result, f"s{place}", budget, looks)
+        if isinstance(result, BenchResult)
+        else _run_section(result, f"s{place}", budget)
+        for place, result in enumerate(results, start=1)
+    ]
+    others = f" and {len(sections) - 1} more" if len(sections) > 1 else ""
     script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     html = (
         templates()
         .get_template("page.html")
         .render(
-            title=report.title or _title(sections),
-            report=report,
+            title=title or f"{sections[0]['title']}{others}",
+            version=erasekit.__version__,
+            command=command,
             sections=sections,
             glossary=GLOSSARY,
             limit=limit,
@@ -124,26 +113,15 @@ def render(report: Report, *, limit: int = LIMIT) -> Page:
             script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode(),
         )
     )
-    return Page(html, budget.count, left_out)
-
-
-def _title(sections: Sequence[Mapping[str, Any]]) -> str:
-    others = len(sections) - 1
-    return f"{sections[0]['title']}" + (f" and {others} more" if others else "")
+    left_out = [gallery["left_out"] for own in sections for gallery in own.get("galleries", ())]
+    return Page(html, budget.count, sum(left_out))
 
 
 def _bench_section(
-    result: BenchResult, name: str, budget: Budget, end: int, looks: Mapping[str, Style]
-) -> dict[str, Any]:
+    result: BenchResult, name: str, budget: Budget, looks: Mapping[str, Style]
+) -> Part:
     summary, about = result.summary, result.about
     methods = list(dict.fromkeys(row.method for row in summary.rows))
-    galleries = []
-    for position, gallery in enumerate(result.galleries):
-        share = budget.used + (end - budget.used) // (len(result.galleries) - position)
-        galleries.append(_gallery(gallery, methods, summary, budget, share))
-    sets = list(dict.fromkeys(row.erased for row in summary.rows))
-    seeds = max((row.seeds for row in summary.rows), default=0)
-    tables = bench_tables(summary)
     return {
         "kind": "bench",
         "id": name,
@@ -151,19 +129,22 @@ def _bench_section(
         "subtitle": result.name,
         "facts": {
             "methods": ", ".join(m for m in methods if m != BASE),
-            "erased sets": ", ".join(sets),
-            "erasure seeds": str(seeds),
+            "erased sets": ", ".join(dict.fromkeys(row.erased for row in summary.rows)),
+            "erasure seeds": str(max((row.seeds for row in summary.rows), default=0)),
             "images": f"{sum(row.images for row in summary.rows):,}",
-            "scorer": _scorer_name(about["scorer"]),
-            "classes by": classes_by(about),
+            "scorer": about["scorer"]["name"],
+            "classifier": classes_by(about),
         },
         "findings": findings(summary),
         "notes": (*about.get("left_out", ()), *summary.notes),
         "failures": summary.failures,
-        "tables": tables,
+        "tables": bench_tables(summary),
         "pareto": list(_pareto_plots(summary, looks, name)),
         "harm": list(_harm_plots(summary, looks, name)),
-        "galleries": galleries,
+        "galleries": [
+            _gallery(erased, concepts, methods, summary, budget)
+            for erased, concepts in result.galleries.items()
+        ],
         "commands": result.commands,
         "provenance": {
             **_flat(about),
@@ -174,10 +155,10 @@ def _bench_section(
     }
 
 
-def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
+def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Part]:
     for number, (title, rows) in enumerate(pareto_panels(summary).items()):
         yield _plot(
-            pareto_figure(title, rows, looks),
+            pareto_figure({title: rows}, looks),
             f"{name}p{number}",
             f"Erasure against harm, {title}: " + "; ".join(map(_point_in_words, rows)) + ".",
             f"Erasure against harm, {title}. Up and left is good. The dashed line joins what no "
@@ -185,7 +166,7 @@ def _pareto_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> It
         )
 
 
-def _harm_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Plot]:
+def _harm_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iterator[Part]:
     for number, erased in enumerate(dict.fromkeys(row.erased for row in summary.per_concept)):
         own = [row for row in summary.per_concept if row.erased == erased]
         figure = harm_figure(own, looks, f"erased: {erased}")
@@ -202,86 +183,88 @@ def _harm_plots(summary: Summary, looks: Mapping[str, Style], name: str) -> Iter
 
 def _point_in_words(row: Row) -> str:
     if row.method == BASE:
-        return f"un-erased model, ESR-1 {percent(row.esr1.value)}"
-    return f"{row.method}, ESR-1 {percent(row.esr1.value)}, delta {with_interval(row.delta)}"
+        return f"un-erased model, ESR-1 {percent(row.esr1)}"
+    return f"{row.method}, ESR-1 {percent(row.esr1)}, delta {with_interval(row.delta)}"
 
 
 def _gallery(
-    gallery: Gallery, methods: Sequence[str], summary: Summary, budget: Budget, end: int
-) -> dict[str, Any]:
-    rows: dict[str, dict[str, ConceptRow]] = {}
-    for row in summary.per_concept:
-        if row.erased == gallery.erased:
-            rows.setdefault(row.concept, {})[row.method] = row
-    cards: list[Card] = []
-    for concept in gallery.concepts:
-        card = _card(concept, methods, rows.get(concept.concept, {}), gallery.erased, budget, end)
+    erased: str,
+    concepts: Sequence[ConceptImages],
+    methods: Sequence[str],
+    summary: Summary,
+    budget: Budget,
+) -> Part:
+    budget.next_part()
+    deltas = {
+        (row.concept, row.method): row.delta.value
+        for row in summary.per_concept
+        if row.erased == erased and not math.isnan(row.delta.value)
+    }
+    cards: list[Part] = []
+    for concept in concepts:
+        card = _card(concept, methods, deltas, erased, budget)
         if card is None:
             break
         cards.append(card)
     return {
-        "erased": gallery.erased,
+        "erased": erased,
         "first": cards[:FIRST_CARDS],
         "more": cards[FIRST_CARDS:],
-        "columns": len([m for m in methods if any(m in c.images for c in gallery.concepts)]),
-        "splits": list(dict.fromkeys(card.split for card in cards)),
-        "left_out": len(gallery.concepts) - len(cards),
+        "columns": len([m for m in methods if any(m in c.images for c in concepts)]),
+        "splits": list(dict.fromkeys(card["split"] for card in cards)),
+        "left_out": len(concepts) - len(cards),
     }
 
 
 def _card(
     concept: ConceptImages,
     methods: Sequence[str],
-    rows: Mapping[str, ConceptRow],
+    deltas: Mapping[tuple[str, str], float],
     erased: str,
     budget: Budget,
-    end: int,
-) -> Card | None:
+) -> Part | None:
+    """A strip of pictures per noise; None where there is no room left."""
     drawn = [method for method in methods if method in concept.images]
     count = NOISES_ERASED if concept.split == "erased" else NOISES_KEPT
-    noises = range(min(count, len(concept.noises)))
+    noises = range(min(count, concept.noises))
     pictures = [concept.images[method][noise] for noise in noises for method in drawn]
-    found = budget.embed(pictures, IMAGE_EDGE, end)
+    found = budget.embed(pictures, IMAGE_EDGE)
     if found is None:
         return None
-    images = iter(found)
-    strips = []
+    images, strips = iter(found), []
     for noise in noises:
         strip = []
         for method in drawn:
             how = "before" if method == BASE else f"after {method} erased {erased}"
-            alt = f"{concept.concept}, noise {noise + 1}, {how}"
-            delta = rows[method].delta.value if method in rows else math.nan
-            remark = "" if math.isnan(delta) else Number(2, sign=True)(delta)
-            strip.append(Picture(next(images), alt, method, remark))
+            delta = deltas.get((concept.concept, method))
+            strip.append(
+                {
+                    "image": next(images),
+                    "alt": f"{concept.concept}, noise {noise + 1}, {how}",
+                    "caption": method,
+                    "remark": "" if delta is None else Number(2, sign=True)(delta),
+                }
+            )
         strips.append(strip)
-    return Card(concept.concept, concept.split, strips)
+    return {"concept": concept.concept, "split": concept.split, "strips": strips}
 
 
-def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict[str, Any]:
+def _run_section(result: RunResult, name: str, budget: Budget) -> Part:
     info, history = result.info, result.history
+    budget.next_part()
     sheets = []
     for what, image in result.sheets.items():
-        found = budget.embed([image], SHEET_EDGE, end)
+        found = budget.embed([image], SHEET_EDGE)
         sheets.append({"what": what, "image": found[0] if found else None})
-    uses = adversary_uses(history, WORDS)
     tables: dict[str, Table] = {}
     if result.measures is not None:
         tables["erased"], tables["kept"] = measures_tables(result.measures)
-    if uses:
+    if uses := adversary_uses(history, WORDS):
         tables["adversaries"] = adversaries_table(uses, info, history)
     if history:
         tables["trace"] = history_table(history, HISTORY_ROWS)
-    plots = [
-        _plot(
-            figure,
-            f"{name}c{number}",
-            f"{label} by step",
-            f"By step: {label}. Smoothed over a twentieth of the run; raw values are faint.",
-        )
-        for number, (label, figure) in enumerate(history_figures(history).items())
-    ]
-    passes, seconds = info["unet_passes"], info["seconds"]
+    config = {key: [str(value)] for key, value in info["config"].items()}
+    passes = info["unet_passes"]
     return {
         "kind": "run",
         "id": name,
@@ -292,12 +275,20 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
             "scope": str(info["config"].get("scope", "")),
             "steps": str(len(history)),
             "UNet passes": f"{passes['forward']:,} forward, {passes['backward']:,} backward",
-            "seconds": f"{seconds['total']:.0f}",
+            "seconds": f"{info['seconds']['total']:.0f}",
         },
         "measured": result.measures is not None,
         "remarks": (result.measures or {}).get("remarks", []),
         "tables": tables,
-        "plots": plots,
+        "plots": [
+            _plot(
+                figure,
+                f"{name}c{number}",
+                f"{label} by step",
+                f"By step: {label}. Smoothed over a twentieth of the run; raw values are faint.",
+            )
+            for number, (label, figure) in enumerate(history_figures(history).items())
+        ],
         "sheets": sheets,
         "commands": [info["command"]],
         "provenance": {
@@ -308,40 +299,30 @@ def _run_section(result: RunResult, name: str, budget: Budget, end: int) -> dict
             "kept on purpose": ", ".join(info["keep"]) or "nothing",
             **{f"version of {key}": value for key, value in info["versions"].items()},
         },
-        "settings": settings_table(
-            {info["method"]: {key: [str(value)] for key, value in info["config"].items()}}
-        ),
+        "settings": settings_table({info["method"]: config}),
     }
 
 
-def _plot(figure: Figure, name: str, alt: str, caption: str) -> Plot:
-    return Plot(Markup(inline_svg(figure, name)), alt, caption)
-
-
-def _scorer_name(identity: Any) -> str:
-    return str(identity.get("name", "")) if isinstance(identity, Mapping) else str(identity)
-
-
-def _in_words(entry: Mapping[str, Any] | str) -> str:
-    """An entry of a list of what was measured, such as a measure's identity, or a sentence."""
-    if isinstance(entry, str):
-        return entry
-    return ", ".join(
-        f"{key} {'+'.join(own) if isinstance(own, list) else own}"
-        for key, own in entry.items()
-        if own
-    )
+def _plot(figure: Figure, name: str, alt: str, caption: str) -> Part:
+    return {"svg": Markup(inline_svg(figure, name)), "alt": alt, "caption": caption}
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, str]:
-    """`about` with nested keys joined by a colon."""
+    """`about` as text, with nested keys joined by a colon and lists by semicolons."""
+
+    def text(value: Any) -> str:
+        if not isinstance(value, Mapping):
+            return str(value)
+        parts = {k: "+".join(v) if isinstance(v, list) else v for k, v in value.items() if v}
+        return ", ".join(f"{key} {own}" for key, own in parts.items())
+
     found: dict[str, str] = {}
     for key, value in about.items():
         name = key.replace("_", " ")
         if isinstance(value, Mapping):
-            found.update({f"{name}: {inner}": str(own) for inner, own in value.items()})
+            found |= {f"{name}: {inner}": str(own) for inner, own in value.items()}
         elif isinstance(value, list):
-            found[name] = "; ".join(map(_in_words, value)) or "none"
+            found[name] = "; ".join(map(text, value)) or "none"
         else:
             found[name] = str(value)
     return found

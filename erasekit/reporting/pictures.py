@@ -19,6 +19,8 @@ from erasekit.files import atomic_path
 INK, PAPER, FRAME = (32, 32, 32), (255, 255, 255), (222, 222, 222)
 GAP = 6
 LABEL_CHARACTERS = 18
+NOISES = 4
+"""Of a concept in a picture of before and after."""
 QUALITY = 90
 """Of WebP; the pictures that were scored are in the store, without loss."""
 
@@ -56,64 +58,52 @@ def sheet(
     if not images:
         raise ValueError("a sheet needs at least one image")
     cell = cell or min(256, max(96, images[0].shape[0]))
-    pen = _Pen(cell)
+    size = max(11, cell // 9)
+    font, line = ImageFont.load_default(size), int(size * 1.3)
+    characters = max(6, int(cell / font.getlength("n")))
+
+    def wrapped(texts: Sequence[str]) -> list[list[str]]:
+        return [textwrap.wrap(text, characters) for text in texts]
+
+    def height(texts: Sequence[Sequence[str]]) -> int:
+        return max(map(len, texts), default=0) * line
+
+    def write(x: int, y: int, lines: Sequence[str]) -> None:
+        for number, text in enumerate(lines):
+            draw.text((x, y + number * line), text, INK, font)
+
     labels = [textwrap.wrap(row.label, LABEL_CHARACTERS) for row in rows]
-    left = max((pen.width(text) + 2 * GAP for label in labels for text in label), default=0)
-    heads = [pen.wrapped(text) for text in headers]
-    captions = [[pen.wrapped(text) for text in row.captions] for row in rows]
-    heights = [cell + GAP + pen.height(lines) for lines in captions]
-    title_height = pen.line + GAP if title else 0
-    top = title_height + pen.height(heads)
+    left = max((int(font.getlength(t)) + 2 * GAP for label in labels for t in label), default=0)
+    heads, captions = wrapped(headers), [wrapped(row.captions) for row in rows]
+    title_height = line + GAP if title else 0
+    heights = [cell + GAP + height(below) for below in captions]
+    top = title_height + height(heads)
     columns = max(len(row.images) for row in rows)
-    width = max(left + columns * (cell + GAP) + GAP, pen.width(title) + 2 * GAP)
+    width = max(left + columns * (cell + GAP) + GAP, int(font.getlength(title)) + 2 * GAP)
     page = Image.new("RGB", (width, top + sum(heights) + GAP), PAPER)
     draw = ImageDraw.Draw(page)
-    pen.write(draw, (GAP, GAP // 2), [title])
+    write(GAP, GAP // 2, [title])
     for column, head in enumerate(heads):
-        pen.write(draw, (left + GAP + column * (cell + GAP), title_height), head)
+        write(left + GAP + column * (cell + GAP), title_height, head)
     y = top + GAP
-    for row, label, below, height in zip(rows, labels, captions, heights, strict=True):
-        pen.write(draw, (GAP, y + (cell - len(label) * pen.line) // 2), label)
+    for row, label, below, own in zip(rows, labels, captions, heights, strict=True):
+        write(GAP, y + (cell - len(label) * line) // 2, label)
         for column, image in enumerate(row.images):
             x = left + GAP + column * (cell + GAP)
             page.paste(_fitted(image, cell), (x, y))
             draw.rectangle((x - 1, y - 1, x + cell, y + cell), outline=FRAME)
-            if below:
-                pen.write(draw, (x, y + cell + 1), below[column])
-        y += height
+            write(x, y + cell + 1, below[column] if below else ())
+        y += own
     return np.asarray(page)
 
 
-class _Pen:
-    """Writes lines of text in a size that suits cells of `cell` pixels."""
-
-    def __init__(self, cell: int) -> None:
-        size = max(11, cell // 9)
-        self.font = ImageFont.load_default(size)
-        self.line = int(size * 1.3)
-        self.characters = max(6, int(cell / self.font.getlength("n")))
-
-    def width(self, text: str) -> int:
-        return int(self.font.getlength(text))
-
-    def wrapped(self, text: str) -> list[str]:
-        """Lines that fit a cell."""
-        return textwrap.wrap(text, self.characters)
-
-    def height(self, texts: Sequence[Sequence[str]]) -> int:
-        """Height of the tallest of some wrapped texts."""
-        return max(map(len, texts), default=0) * self.line
-
-    def write(self, draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str]) -> None:
-        for number, text in enumerate(lines):
-            draw.text((at[0], at[1] + number * self.line), text, INK, self.font)
-
-
-def grid(images: np.ndarray, *, columns: int = 0, title: str = "") -> np.ndarray:
-    """Images, uint8 [N, H, W, 3], in rows of `columns` (0: about square)."""
-    columns = columns or int(np.ceil(np.sqrt(len(images))))
-    rows = [Row("", images[start : start + columns]) for start in range(0, len(images), columns)]
-    return sheet(rows, title=title)
+def _fitted(image: np.ndarray, cell: int) -> Image.Image:
+    """Scaled to a square of `cell`: smaller by Lanczos, larger by bicubic interpolation."""
+    picture = Image.fromarray(image)
+    if picture.size == (cell, cell):
+        return picture
+    kind = Image.Resampling.LANCZOS if picture.width > cell else Image.Resampling.BICUBIC
+    return picture.resize((cell, cell), kind)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -126,54 +116,29 @@ def save_png(path: Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(temporary, format="PNG")
 
 
-def _fitted(image: np.ndarray, cell: int) -> Image.Image:
-    """Scaled to a square of `cell`: smaller by Lanczos, larger by bicubic interpolation."""
-    picture = Image.fromarray(image)
-    if picture.size == (cell, cell):
-        return picture
-    kind = Image.Resampling.LANCZOS if picture.width > cell else Image.Resampling.BICUBIC
-    return picture.resize((cell, cell), kind)
-
-
-def comparison_grid(
-    methods: Sequence[str], rows: Sequence[tuple[str, NDArray[np.uint8]]]
-) -> Image.Image:
-    """A row per concept, a column per method; the un-erased model is one of them.
-
-    Args:
-        methods: what stands above the columns.
-        rows: a label and uint8 [methods, H, W, 3], drawn from one noise.
-    """
-    labelled = [Row(label, images) for label, images in rows]
-    title = "the same noise in each row"
-    return Image.fromarray(sheet(labelled, headers=list(methods), title=title))
-
-
-def before_after_grid(result: Measured, columns: int = 4) -> Image.Image:
-    """A row per concept, before and after side by side at the same noise; erased ones first.
-
-    Args:
-        result: with at least one image per concept.
-        columns: noises shown.
-    """
-    rows = [Row(_label(concept), _pairs(concept, columns)) for concept in result.concepts]
-    headers = [f"noise {i}: {when}" for i in range(columns) for when in ("before", "after")]
+def before_after_sheet(result: Measured) -> np.ndarray:
+    """A row per concept, before and after side by side at the same noise; erased ones first."""
+    rows = [
+        Row(
+            _label(concept),
+            [
+                image
+                for pair in zip(concept.images_before, concept.images_after, strict=True)
+                for image in pair
+            ][: 2 * NOISES],
+        )
+        for concept in result.concepts
+    ]
+    headers = [f"noise {i}: {when}" for i in range(NOISES) for when in ("before", "after")]
     width = max(len(row.images) for row in rows)
     title = f"before | after at the same noise; scores by {result.scorer}"
-    return Image.fromarray(sheet(rows, headers=headers[:width], title=title))
-
-
-def _pairs(concept: MeasuredConcept, columns: int) -> list[np.ndarray]:
-    sides = zip(concept.images_before[:columns], concept.images_after[:columns], strict=True)
-    return [image for pair in sides for image in pair]
+    return sheet(rows, headers=headers[:width], title=title)
 
 
 def _label(concept: MeasuredConcept) -> str:
     if concept.paired.split == "erased":
-        return (
-            f"{concept.paired.concept} (erased) "
-            f"{concept.alignment_before:.1f} to {concept.alignment_after:.1f}"
-        )
+        before, after = concept.alignment_before, concept.alignment_after
+        return f"{concept.paired.concept} (erased) {before:.1f} to {after:.1f}"
     return f"{concept.paired.concept} delta {concept.delta.value:+.1f}"
 
 
@@ -187,36 +152,31 @@ class Embedded:
 
 
 class Budget:
-    """Embeds pictures until a number of bytes is reached.
+    """Embeds pictures in equal parts of a number of bytes; what a part leaves goes to the next.
 
     Attributes:
-        limit: bytes of data URIs that may be used.
-        used: bytes that were.
+        used: bytes of data URIs that were used.
         count: pictures that were embedded.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used, self.count = limit, 0, 0
+    def __init__(self, limit: int, parts: int) -> None:
+        self.used = self.count = self._end = 0
+        self._limit, self._parts = limit, parts
 
-    def embed(self, images: list[NDArray[np.uint8]], edge: int, end: int) -> list[Embedded] | None:
-        """All of `images`, each uint8 [H, W, 3], or None where they don't fit together.
+    def next_part(self) -> None:
+        """Begin the next part."""
+        self._end = self.used + (self._limit - self.used) // self._parts
+        self._parts -= 1
 
-        Args:
-            images: pictures that are of use only together.
-            edge: longest side; larger ones are scaled down.
-            end: bytes of the limit that may be used up to here, at most all.
-        """
+    def embed(self, images: Sequence[NDArray[np.uint8]], edge: int) -> list[Embedded] | None:
+        """All of `images`, each uint8 [H, W, 3], no side longer than `edge`; None without room."""
         found = [embedded(image, edge) for image in images]
         size = sum(len(picture.uri) for picture in found)
-        if self.used + size > min(end, self.limit):
+        if self.used + size > self._end:
             return None
         self.used += size
         self.count += len(found)
         return found
-
-    def share(self, parts: int) -> int:
-        """Where the next of `parts` equal parts of what is left ends."""
-        return self.used + (self.limit - self.used) // max(1, parts)
 
 
 def embedded(image: NDArray[np.uint8], edge: int) -> Embedded:

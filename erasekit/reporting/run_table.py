@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from erasekit.metrics.scores import Estimate, number
-from erasekit.reporting.glossary import GLOSSARY
 from erasekit.reporting.table import Column, Number, Table
 
 Record = Mapping[str, Any]
 """One line of `history.jsonl`; see docs/interface.md."""
-MEAN = "mean"
 NEARLY = 0.05
 """A search whose entropy is short of the uniform one's by less than this share found nothing."""
 
-_LOSS, _LOSSES = Number(5), ("", "erase_", "preserve_")
+_COUNT = Number(0)
 
 
 def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -26,24 +24,11 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
         measures: what `Measured.as_dict` gives, as `measures.json` has it.
     """
 
-    def known(*keys: str) -> Any:
-        """The numbers of these fields, in a tuple where they are several."""
-        return lambda row: (
-            number(row.get(keys[0]))
-            if len(keys) == 1
-            else tuple(number(row.get(key)) for key in keys)
-        )
+    def estimate(row: Record, key: str, limits: str) -> Estimate:
+        low, high = map(number, row.get(limits) or (None, None))
+        return Estimate(number(row[key]), row["n"], 0, low, high)
 
-    def rate(row: Mapping[str, Any]) -> tuple[float, Estimate]:
-        low, high = map(number, row.get("esr1_ci95") or (None, None))
-        after = Estimate(number(row["esr1"]), row["n"], 0, low, high)
-        return number(row.get("esr1_before")), after
-
-    def delta(row: Mapping[str, Any]) -> Estimate:
-        low, high = map(number, row["ci95"])
-        return Estimate(number(row["delta"]), row["n"], 0, low, high)
-
-    images = Column("n", "images", Number(0), help="Pairs of images that went in")
+    images = Column("n", "images", _COUNT, help="Pairs of images that went in")
     erased = Table(
         "Erased",
         [
@@ -53,21 +38,21 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "alignment\nbefore → after",
                 Number(1),
                 "lower",
-                known("alignment_before", "alignment_after"),
+                lambda row: (number(row["alignment_before"]), number(row["alignment_after"])),
             ),
             Column(
                 "esr1",
                 "ESR-1\nbefore → after",
                 Number(0, share=True, interval=True),
                 "higher",
-                rate,
+                lambda row: (number(row.get("esr1_before")), estimate(row, "esr1", "esr1_ci95")),
             ),
             images,
         ],
         measures["erased"],
     )
     mean = {
-        "concept": MEAN,
+        "concept": "mean",
         "delta": measures.get("delta_mean"),
         "ci95": measures.get("delta_ci95"),
         "n": sum(row["n"] for row in measures["kept"]),
@@ -83,16 +68,16 @@ def measures_tables(measures: Mapping[str, Any]) -> tuple[Table, Table]:
                 "delta [95 %]",
                 Number(2, sign=True, interval=True),
                 "lower",
-                delta,
+                lambda row: estimate(row, "delta", "ci95"),
             ),
             images,
             Column("family"),
-            Column("split", drop=1),
+            Column("split", narrow=(1, None)),
         ],
         [*([mean] if mean["delta"] is not None else []), *measures["kept"]],
         [
-            f"Alignment: 100 x cosine by {measures['scorer']}. delta: alignment lost at the same "
-            "noise, 0 is best."
+            f"alignment: 100 x cosine by {measures['scorer']}. delta: alignment lost at the same "
+            "starting noise; 0 is best."
         ],
         pinned=lambda row: row is mean,
     )
@@ -118,8 +103,7 @@ class AdversaryUse:
         erased: the erased concept.
         word: the adversarial word; for a free embedding, the word nearest to it.
         steps: in how many steps it was chosen.
-        first: the first of them.
-        last: the last of them.
+        first, last: the first and the last of them.
     """
 
     erased: str
@@ -150,7 +134,28 @@ def adversaries_heading(info: Mapping[str, Any]) -> str:
     return "Adversarial concepts" if info.get("adversarial", True) else "Kept concepts"
 
 
-def undecided(history: Iterable[Record]) -> list[str]:
+def adversaries_table(
+    uses: Sequence[AdversaryUse], info: Mapping[str, Any], history: Iterable[Record]
+) -> Table:
+    """The concepts that were kept most, and whether a search for them has found any.
+
+    Args:
+        uses: of `history`.
+        info: provenance, as `edit.json` has it.
+        history: of the run.
+    """
+    columns = [
+        Column("word", "preserved"),
+        Column("erased", "beside"),
+        Column("steps", write=_COUNT),
+        Column("first", "first step", _COUNT),
+        Column("last", "last step", _COUNT),
+    ]
+    title = f"{adversaries_heading(info)}, preserved beside the erased ones"
+    return Table(title, columns, uses, _undecided(history))
+
+
+def _undecided(history: Iterable[Record]) -> list[str]:
     """A sentence on the erased concepts whose search ended within 5 % of uniform; [] of none."""
     rows = [record["adversary"] for record in history if record.get("adversary")]
     found = [
@@ -186,32 +191,13 @@ def ranks_table(history: Iterable[Record]) -> Table:
     return Table(
         "Harm of what was kept, where it was measured",
         [
-            Column("step", write=Number(0)),
+            Column("step", write=_COUNT),
             Column("words", "preserved"),
             Column("erased", "beside"),
-            Column("rank", "of R, harmed more", Number(0, share=True), help=GLOSSARY["rank"]),
+            Column("rank", "of R, harmed more", Number(0, share=True)),
         ],
         ranks(history),
     )
-
-
-def adversaries_table(
-    uses: Sequence[AdversaryUse], info: Mapping[str, Any], history: Iterable[Record]
-) -> Table:
-    """The concepts that were kept most, and whether a search for them has found any.
-
-    Args:
-        uses: of `history`.
-        info: provenance, as `edit.json` has it.
-        history: of the run.
-    """
-    counts = [Column(key, heading, Number(0)) for key, heading in _COUNTS.items()]
-    columns = [Column("word", "preserved"), Column("erased", "beside"), *counts]
-    title = f"{adversaries_heading(info)}, preserved beside the erased ones"
-    return Table(title, columns, uses, undecided(history))
-
-
-_COUNTS = {"steps": "steps", "first": "first step", "last": "last step"}
 
 
 def sampled(history: Sequence[Record], count: int) -> list[Record]:
@@ -227,42 +213,29 @@ def sampled(history: Sequence[Record], count: int) -> list[Record]:
 def history_table(history: Sequence[Record], count: int = 12, title: str = "") -> Table:
     """The losses and the adversary of `count` steps along a run, a row per erased concept."""
     shown = sampled(history, count)
-    rows: list[Record] = []
-    for record in shown:
-        adversaries: Sequence[Record] = record.get("adversary") or ({},)
-        for one in adversaries:
-            rows.append({**record, **{f"of_{key}": value for key, value in one.items()}})
-    several = len({row.get("of_erased") for row in rows}) > 1
+    nothing: Sequence[Record] = ({},)
+    rows = [(record, one) for record in shown for one in record.get("adversary") or nothing]
+    several = len({one.get("erased") for _, one in rows}) > 1
+
+    def loss(key: str) -> Column:
+        return Column(key, key[:-5] or key, Number(5), value=lambda row: number(row[0][key]))
+
+    def found(key: str, heading: str = "", write: Number | None = None) -> Column:
+        def value(row: tuple[Record, Record]) -> Any:
+            return number(row[1].get(key)) if write else row[1].get(key) or None
+
+        return Column(key, heading, write or str, value=value, optional=True)
+
     return Table(
         title or f"{len(shown)} of {len(history)} steps",
         [
-            Column("step", write=Number(0)),
-            *(Column(f"{k}loss", k[:-1], _LOSS, value=_loss(f"{k}loss")) for k in _LOSSES),
-            *([Column("of_erased", "erased")] if several else []),
-            Column("of_concept", "preserved", value=_text("of_concept"), optional=True),
-            Column("of_nearest", "nearest", value=_text("of_nearest"), optional=True),
-            Column(
-                "of_entropy",
-                "entropy",
-                Number(2),
-                value=lambda row: number(row.get("of_entropy")),
-                optional=True,
-            ),
-            Column(
-                "of_shift",
-                "moved",
-                Number(1, share=True),
-                value=lambda row: number(row.get("of_shift")),
-                optional=True,
-            ),
+            Column("step", write=_COUNT, value=lambda row: row[0]["step"]),
+            *map(loss, ("loss", "erase_loss", "preserve_loss")),
+            *([found("erased")] if several else []),
+            found("concept", "preserved"),
+            found("nearest"),
+            found("entropy", write=Number(2)),
+            found("shift", "moved", Number(1, share=True)),
         ],
         rows,
     )
-
-
-def _loss(key: str) -> Any:
-    return lambda row: number(row[key])
-
-
-def _text(key: str) -> Any:
-    return lambda row: row.get(key) or None

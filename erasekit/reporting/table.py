@@ -37,10 +37,9 @@ Better = Literal["", "higher", "lower"]
 ARROWS = {"": "", "higher": "↑", "lower": "↓"}
 MISSING, DASH = "-", "–"
 """A number that is not known: in the terminal and on a page, and in the tables of papers."""
-Mark = Literal["", "best", "tied", "harmed"]
+STEPS = 12
+"""Steps in which a table narrows until a terminal has room for it."""
 _MEANINGS = {name.lower(): meaning for name, meaning in GLOSSARY.items()}
-UNBOUNDED = 10_000
-"""Width of a console in which every table has the width it wants."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,20 @@ class Number:
             return ""
         return f"[{', '.join(self._one(limit, unit, sign=False) for limit in last.interval)}]"
 
+    def whole(self, value: Any) -> str:
+        """The value with its limits."""
+        return f"{self(value)} {self.limits(value)}".rstrip()
+
     def _one(self, value: float | None, unit: bool, sign: bool = True) -> str:
         if value is None or math.isnan(value):
             return MISSING
         digits = self.digits + (self.share and not unit)
         shown = round(100 * value if self.share else value, digits) + 0.0  # no "-0.0"
         return f"{shown:{'+' if self.sign and sign else ''}.{digits}f}"
+
+
+percent = Number(0, share=True)
+with_interval = Number(2, interval=True).whole
 
 
 def thousands(value: float | None) -> str:
@@ -101,27 +108,9 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def percent(share: float) -> str:
-    """A share of 1 in whole per cent."""
-    return Number(0, share=True)(share)
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A mean with its 95 % limits."""
-    write = Number(2, interval=True)
-    return f"{write(estimate)} {write.limits(estimate)}".rstrip()
-
-
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it is shown.
-
-    Attributes:
-        text: the value.
-        remark: its interval, or "".
-        sort: what it is sorted by, or "".
-        mark: a `Mark`.
-    """
+    """A cell as it is shown: a text, its interval or "", what it is sorted by, and its mark."""
 
     text: str
     remark: str = ""
@@ -143,12 +132,11 @@ class Column:
         write: how a value is written; a `Number`, or what gives a text.
         better: which direction is good.
         value: takes the value from a row; None leaves a cell empty, NaN is a number not known.
-        mark: what marks a row's cell, a `Mark`.
+        mark: what marks a row's cell: "", "best", "tied" or "harmed".
         left: it stands to the left; None says so of what is no number.
         media: where it is shown: "terminal", "page" (HTML), "paper" (Markdown and LaTeX).
         optional: it is left out where no row has a value.
-        drop: the step of a narrowing terminal at which it goes; 0 keeps it.
-        narrow: the step at which another column takes its place, and that column.
+        narrow: the step of a narrowing terminal at which another column takes its place, or none.
         help: what it means; "" looks its key and its heading up in the glossary.
     """
 
@@ -161,8 +149,7 @@ class Column:
     left: bool | None = None
     media: str = "terminal page paper"
     optional: bool = False
-    drop: int = 0
-    narrow: tuple[int, Column] | None = None
+    narrow: tuple[int, Column | None] | None = None
     help: str = ""
 
     @property
@@ -189,9 +176,9 @@ class Column:
         if value is None:
             return Cell("")
         mark = self.mark(row) if self.mark else ""
-        number = self.write if isinstance(self.write, Number) else None
-        text = number(value, unit) if number else self.write(value)
-        return Cell(text, number.limits(value, unit) if number else "", _sort(value), mark)
+        if not isinstance(self.write, Number):
+            return Cell(self.write(value), "", _sort(value), mark)
+        return Cell(self.write(value, unit), self.write.limits(value, unit), _sort(value), mark)
 
     def title(self, medium: str) -> str:
         """The heading with the good direction."""
@@ -204,13 +191,19 @@ class Column:
             name += " (%)"
         return f"{name} {arrow}".strip()
 
+    def at(self, step: int) -> Column | None:
+        """What stands in its place at a step of a narrowing terminal."""
+        if self.narrow is None or step < self.narrow[0]:
+            return self
+        return self.narrow[1] and self.narrow[1].at(step)
+
 
 @dataclass(frozen=True)
 class Table:
     """Rows under columns.
 
-    Print it with rich: it drops and narrows columns until it fits, and breaks into several where
-    even that is too wide.
+    Print it with rich: it narrows until it fits, and breaks into several tables where even that is
+    too wide.
 
     Attributes:
         title: what it shows.
@@ -276,33 +269,36 @@ class Table:
             yield Text(line, style="dim")
 
     def _fitting(self, console: Console, options: ConsoleOptions) -> list[RichTable]:
-        """The widest layout that fits; below the narrowest, tables of fewer columns each."""
-        columns = self.shown("terminal")
-        last = max(max(c.drop, c.narrow[0] if c.narrow else 0) for c in columns)
-        unbounded = options.update(max_width=UNBOUNDED)
-
-        def fits(tables: Sequence[RichTable]) -> bool:
-            widths = (Measurement.get(console, unbounded, table).maximum for table in tables)
-            return max(widths, default=0) <= options.max_width
-
-        for step in range(last + 1):
-            tables = self._rich([_at(c, step) for c in columns if not 0 < c.drop <= step])
-            if fits(tables):
-                return tables
-        first, *rest = [_at(c, last) for c in columns if not c.drop]
-        for size in range(len(rest) - 1, 0, -1):
-            parts = [rest[start : start + size] for start in range(0, len(rest), size)]
-            broken = [table for part in parts for table in self._rich([first, *part])]
-            if fits(broken):
-                return broken
+        """The widest layout that fits, else the narrowest."""
+        unbounded = options.update(max_width=10_000)
+        for layout in self._layouts():
+            tables = [
+                self._rich(name, rows, columns, options.max_width)
+                for columns in layout
+                for name, rows in self.groups.items()
+            ]
+            widths = [Measurement.get(console, unbounded, table).maximum for table in tables]
+            if max(widths, default=0) <= options.max_width:
+                break
         return tables
 
-    def _rich(self, columns: Sequence[Column]) -> list[RichTable]:
-        return [self._rich_group(name, rows, columns) for name, rows in self.groups.items()]
+    def _layouts(self) -> Iterator[list[list[Column]]]:
+        """The columns of each table: narrower step by step, then of tables of fewer columns."""
+        known: list[Column] = []
+        for step in range(STEPS + 1):
+            columns = [at for c in self.shown("terminal") if (at := c.at(step)) is not None]
+            if columns != known:
+                yield [columns]
+            known = columns
+        first, *rest = known
+        for size in range(len(rest) - 1, 0, -1):
+            yield [[first, *rest[start : start + size]] for start in range(0, len(rest), size)]
 
-    def _rich_group(self, name: str, rows: Sequence[Any], columns: Sequence[Column]) -> RichTable:
+    def _rich(
+        self, name: str, rows: Sequence[Any], columns: Sequence[Column], width: int
+    ) -> RichTable:
         title = ". ".join(filter(None, (self.title, name)))
-        shown = rows[: self.most] if self.most else rows
+        shown = rows[: self.most or None]
         more = f"{len(rows) - len(shown)} more in the files" if len(shown) < len(rows) else None
         table = RichTable(
             title=Text(title) if title else None,
@@ -313,7 +309,7 @@ class Table:
             padding=0,
             pad_edge=False,
             show_edge=False,
-            min_width=min(max(len(title), len(more or "")), 78),
+            min_width=min(max(len(title), len(more or "")), 78, width),
             caption=more,
             caption_justify="left",
         )
@@ -325,9 +321,9 @@ class Table:
                 no_wrap=not column.to_the_left or place == 0,
                 overflow="fold",
             )
+        styles = {"best": "bold green", "tied": "green"}
         for row in shown:
             cells = [column.cell(row) for column in columns]
-            styles = {"best": "bold green", "tied": "green"}
             texts = [Text(str(cell), style=styles.get(cell.mark, "")) for cell in cells]
             table.add_row(*texts, end_section=self.pinned(row))
         return table
@@ -337,10 +333,10 @@ class Table:
     def html(self, name: str = "table") -> Markup:
         """A `<table>` of that id with its filters; the page's script sorts and filters it."""
         columns = self.shown("page")
-        filters = {column.key: column for column in columns if column.key in self.filters}
         choices = {
-            key: list(dict.fromkeys(column.cell(row).text for row in self.all_rows))
-            for key, column in filters.items()
+            column.key: list(dict.fromkeys(column.cell(row).text for row in self.all_rows))
+            for column in columns
+            if column.key in self.filters
         }
         template = templates().get_template("table.html")
         return template.module.table(  # type: ignore[attr-defined,no-any-return]
@@ -357,7 +353,7 @@ class Table:
         lines = [[markdown_text(column.title("paper")) for column in columns]]
         lines.append([":--" if column.to_the_left else "--:" for column in columns])
         for row in self.all_rows:
-            lines.append([self._paper_cell(c, row, markdown_text, _MARKDOWN) for c in columns])
+            lines.append([_paper_cell(c, row, markdown_text, _MARKDOWN) for c in columns])
         legend = " ".join((*self.legend, *self._told(_MARKDOWN)))
         table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         return table + (f"\n{markdown_text(legend)}\n" if legend else "")
@@ -374,22 +370,14 @@ class Table:
         for rows in self.groups.values():
             lines.append(r"\midrule")
             for row in rows:
-                cells = [self._paper_cell(column, row, latex_text, _LATEX) for column in columns]
-                lines.append(_latex_line(cells))
+                lines.append(
+                    _latex_line([_paper_cell(c, row, latex_text, _LATEX) for c in columns])
+                )
         lines.append(r"\bottomrule")
         for line in (*self.legend, *self._told(_LATEX)):
             note = rf"{{\footnotesize {latex_text(line)}}}"
             lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{note} \\")
         return "\n".join([*lines, r"\end{tabular}", ""])
-
-    def _paper_cell(
-        self, column: Column, row: Any, escape: Callable[[str], str], marks: _Marks
-    ) -> str:
-        cell = column.cell(row, unit=False)
-        text = escape(f"{cell.text} {cell.remark}".strip())
-        missing = text in ("", escape(MISSING)) and not column.to_the_left
-        text = escape(DASH) if missing else text
-        return marks[cell.mark][0].format(text) if cell.mark in marks else text
 
     def _marks(self) -> list[str]:
         """The marks that occur."""
@@ -404,30 +392,46 @@ class Table:
     # programs
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows as plain data: `data`, or the columns' values, an interval as `KEY_ci95`."""
+        """`data`, or the columns' values, an interval as `KEY_ci95`; NaN is None."""
         if self.data is not None:
-            return [dict(row) for row in self.data]
-        return [
-            {
-                name: value
-                for column in self.columns
-                for name, value in _fields(column.key, column.of(row)).items()
-            }
-            for row in self.all_rows
-        ]
+            return [nan_to_null(row) for row in self.data]
+        rows = []
+        for row in self.all_rows:
+            fields: dict[str, Any] = {}
+            for column in self.columns:
+                fields |= _fields(column.key, column.of(row))
+            rows.append(nan_to_null(fields))
+        return rows
 
     def json(self) -> str:
         """A list of objects."""
-        return json.dumps(nan_to_null(self.records()), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self.records(), indent=2, ensure_ascii=False) + "\n"
 
     def csv(self) -> str:
         """Comma-separated as in RFC 4180, quoted where needed; floats as Python writes them."""
-        rows = [flat(row) for row in nan_to_null(self.records())]
+        rows = [flat(row) for row in self.records()]
         file = io.StringIO(newline="")
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
         return file.getvalue()
+
+    def parquet(self, path: Path) -> None:
+        """Write it as Parquet; a column without a value has the type that it has elsewhere."""
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise MissingExtraError("Parquet", "tables") from error
+        rows = [flat(row) for row in self.records()]
+        columns = {}
+        for name in dict.fromkeys(key for row in rows for key in row):
+            values = [row.get(name) for row in rows]
+            usual = "string" if name.endswith(("note", "concept")) else "double"
+            empty = all(value is None for value in values)
+            columns[name] = pyarrow.array(values, usual if empty else None)
+        with atomic_path(path) as temporary:
+            parquet.write_table(pyarrow.table(columns), temporary)
 
     def write(self, form: str, path: Path) -> None:
         """Write it to a file in one of `FORMS`.
@@ -437,7 +441,7 @@ class Table:
             OutputError: the file can't be written.
         """
         if form == "parquet":
-            _write_parquet([flat(row) for row in nan_to_null(self.records())], path)
+            self.parquet(path)
         else:
             atomic_write_text(path, str(getattr(self, form)()))
 
@@ -531,9 +535,8 @@ def code(text: str, *, block: bool = False) -> str:
     if block:
         fence = "`" * max(longest + 1, 3)
         return f"{fence}\n{text}\n{fence}"
-    ticks = "`" * (longest + 1)
-    inner = _CONTROLS.sub(" ", text)
-    return f"{ticks} {inner} {ticks}" if longest else f"{ticks}{inner}{ticks}"
+    ticks, room = "`" * (longest + 1), " " * bool(longest)
+    return f"{ticks}{room}{_CONTROLS.sub(' ', text)}{room}{ticks}"
 
 
 def latex_text(text: str) -> str:
@@ -547,14 +550,14 @@ def _latex_line(cells: Sequence[str]) -> str:
     return rf"{shield}{line} \\"
 
 
-def _at(column: Column, step: int) -> Column:
-    """The column at a step of a narrowing terminal."""
-    while column.narrow and step >= column.narrow[0]:
-        column = column.narrow[1]
-    return column
+def _paper_cell(column: Column, row: Any, escape: Callable[[str], str], marks: _Marks) -> str:
+    cell = column.cell(row, unit=False)
+    text = f"{cell.text} {cell.remark}".strip()
+    text = escape(DASH if text in ("", MISSING) and not column.to_the_left else text)
+    return marks[cell.mark][0].format(text) if cell.mark else text
 
 
-def _plain(value: Any) -> float | None:
+def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Estimate) else value
 
 
@@ -578,21 +581,3 @@ def _fields(key: str, value: Any) -> dict[str, Any]:
     if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], str):
         return {f"{key}_before": _plain(value[0]), **_fields(key, value[1])}
     return {key: value}
-
-
-def _write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("Parquet", "tables") from error
-    names = dict.fromkeys(key for row in rows for key in row)
-    columns = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        empty = all(value is None for value in values)
-        # A column without a value has the type that it has in other tables.
-        kind = ("string" if name.endswith(("note", "concept")) else "double") if empty else None
-        columns[name] = pyarrow.array(values, kind)
-    with atomic_path(path) as temporary:
-        parquet.write_table(pyarrow.table(columns), temporary)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.bench.plan import Sweep, parse_cases
+from erasekit.bench.plan import Sweep, parse_erased_sets
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
@@ -69,7 +69,7 @@ def make_sweep(suite: Suite, world_model):
         return Sweep(
             suite,
             methods,
-            parse_cases(cases, world_model),
+            parse_erased_sets(cases, world_model),
             tuple(range(seeds)),
             {**QUICK, **settings},
         )

@@ -46,7 +46,7 @@ def test_a_cell_is_scored_along_the_way_and_once_only(
     (planned,) = plan.missing
     assert planned.cell.key != plain[1].cell.key
     assert [step for step, _ in planned.along] == [1, 2]
-    assert plan.images == 2 * plan.cases[0].images  # its end has been drawn already
+    assert plan.images == 2 * plan.erased_sets[0].images  # its end has been drawn already
     assert plan.erasures == plan.missing  # what lies along it has not
     _, record = runner.run(sweep, plan)
     assert repr(record.concepts) == repr(plain[1].concepts)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from erasekit.bench.compare import compare_benches, differences_json
+from erasekit.bench.compare import compare_benches
 from erasekit.bench.records import Cell, Record
 from erasekit.errors import ConfigError
+from erasekit.metrics.scores import to_json
 from tests.bench.made_up import record
 
 EVALUATION = {
@@ -173,7 +174,7 @@ def test_what_either_may_have_kept_on_purpose_is_not_held_out() -> None:
 
 def test_the_json_has_no_nan() -> None:
     a, b = bench({("none", 0): 1.0}), bench({("none", 0): 1.5})
-    data = differences_json(compared(a, b))
+    data = to_json(compared(a, b))
     text = json.dumps(data, allow_nan=False)
     (one,) = json.loads(text)["differing"]
     assert one["delta_difference"]["value"] == pytest.approx(one["delta"][1] - one["delta"][0])

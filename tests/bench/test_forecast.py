@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from erasekit.bench.forecast import calibrate, forecast
-from erasekit.bench.plan import ErasureCosts
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.store import RecordStore
 from erasekit.methods.gradient import GradientErasure
@@ -30,8 +29,8 @@ def make_small(make_sweep):
 
 def said_and_counted(runner, sweep) -> dict[str, tuple[float, int]]:
     """By method, the passes that it expects and those that the UNet counts."""
-    plan, costs = runner.plan(sweep), ErasureCosts(runner.store)
-    said = {p.cell.method: costs.expected(p, runner.model) for p in plan.erasures}
+    plan = runner.plan(sweep)
+    said = {p.cell.method: plan.costs.passes[p.cell.key] for p in plan.erasures}
     records = runner.run(sweep, plan)
     return {r.cell.method: (said[r.cell.method], r.unet_passes) for r in records[1:]}
 
@@ -43,12 +42,11 @@ def test_each_method_s_own_forecast_is_near_the_count(runner, make_small) -> Non
     for method, (said, counted) in said_and_counted(runner, sweep).items():
         assert said == pytest.approx(counted, rel=0.1), method
     # With records to go by it is near: another seed draws other words, and others as far.
-    costs = ErasureCosts(runner.store)
     more = make_small(*METHODS, cases="church+banana", seeds=2, **kept)
     plan = runner.plan(more)
-    for planned in plan.missing:
-        assert costs.known(planned) == costs.expected(planned, runner.model)
+    assert plan.costs.guessed == 0
     counted = sum(r.unet_passes for r in runner.store.records())
+    assert plan.costs.total == counted
     assert plan.erasure_passes == pytest.approx(counted, rel=0.1)
 
 
@@ -79,15 +77,13 @@ def test_what_a_method_says_is_what_is_forecast(
     runner, make_small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_small("none", cases="church+banana", steps=9)
-    (planned,) = runner.plan(sweep).erasures
-    costs = ErasureCosts(runner.store)
-    assert costs.expected(planned, runner.model) > 0
+    assert runner.plan(sweep).costs.total > 0
     monkeypatch.setattr(
         GradientErasure,
         "expected_passes",
         lambda self, context, steps: 100.0 * steps + len(context.erasure.erased),
     )
-    assert costs.expected(planned, runner.model) == 902.0
+    assert runner.plan(sweep).costs.total == 902.0
 
 
 def test_a_forecast_writes_nothing_and_foresees_the_bytes(
@@ -101,8 +97,8 @@ def test_a_forecast_writes_nothing_and_foresees_the_bytes(
     assert not store.root.exists()
     # A warm-up image, and 32 images with one and with three steps; two passes a step.
     assert (runner.model.passes - before).forward == 2 * (1 + 32 + 96)
-    assert told.guessed == 2
-    assert told.seconds > told.erasure_passes * told.calibration.pass_seconds > 0
+    assert plan.costs.guessed == 2
+    assert told.seconds > plan.costs.total * told.calibration.pass_seconds > 0
     runner.run(sweep, plan)
     written = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
     assert written / 3 < told.bytes < written * 3
@@ -127,7 +123,7 @@ def test_a_calibration_measures_what_drawing_takes(
         "erasekit.bench.forecast.time.perf_counter",
         lambda: 0.002 * runner.model.passes.forward + 0.03 * sum(decoded),
     )
-    found = calibrate(runner, sweep.suite, plan.cases[0])
+    found = calibrate(runner, sweep.suite, plan.erased_sets[0])
     assert found.pass_seconds == pytest.approx(0.002)
     assert found.image_seconds == pytest.approx(0.03)
 

@@ -111,7 +111,7 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     plain = judged.plan(sweep)
     sweep = replace(sweep, suite=replace(sweep.suite, probes=PROBES))
     plan = judged.plan(sweep)
-    assert plan.cases[0].images == plain.cases[0].images + 2
+    assert plan.erased_sets[0].images == plain.erased_sets[0].images + 2
     base, record = judged.run(sweep, plan)
     probes = [c for c in record.concepts if c.split == "probe"]
     assert [(p.before.prompt, p.before.noises[0]) for p in probes] == list(PROBES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -98,7 +99,7 @@ def test_a_second_process_is_refused_in_one_sentence(
         mine.run(sweep, mine.plan(sweep))
     driver = store.driver()
     assert driver is not None
-    assert driver.cell == {"method": "none", "erased": "garbage truck", "seed": 0}
+    assert driver["cell"] == {"method": "none", "erased": "garbage truck", "seed": 0}
     process.join(60)
     assert store.driver() is None
     assert [r.cell.method for r in mine.run(sweep, mine.plan(sweep))] == ["base", "none"]
@@ -164,7 +165,7 @@ def test_what_fails_its_checksum_is_computed_again_and_said(
     assert runner.plan(sweep).remarks == ()
     path = {
         "cell": store.record_path(none.cell.key),
-        "base": store.base_path(base.cell.key),
+        "base": store.record_path(base.cell.key, base=True),
         "edit": store.root / "edits" / none.edit / "edit.safetensors",
         "picture": store.sheet_path(none.sheets[0]),
         "base picture": store.sheet_path(base.sheets[0]),
@@ -183,6 +184,57 @@ def test_what_fails_its_checksum_is_computed_again_and_said(
         assert path.read_bytes() == whole
     assert runner.plan(sweep).remarks == ()
     assert runner.plan(sweep).missing == ()
+
+
+def test_what_is_as_it_was_left_is_not_read_again(
+    runner, make_small, store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_small("none", cases="church")
+    runner.run(sweep, runner.plan(sweep))
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file, name):
+        read.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    for path in (*store.root.glob("sheets/*"), *store.root.glob("edits/*/*")):
+        later = beside(runner, RecordStore(store.root), Observer())
+        assert later.plan(sweep).remarks == ()
+        assert read == []
+        path.touch()
+        assert later.plan(sweep).remarks == ()
+        assert read == [str(path)]
+        later.run(sweep, later.plan(sweep))  # notes what it has read
+        read.clear()
+    (store.root / "digests.json").write_text("{")
+    plan = beside(runner, RecordStore(store.root), Observer()).plan(sweep)
+    assert plan.remarks == ()
+    assert len(read) == len(set(read)) > 0  # a damaged note is none: all is read, once
+
+
+def test_what_a_disk_loses_by_itself_is_found_when_it_is_read(
+    runner, make_small, store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_small("none", cases="church")
+    _, none = runner.run(sweep, runner.plan(sweep))
+    path = store.sheet_path(none.sheets[0])
+    whole, facts, stat = path.read_bytes(), path.stat(), Path.stat
+    flip(path)
+
+    def unchanged(self: Path, **how):
+        return facts if self == path else stat(self, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", unchanged)
+        assert runner.plan(sweep).remarks == ()
+        assert len(store.images(none)) < len(none.concepts)
+    assert path.stat().st_mtime_ns > facts.st_mtime_ns
+    plan = runner.plan(sweep)
+    assert len(plan.remarks) == 1
+    runner.run(sweep, plan)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("line", ["images 6 base", "cell l2 church 0", "images 6 cell"])

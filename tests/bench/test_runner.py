@@ -53,7 +53,7 @@ def test_a_plan_counts_what_will_run_and_writes_nothing(runner, make_sweep, stor
     # Case 1: 4 of bus, 3 of each of the 6 others; case 2: 2 x 4, and 3 of each of 5. The base
     # model draws both, less the one page that they share or not.
     images = [4 + 3 * 6, 8 + 3 * 5]
-    assert [case.images for case in plan.cases] == images
+    assert [case.images for case in plan.erased_sets] == images
     assert 4 * sum(images) < plan.images <= 5 * sum(images)
     assert plan.image_passes == plan.images * 3 * 2
     assert plan.erasure_passes is None
@@ -75,7 +75,7 @@ def test_one_more_method_runs_that_one_only(runner, make_sweep) -> None:
     run(runner, make_sweep("none"))
     plan = runner.plan(make_sweep("none", "neutral"))
     assert [p.cell.method for p in plan.missing] == ["neutral"]
-    assert plan.images == plan.cases[0].images
+    assert plan.images == plan.erased_sets[0].images
     seeds = runner.plan(make_sweep("none", seeds=3))
     assert [p.cell.seed for p in seeds.missing] == [1, 2]
     assert seeds.erasure_passes > 0
@@ -112,7 +112,7 @@ def test_another_scorer_scores_the_same_images_and_edits(
     assert (plan.erasures, plan.erasure_passes) == ((), 0)
     told = forecast(second, sweep.suite, plan)
     assert told is not None
-    assert (told.erasure_passes, told.guessed) == (0, 0)
+    assert (plan.costs.total, plan.costs.guessed) == (0, 0)
     passes = runner.model.passes.snapshot()
     scored = second.run(sweep, plan)
     assert runner.model.passes.snapshot() == passes
@@ -236,13 +236,13 @@ def test_base_images_are_drawn_once_for_all_methods_and_seeds(runner, make_sweep
     sweep = make_sweep("none", "l2", seeds=2)
     plan = runner.plan(sweep)
     runner.run(sweep, plan)
-    assert drawn == {"base": plan.cases[0].images, "cell": 4 * plan.cases[0].images}
+    assert drawn == {"base": plan.erased_sets[0].images, "cell": 4 * plan.erased_sets[0].images}
 
 
 def test_saved_images_are_those_that_the_edit_draws(runner, make_sweep, store) -> None:
     sweep = make_sweep("none")
     _, record = run(runner, sweep)
-    page = runner.plan(sweep).cases[0].pages[1]
+    page = runner.plan(sweep).erased_sets[0].pages[1]
     edit = store.edit(record.edit)
     with edit.applied(runner.model):
         alone = generate(
@@ -354,15 +354,15 @@ def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
     summary = summarise(records)
     methods, rows = comparison_rows(store, records, summary, "church")
     assert methods == ["base", "none", "l2"]
-    assert [label for label, _ in rows[:2]] == ["church (erased)", "church (erased)"]
+    assert [row.label for row in rows[:2]] == ["church (erased)", "church (erased)"]
     assert len(rows) == 2 + 6
     harms = {r.concept: r.delta.value for r in summary.per_concept if r.method == "none"}
     harms = {c: harms[c] + r.delta.value for c in harms for r in summary.per_concept
              if (r.method, r.concept) == ("l2", c)}  # fmt: skip
-    assert [label for label, _ in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
+    assert [row.label for row in rows[2:]] == sorted(harms, key=lambda c: -harms[c])
     after = store.images(records[2])
-    np.testing.assert_array_equal(rows[0][1][2], after["church"][0])
-    np.testing.assert_array_equal(rows[1][1][2], after["church"][1])
+    np.testing.assert_array_equal(rows[0].images[2], after["church"][0])
+    np.testing.assert_array_equal(rows[1].images[2], after["church"][1])
     store.sheet_path(records[1].sheets[0]).unlink()
     _, rows = comparison_rows(store, records, summary, "church")
-    assert (rows[0][1][1] == 255).all()
+    assert (rows[0].images[1] == 255).all()

@@ -19,7 +19,7 @@ PATIENCE = 60
 
 @pytest.fixture
 def case(runner, make_sweep):
-    return runner.plan(make_sweep("none")).cases[0]
+    return runner.plan(make_sweep("none")).erased_sets[0]
 
 
 @pytest.fixture

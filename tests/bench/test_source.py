@@ -94,7 +94,7 @@ def test_changed_scoring_code_scores_the_same_images_and_edits_again(
     passes = runner.model.passes.snapshot()
     again = runner.run(sweep, plan)
     assert runner.model.passes.snapshot() == passes
-    assert sum(scored) == 2 * plan.cases[0].images
+    assert sum(scored) == 2 * plan.erased_sets[0].images
     assert measure.looked_at == 2 * looked_at
     assert again[1].edit == first[1].edit
     assert again[1].sheets == first[1].sheets

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from erasekit.bench.plan import parse_cases
+from erasekit.bench.plan import parse_erased_sets
 from erasekit.bench.prompts import EvaluatedConcept, noise_seeds, pages
 from erasekit.bench.suite import Suite, build_suite, spread_over_families
 from erasekit.bench.suites.icons import icons_mini, paper_world
@@ -133,7 +133,7 @@ def test_less_than_the_protocol_asks_for_is_a_short_one(
 
 
 def test_cases_are_separated_by_commas_and_joined_by_plus(world_model) -> None:
-    cases = parse_cases("garbage truck, church+castle", world_model)
+    cases = parse_erased_sets("garbage truck, church+castle", world_model)
     assert [case.label for case in cases] == ["garbage truck", "church+castle"]
     assert cases[0].erased[0].aliases == ("red truck",)
 
@@ -143,4 +143,4 @@ def test_cases_are_separated_by_commas_and_joined_by_plus(world_model) -> None:
 )
 def test_bad_cases_are_refused(world_model, text: str) -> None:
     with pytest.raises(ConceptError):
-        parse_cases(text, world_model)
+        parse_erased_sets(text, world_model)

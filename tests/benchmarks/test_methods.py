@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.methods.__main__ import table
-from erasekit.bench.records import ListedCase, ListedCell, Manifest
+from erasekit.bench.records import ListedCell, ListedSet, Manifest
 from erasekit.bench.store import RecordStore
 from tests.bench.made_up import record
 
@@ -26,7 +26,7 @@ def store_of(folder: Path, method: str, lost: float, size: int) -> Path:
         edit.mkdir(parents=True)
         (edit / "edit.safetensors").write_bytes(bytes(size))
         cells.append(ListedCell(method, "church", seed, made.cell.key, made.edit))
-    store.put_manifest(Manifest({"suite": "own"}, (ListedCase("church", "", tuple(cells)),)))
+    store.put_manifest(Manifest({"suite": "own"}, (ListedSet("church", "", tuple(cells)),)))
     return folder
 
 

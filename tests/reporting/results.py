@@ -8,7 +8,8 @@ import numpy as np
 
 from erasekit.bench.records import Comparison, Matched, Summary
 from erasekit.metrics.scores import Estimate
-from erasekit.reporting.results import BenchResult, ConceptImages, Gallery, Report, RunResult
+from erasekit.reporting.page import LIMIT, Page, render
+from erasekit.reporting.results import BenchResult, ConceptImages, RunResult
 from tests.reporting.rows import bench_row, concept_row
 
 NASTY = '<b>&"x"'
@@ -36,22 +37,18 @@ def bench_result(erased: str = NASTY) -> BenchResult:
     comparison = Comparison(
         "gumbel", "none", erased, Estimate(-7.0, 9, 0, -8.0, -6.0), 0.004, "gumbel harms less"
     )
-    galleries = [
-        Gallery(
-            name,
-            [
-                ConceptImages(
-                    concept,
-                    split,
-                    "family",
-                    (11, 12),
-                    {method: pictures(2, i) for i, method in enumerate(METHODS)},
-                )
-                for concept, split in ((name, "erased"), (f"castle {NASTY}", "held-out"))
-            ],
-        )
+    galleries = {
+        name: [
+            ConceptImages(
+                concept,
+                split,
+                2,
+                {method: pictures(2, i) for i, method in enumerate(METHODS)},
+            )
+            for concept, split in ((name, "erased"), (f"castle {NASTY}", "held-out"))
+        ]
         for name in (erased, "church")
-    ]
+    }
     return BenchResult(
         "my-store",
         {
@@ -138,5 +135,6 @@ def run_result() -> RunResult:
     return RunResult("my-run", info, history, measures, sheets)
 
 
-def report() -> Report:
-    return Report("", [bench_result(), run_result()], "1.2.3", "erasekit report my-store my-run")
+def report(limit: int = LIMIT) -> Page:
+    results = [bench_result(), run_result()]
+    return render(results, command="erasekit report my-store my-run", limit=limit)

@@ -21,9 +21,11 @@ from erasekit.reporting.figures import (
     harm_figure,
     history_figures,
     inline_svg,
+    pareto_figure,
+    pareto_panels,
+    save_pareto,
     styles,
 )
-from erasekit.reporting.pareto import pareto_figure, pareto_panels, save_pareto
 from tests.reporting.rows import bench_row, concept_row
 
 NAN = math.nan
@@ -78,7 +80,7 @@ def test_it_is_written_as_png_and_svg_the_same_each_time(summary: Summary, tmp_p
 
 def test_the_points_are_where_the_numbers_say(summary: Summary) -> None:
     title, rows = next(iter(pareto_panels(summary).items()))
-    figure = pareto_figure(title, rows, styles([row.method for row in rows]))
+    figure = pareto_figure({title: rows}, styles([row.method for row in rows]))
     drawn = {
         (round(line.get_xdata()[0], 3), round(line.get_ydata()[0], 3), line.get_marker())
         for line in figure.axes[0].lines
@@ -93,7 +95,7 @@ def test_no_point_and_no_bar_leaves_0_to_100_per_cent() -> None:
     rows = [bench_row(f"method {i:02}", float(i), esr1=1.0) for i in range(17)]
     rows += [replace(bench_row("sure", 3.0), esr1=Estimate(1.0, 16, 0, 0.81, 1.0))]
     rows += [replace(bench_row("none", 3.0), esr1=Estimate(0.0, 16, 0, 0.0, 0.19))]
-    figure = pareto_figure("many", rows, styles([row.method for row in rows]))
+    figure = pareto_figure({"many": rows}, styles([row.method for row in rows]))
     axes = figure.axes[0]
     figure.canvas.draw()
     inverse = axes.transData.inverted()
@@ -145,7 +147,7 @@ def test_an_inline_figure_takes_the_ink_of_the_page_and_keeps_its_ids_apart(
     summary: Summary,
 ) -> None:
     title, rows = next(iter(pareto_panels(summary).items()))
-    figure = pareto_figure(title, rows, styles([row.method for row in rows]))
+    figure = pareto_figure({title: rows}, styles([row.method for row in rows]))
     one, two = inline_svg(figure, "a"), inline_svg(figure, "b")
     assert one.startswith("<svg")
     assert "currentColor" in one
@@ -160,4 +162,4 @@ def test_an_inline_figure_takes_the_ink_of_the_page_and_keeps_its_ids_apart(
 def test_names_in_figures_are_text_not_mathematics() -> None:
     rows = [bench_row("base", 0.0, "$5_$"), bench_row("pgd", 2.0, "$5_$")]
     title, rows_ = next(iter(pareto_panels(Summary(tuple(rows), (), ())).items()))
-    assert "erased: $5_$" in texts(inline_svg(pareto_figure(title, rows_, styles(["pgd"])), "a"))
+    assert "erased: $5_$" in texts(inline_svg(pareto_figure({title: rows_}, styles(["pgd"])), "a"))

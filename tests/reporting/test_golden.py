@@ -20,7 +20,6 @@ from erasekit.bench.records import Comparison, Matched, MetricValue, Summary
 from erasekit.metrics.scores import Estimate
 from erasekit.reporting.bench_table import TABLES, bench_table, export_table
 from erasekit.reporting.page import render
-from erasekit.reporting.results import Report
 from tests.reporting.results import bench_result
 from tests.reporting.rows import bench_row, concept_row
 
@@ -104,8 +103,8 @@ def outputs() -> Iterator[tuple[str, str]]:
         yield f"{what}.csv", table.csv()
         yield f"{what}.md", table.markdown()
         yield f"{what}.tex", table.latex()
-    result = replace(bench_result(), summary=summary(), galleries=[], about=ABOUT)
-    html = render(Report("", [result], "1", "")).html
+    result = replace(bench_result(), summary=summary(), galleries={}, about=ABOUT)
+    html = render([result]).html
     yield "page.html", "\n".join(re.findall(r"<table.*?</table>", html, re.DOTALL)) + "\n"
 
 

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from erasekit.reporting.page import Page, render
-from erasekit.reporting.results import Report
 from tests.reporting.results import METHODS, NASTY, bench_result, pictures, report, run_result
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -59,7 +58,7 @@ class Tree(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return render(report())
+    return report()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def tree(page: Page) -> Tree:
 
 
 def test_the_same_report_gives_the_same_bytes(page: Page) -> None:
-    assert render(report()).html == page.html
+    assert report().html == page.html
 
 
 def test_nothing_is_fetched(page: Page, tree: Tree) -> None:
@@ -223,10 +222,10 @@ def test_the_trace_of_a_run_names_what_was_preserved(page: Page) -> None:
 
 
 def test_pictures_stay_within_their_limit_and_what_is_missing_is_said() -> None:
-    whole = render(Report("", [bench_result()], "1"))
+    whole = render([bench_result()])
     sizes = [len(own["src"]) for own, _ in Tree(whole.html).all("img")]
     limit = sum(sizes) * 2 // 3
-    some = render(Report("", [bench_result()], "1"), limit=limit)
+    some = render([bench_result()], limit=limit)
     kept = [own for own, _ in Tree(some.html).all("img")]
     assert 0 < len(kept) < len(sizes)
     assert sum(len(own["src"]) for own in kept) <= limit
@@ -234,22 +233,21 @@ def test_pictures_stay_within_their_limit_and_what_is_missing_is_said() -> None:
     assert "--max-megabytes" in some.html
     erased = [own for own in kept if own["alt"].startswith((NASTY, "church"))]
     assert erased, "erased concepts come before those that should stay"
-    none = render(Report("", [bench_result(), run_result()], "1"), limit=0)
+    none = report(limit=0)
     assert not Tree(none.html).all("img")
     assert none.left_out == 4
 
 
 def test_large_pictures_are_made_smaller() -> None:
     result = bench_result()
-    concept = replace(result.galleries[0].concepts[0], images={"base": pictures(2, edge=600)})
-    gallery = replace(result.galleries[0], concepts=[concept])
-    page = render(Report("", [replace(result, galleries=[gallery])], "1"))
+    concept = replace(result.galleries["church"][0], images={"base": pictures(2, edge=600)})
+    page = render([replace(result, galleries={"church": [concept]})])
     assert {own["width"] for own, _ in Tree(page.html).all("img")} == {"256"}
 
 
 def test_a_run_without_measures_or_history_says_so() -> None:
     bare = replace(run_result(), measures=None, history=[], sheets={})
-    tree = Tree(render(Report("Mine", [bare], "1")).html)
+    tree = Tree(render([bare], title="Mine").html)
     assert "Nothing was measured in this run." in [text for _, text in tree.all("p")]
     assert [text for _, text in tree.all("h1")] == ["Mine"]
     assert not tree.all("svg")
@@ -263,7 +261,7 @@ def test_missing_numbers_are_dashes_that_are_not_sorted() -> None:
         for row in result.summary.rows
     ]
     summary = replace(result.summary, rows=tuple(rows), overall=())
-    html = render(Report("", [replace(result, summary=summary)], "1")).html
+    html = render([replace(result, summary=summary)]).html
     table = re.search(r'<table id="s1-bench".*?</table>', html, re.S)
     assert table
     assert "nan" not in table[0].lower()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from erasekit.errors import OutputError
-from erasekit.reporting.pictures import GAP, Row, grid, save_png, sheet
+from erasekit.reporting.pictures import GAP, Row, save_png, sheet
 
 
 def flat(value: int, count: int = 1, edge: int = 96) -> np.ndarray:
@@ -54,11 +54,6 @@ def test_images_are_scaled_to_a_size_one_can_see(edge: int) -> None:
     page = sheet([Row("", flat(7, edge=edge))])
     assert 96 <= page.shape[0] - 2 * GAP <= 256
     assert page[page.shape[0] // 2, page.shape[1] // 2].tolist() == [7] * 3
-
-
-def test_a_grid_is_about_square() -> None:
-    assert grid(flat(0, count=9)).shape[:2] == (3 * (96 + GAP) + GAP,) * 2
-    assert grid(flat(0, count=3), columns=3).shape[0] == 96 + 2 * GAP
 
 
 def test_a_sheet_of_nothing_is_refused() -> None:

@@ -41,7 +41,7 @@ COLUMNS = (
     Column(
         "delta", "delta\nheld-out", Number(2, interval=True), "lower", mark=lambda row: row["mark"]
     ),
-    Column("count", write=Number(0), drop=1),
+    Column("count", write=Number(0), narrow=(1, None)),
 )
 ROWS = [
     {"name": "base", "rate": Estimate(0.125, 8), "delta": None, "count": 1, "mark": ""},
@@ -104,7 +104,7 @@ def test_a_terminal_sees_names_as_text_and_marks() -> None:
 def test_columns_go_and_change_places_until_a_terminal_has_room() -> None:
     short = Column("delta", "short", Number(1))
     long = Column("delta", "long heading", Number(4), narrow=(1, short))
-    columns = [COLUMNS[0], long, Column("n" * 9, value=lambda row: 1, drop=2)]
+    columns = [COLUMNS[0], long, Column("n" * 9, value=lambda row: 1, narrow=(2, None))]
     table = Table("", columns, [{"name": "aaaa", "delta": 1.0}])
     heads = {width: printed(table, width).split("\n")[0].split() for width in (40, 23, 12)}
     assert heads[40] == ["name", "long", "heading", "n" * 9]

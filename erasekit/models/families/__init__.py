@@ -6,10 +6,11 @@ from typing import Any
 
 from erasekit.errors import ModelError
 from erasekit.models.families.base import FamilyAdapter
+from erasekit.models.families.clip import ClipFamily
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.registry import Registry
 
-__all__ = ["FamilyAdapter", "adapter_for", "families_of"]
+__all__ = ["ClipFamily", "FamilyAdapter", "adapter_for", "families_of"]
 
 _TRANSFORMER = "its transformer predicts no noise of the kind the objectives are defined on"
 _PICTURE = "it takes a picture beside the prompt, so there is no plain text-to-image model to edit"

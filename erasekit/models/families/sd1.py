@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.models.families.base import FamilyAdapter
+from erasekit.models.families.clip import ClipFamily
 from erasekit.models.families.text import encoded, token_count, token_limit
 
 
@@ -18,7 +18,7 @@ def has_openclip(pipeline: Any) -> bool:
     return encoder is not None and bool(encoder.config.hidden_act == "gelu")
 
 
-class StableDiffusion1(FamilyAdapter):
+class StableDiffusion1(ClipFamily):
     """Stable Diffusion 1.x and its fine-tunes: OpenAI's CLIP ViT-L/14 reads the prompt."""
 
     name = "sd1"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.models.families.base import FamilyAdapter
+from erasekit.models.families.clip import ClipFamily
 from erasekit.models.families.text import (
     encoded,
     pack_pooled,
@@ -19,7 +19,7 @@ from erasekit.models.families.text import (
 )
 
 
-class StableDiffusionXL(FamilyAdapter):
+class StableDiffusionXL(ClipFamily):
     """Stable Diffusion XL base and its fine-tunes.
 
     A prompt embedding is [L + R, D]: L rows of tokens (both encoders' penultimate layers side by

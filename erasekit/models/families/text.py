@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BATCH = 256
 """Prompts encoded at once."""
+
+
+@dataclass(frozen=True)
+class TokenRows(Sequence[str]):
+    """Prompts as tokens, some of them vectors. See `ClipFamily.embed_tokens`.
+
+    Attributes:
+        ids: [B, L].
+        free: [B, L], where tokens are vectors; None: nowhere.
+        vectors: of the free tokens, [S, d], by text encoder.
+    """
+
+    ids: Tensor
+    free: Tensor | None = None
+    vectors: Mapping[nn.Module, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        raise TypeError("rows of tokens are read whole")
+
+    def encoded(self, tokenizer: Any, text_encoder: Any, **options: Any) -> Any:
+        """The text encoder's output, padded as its tokenizer pads."""
+        ends = self.ids == tokenizer.eos_token_id
+        padding = ends.cumsum(dim=1) - ends.long() > 0
+        ids = self.ids.masked_fill(padding, tokenizer.pad_token_id).to(text_encoder.device)
+        free, vectors = self.free, self.vectors.get(text_encoder)
+        if free is None or vectors is None:
+            return text_encoder(ids, **options)
+
+        def put(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return output.masked_scatter(free[..., None].to(output.device), vectors.to(output))
+
+        hook = text_encoder.get_input_embeddings().register_forward_hook(put)
+        try:
+            return text_encoder(ids, **options)
+        finally:
+            hook.remove()
 
 
 def token_limit(tokenizer: Any, text_encoder: Any) -> int:
@@ -38,8 +78,12 @@ def encoded(
     is, which may be the CPU while the UNet is on a GPU.
 
     Args:
+        prompts: texts, or `TokenRows`.
         options: passed to the text encoder.
     """
+    if isinstance(prompts, TokenRows):
+        yield prompts.encoded(tokenizer, text_encoder, **options)
+        return
     for start in range(0, len(prompts), BATCH):
         tokens = tokenizer(
             [converted(pipeline, tokenizer, p) for p in prompts[start : start + BATCH]],

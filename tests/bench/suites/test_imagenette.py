@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from erasekit.bench.plan import parse_cases
+from erasekit.bench.plan import parse_erased_sets
 from erasekit.bench.suite import Suite, build_suite
 from erasekit.bench.suites.imagenette import imagenette
 from erasekit.bench.suites.paper import IMAGENETTE, SPLITS
@@ -94,7 +94,7 @@ def halves(world_model) -> Suite:
 def test_what_a_case_keeps_is_withheld_from_the_concept_space(
     halves: Suite, world_model, registry
 ) -> None:
-    (case,) = parse_cases("bus+church", world_model)
+    (case,) = parse_erased_sets("bus+church", world_model)
     assert halves.withheld(case) == ("castle", "car")
     space = concept_space(world_model, replace(case, withheld=halves.withheld(case)))
     assert space.words == ["garbage truck", "apple"]
@@ -108,7 +108,7 @@ def test_psr_counts_the_kept_set_though_methods_know_its_words(
     sweep = replace(
         make_sweep("none", "random"),
         suite=halves,
-        cases=parse_cases("church+bus", world_model),
+        erasures=parse_erased_sets("church+bus", world_model),
     )
     plan = runner.plan(sweep)
     assert plan.cells[0].erasure.withheld == ("castle", "car")

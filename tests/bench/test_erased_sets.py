@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from erasekit.bench.plan import parse_cases, typed_cases
+from erasekit.bench.plan import parse_erased_sets, typed_sets
 from erasekit.concepts import join_concepts, normalised, plain_text, split_concepts
 from erasekit.errors import ConceptError, ConfigError
 
@@ -29,13 +29,13 @@ from erasekit.errors import ConceptError, ConfigError
     ],
 )
 def test_a_comma_separates_a_plus_joins_and_quotes_protect(text: str, expected: list) -> None:
-    assert [split_concepts(case) for case in typed_cases(text)] == expected
+    assert [split_concepts(case) for case in typed_sets(text)] == expected
     for names in expected:
         assert split_concepts(join_concepts(names)) == names
 
 
 def test_each_of_more_is_one_erased_set() -> None:
-    cases = typed_cases("bus", ["Tom & Jerry, the movie", "church+car"])
+    cases = typed_sets("bus", ["Tom & Jerry, the movie", "church+car"])
     assert [split_concepts(case) for case in cases] == [
         ["bus"],
         ["Tom & Jerry, the movie"],
@@ -46,10 +46,10 @@ def test_each_of_more_is_one_erased_set() -> None:
 def test_a_file_has_an_erased_set_a_line(tmp_path: Path) -> None:
     path = tmp_path / "cases.txt"
     path.write_bytes(b"\xef\xbb\xbfTom & Jerry, the movie\r\n\r\nbus+car\r\n")
-    cases = typed_cases(str(path))
+    cases = typed_sets(str(path))
     assert [split_concepts(c) for c in cases] == [["Tom & Jerry, the movie"], ["bus", "car"]]
     with pytest.raises(ConfigError, match="can't be read"):
-        typed_cases("nowhere.txt")
+        typed_sets("nowhere.txt")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_file_has_an_erased_set_a_line(tmp_path: Path) -> None:
 )
 def test_what_is_no_list_of_cases_is_one_sentence(world_model, text: str, words: str) -> None:
     with pytest.raises(ConceptError, match=words) as caught:
-        parse_cases(text, world_model)
+        parse_erased_sets(text, world_model)
     assert "\n" not in str(caught.value)
 
 
