@@ -27,8 +27,8 @@ from erasekit.plugin.registry import Registry
 
 MODULES = {
     **{name: name for name in ("erase", "generate", "trace", "bench", "compare", "report")},
-    **dict.fromkeys(("methods", "suites", "scorers"), "listings"),
-    **{"models": "models", "plugin": "plugin", "plugins": "plugin"},
+    **dict.fromkeys(("methods", "suites", "scorers", "models"), "listings"),
+    **dict.fromkeys(("plugin", "plugins"), "plugin"),
 }
 """The module of `erasekit.cli` that each command is in, in the order of the help."""
 PANELS = {
