@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from torch import Tensor
 
 import erasekit
 from erasekit.concepts import Erasure, slug
-from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit, load_tensors, save_tensors
+from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
     RUN_MARKS,
@@ -37,6 +37,7 @@ from erasekit.files import (
     writing,
 )
 from erasekit.models.loading import LoadedModel
+from erasekit.models.tensor_files import load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 
@@ -131,27 +132,23 @@ def _damaged(path: Path, error: ValidationError) -> EditError:
     return EditError(f"The file {str(path)!r} is damaged ({fault}).")
 
 
-class WatchedFolder:
-    """A folder that something is being written into, and that must stay the same meanwhile."""
+def watched(folder: Path) -> Callable[[], None]:
+    """A check that raises `OutputLostError` once the folder was removed or replaced."""
+    with writing(folder):
+        seen = folder.stat()
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with writing(path):
-            self._seen = path.stat()
-        with suppress(OSError):  # while it is open, nothing else can have its inode
-            weakref.finalize(self, os.close, os.open(path, os.O_RDONLY))
+    def check() -> None:
+        with suppress(OSError):
+            if os.path.samestat(folder.stat(), seen):
+                return
+        raise OutputLostError(
+            f"The folder {str(folder)!r} was removed or replaced while a run was writing it, so "
+            "the run is lost; start it anew."
+        )
 
-    def check(self) -> None:
-        """Raise `OutputLostError` where it was removed, or something else is in its place."""
-        try:
-            same = os.path.samestat(self.path.stat(), self._seen)
-        except OSError:
-            same = False
-        if not same:
-            raise OutputLostError(
-                f"The folder {str(self.path)!r} was removed or replaced while a run was writing "
-                "it, so the run is lost; start it anew."
-            )
+    with suppress(OSError):  # while it is open, nothing else can have its inode
+        weakref.finalize(check, os.close, os.open(folder, os.O_RDONLY))
+    return check
 
 
 class RunFolder:
@@ -161,15 +158,11 @@ class RunFolder:
         path: where the run is.
         work: where it is written until it is whole: `path`, or over a run that is there already a
             folder within it.
+        check: raises `OutputLostError` where `work` was removed or replaced.
     """
 
     def __init__(self, path: Path, work: Path, held: ExitStack) -> None:
-        self.path, self.work, self._held = path, work, held
-        self._watched = WatchedFolder(work)
-
-    def check(self) -> None:
-        """Raise `OutputLostError` where the folder was removed or replaced."""
-        self._watched.check()
+        self.path, self.work, self._held, self.check = path, work, held, watched(work)
 
     def finish(self, edit: Edit) -> None:
         """Write the whole run: edit, history, adversaries. An earlier run there goes now.
@@ -188,15 +181,7 @@ class RunFolder:
         self.work = self.path
         if not os.path.samestat(before, self.path.stat()):  # another folder, to be held too
             self._held.enter_context(sole_writer(self.path))
-        self._watched = WatchedFolder(self.path)
-
-    def discard(self) -> None:
-        """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
-        if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
-            return
-        with suppress(OutputLostError):
-            self.check()  # what is there now is this run's alone
-            shutil.rmtree(self.work, ignore_errors=True)
+        self.check = watched(self.path)
 
 
 @contextmanager
@@ -236,7 +221,10 @@ def new_run(
             request.save(work)
             yield folder
         except BaseException:
-            folder.discard()
+            if not any((folder.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
+                with suppress(OutputLostError):
+                    folder.check()  # what is there now is this run's alone
+                    shutil.rmtree(folder.work, ignore_errors=True)
             if existed and not path.exists():
                 path.mkdir()
             raise

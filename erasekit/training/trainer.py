@@ -34,11 +34,11 @@ from erasekit.training.checkpoint import (
 )
 from erasekit.training.plan import Plan, TrainingSettings
 from erasekit.training.run_folder import (
-    WatchedFolder,
     command,
     history_lines,
     peak_memory_mb,
     versions,
+    watched,
 )
 
 ADVERSARY_SNAPSHOTS = 10
@@ -391,7 +391,7 @@ class Trainer:
         self._history = list(resume.history) if resume else []
         if self.folder:
             atomic_write_text(self.folder / HISTORY, history_lines(self._history))
-            self._check_folder = WatchedFolder(self.folder).check
+            self._check_folder = watched(self.folder)
 
     def _record(self, record: dict[str, Any]) -> None:
         self._history.append(record)
