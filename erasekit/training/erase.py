@@ -41,7 +41,8 @@ def erase(
         registry: where method and families are registered; None: the model's.
         seed: of the run; the same seed on the same machine gives the same edit.
         settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults.
+        recipe: hyperparameters that override the model's defaults, or the name of a shipped
+            recipe.
         folder: keep checkpoints and history there; None keeps nothing on disk.
         callbacks: who hears of the run.
         resume: go on from this checkpoint.

@@ -218,15 +218,7 @@ def plan_erasure(
 ) -> Plan:
     """Check everything that can be checked before work begins, and gather it.
 
-    Args:
-        model: what is edited.
-        method: name of a registered method.
-        erasure: what goes, towards what, what stays.
-        settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults, or the name of a shipped
-            recipe.
-        registry: where the method is registered; None: the model's.
-        seed: of the run.
+    See `erasekit.training.erase.erase` for the arguments.
 
     Raises:
         UnknownNameError: no such method or scope.
