@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from erasekit.attacks.run import attack as attack
     from erasekit.bench.measure import benchmark as benchmark
     from erasekit.bench.measure import measure as measure
     from erasekit.concepts import Concept as Concept
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from erasekit.training.erase import erase as erase
 
 _HOMES = {
+    "attack": "erasekit.attacks.run",
     "Concept": "erasekit.concepts",
     "Erasure": "erasekit.concepts",
     "Edit": "erasekit.edits",
@@ -37,6 +39,7 @@ __all__ = [
     "Concept",
     "Edit",
     "Erasure",
+    "attack",
     "benchmark",
     "erase",
     "generate",

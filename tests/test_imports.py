@@ -27,6 +27,7 @@ ORDER = (
     {"edits"},
     {"methods", "metrics"},
     {"training"},
+    {"attacks"},
     {"bench"},
     {"testing"},
     {"reporting"},

@@ -25,17 +25,18 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted, PluginError
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
+_OWN = ("erase", "generate", "trace", "bench", "attack", "compare", "report", "plugin")
 MODULES = {
-    **{name: name for name in ("erase", "generate", "trace", "bench", "compare", "report")},
+    **{name: name for name in _OWN},
     **dict.fromkeys(("methods", "suites", "scorers", "models"), "listings"),
-    **dict.fromkeys(("plugin", "plugins"), "plugin"),
+    **{"attacks": "attack", "plugins": "plugin"},
 }
 """The module of `erasekit.cli` that each command is in, in the order of the help."""
 PANELS = {
     "Make": ("erase", "generate"),
-    "Measure": ("trace", "bench", "compare", "report", "observe"),
+    "Measure": ("trace", "bench", "attack", "compare", "report", "observe"),
     "Share": ("export", "import", "apply", "push", "pull"),
-    "Extend": ("methods", "suites", "scorers", "models", "plugin", "plugins"),
+    "Extend": ("methods", "suites", "attacks", "scorers", "models", "plugin", "plugins"),
 }
 """Where the help shows the built-in commands; those of other plugins stand behind them."""
 PLUGINS_PANEL = "Of plugins"

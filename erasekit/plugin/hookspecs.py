@@ -37,6 +37,11 @@ def erasekit_register_inference_parts() -> Iterable[kinds.InferenceDescriptor]: 
 
 
 @hookspec
+def erasekit_register_attacks() -> Iterable[kinds.AttackDescriptor]:  # type: ignore[empty-body]
+    """Attacks on erased models."""
+
+
+@hookspec
 def erasekit_register_scorers() -> Iterable[kinds.ScorerDescriptor]:  # type: ignore[empty-body]
     """Scorers."""
 

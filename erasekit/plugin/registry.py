@@ -18,6 +18,7 @@ HOOKS: dict[type[Descriptor], str] = {
     kinds.MethodDescriptor: "erasekit_register_methods",
     kinds.StrategyDescriptor: "erasekit_register_strategies",
     kinds.InferenceDescriptor: "erasekit_register_inference_parts",
+    kinds.AttackDescriptor: "erasekit_register_attacks",
     kinds.ScorerDescriptor: "erasekit_register_scorers",
     kinds.MetricDescriptor: "erasekit_register_metrics",
     kinds.SuiteDescriptor: "erasekit_register_suites",
@@ -75,6 +76,7 @@ class Registry:
     methods, method = _by_name(kinds.MethodDescriptor)
     strategies, strategy = _by_name(kinds.StrategyDescriptor)
     inference_parts, inference_part = _by_name(kinds.InferenceDescriptor)
+    attacks, attack = _by_name(kinds.AttackDescriptor)
     scorers, scorer = _by_name(kinds.ScorerDescriptor)
     metrics, metric = _by_name(kinds.MetricDescriptor)
     suites, suite = _by_name(kinds.SuiteDescriptor)
