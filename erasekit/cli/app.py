@@ -25,11 +25,11 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted, PluginError
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
-_OWN = ("erase", "generate", "trace", "bench", "attack", "compare", "report", "plugin")
+_OWN = ("erase", "generate", "trace", "bench", "attack", "compare", "report")
 MODULES = {
     **{name: name for name in _OWN},
     **dict.fromkeys(("methods", "suites", "scorers", "models"), "listings"),
-    **{"attacks": "attack", "plugins": "plugin"},
+    **{"attacks": "attack", "plugin": "plugin", "plugins": "plugin"},
 }
 """The module of `erasekit.cli` that each command is in, in the order of the help."""
 PANELS = {
