@@ -31,7 +31,7 @@ from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite, spread_over_families
 from erasekit.bench.suite_file import load_suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.bench.summary import summarise_stored
 from erasekit.concepts import Erasure, normalised
 from erasekit.edits import Edit

@@ -268,7 +268,7 @@ def spectrum(
     the spectrum is drawn too, to see how well sensitivity ranks words by their delta.
     """
     from erasekit.bench.store import RecordStore
-    from erasekit.bench.suites.neutral import NEUTRAL
+    from erasekit.bench.suites import NEUTRAL
     from erasekit.edits import load_edit
     from erasekit.observe.spectrum import spectrum as measure
     from erasekit.observe.spectrum import spectrum_words
