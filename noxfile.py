@@ -144,9 +144,9 @@ def results(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The page of a report in headless Chromium: Debian's, which is never downloaded from here."""
+    """Pages in headless Chromium: Debian's, which is never downloaded from here."""
     session.install(".", *dependency_groups(PROJECT, "browser"))
-    session.run("pytest", "tests/reporting/test_page_in_browser.py", *session.posargs)
+    session.run("pytest", "tests/reporting/test_page_in_browser.py", "tests/ui", *session.posargs)
 
 
 @nox.session

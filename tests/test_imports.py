@@ -31,6 +31,7 @@ ORDER = (
     {"testing"},
     {"reporting"},
     {"observe", "exports"},
+    {"ui"},
     {"cli"},
 )
 """The floors of the package, the ground first; a part imports from itself and from floors below.
@@ -56,6 +57,7 @@ TORCH_FREE = [
     "erasekit.metrics.scores",
     "erasekit.exports.commands",
     "erasekit.observe.commands",
+    "erasekit.ui.commands",
     *(f"erasekit.cli.{path.stem}" for path in sorted((PACKAGE / "cli").glob("*.py"))),
 ]
 HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "accelerate")
@@ -66,6 +68,8 @@ COMMANDS = {
     "observe/hooks.py",
     "exports/commands.py",
     "exports/hooks.py",
+    "ui/commands.py",
+    "ui/hooks.py",
 }
 """Who may import typer beside `cli`."""
 

@@ -1,0 +1,1 @@
+"""`erasekit ui`: a page in the browser to erase, look, and export."""
