@@ -277,10 +277,7 @@ def _pages(
 
 
 def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool = False) -> Suite:
-    """The suite of `descriptor` at the scale that `model` was registered with.
-
-    Args:
-        full: its full protocol, whatever the model's scale.
+    """The suite of `descriptor` at the scale that `model` was registered with, or in full.
 
     Raises:
         PluginError: the target is no suite, or the model's scale names no field of it.
@@ -303,13 +300,7 @@ def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool 
 
 
 def at_scale(suite: Suite, scale: Mapping[str, Any] | None = None, *, full: bool = False) -> Suite:
-    """A copy at the scale of a model, or of the full protocol.
-
-    Args:
-        suite: as it was made.
-        scale: fields that a model has otherwise, unless all is wanted.
-        full: its full protocol.
-    """
+    """A copy with the fields that a model has otherwise, or of the full protocol."""
     changes = suite.full if full else scale or {}
     short = not full and bool(scale or suite.full)
     return replace(suite, **changes, protocol="short" if short else "full")

@@ -91,9 +91,6 @@ def load_suite(
     """A registered suite by its name, or one of the user's by its file, "PATH.toml".
 
     Args:
-        name: what the user typed.
-        registry: where suites are registered.
-        model: the model it is to run on.
         full: the full protocol, whatever the scale for the model.
 
     Raises:
