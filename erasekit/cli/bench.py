@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from erasekit.cli.bench_progress import watched
 from erasekit.cli.bench_runs import duration, export, show, status
-from erasekit.cli.console import SCHEMA, print_json, print_note, stderr, stdout, table
+from erasekit.cli.console import (
+    SCHEMA,
+    ProgressBar,
+    print_json,
+    print_note,
+    stderr,
+    stdout,
+    table,
+)
 from erasekit.cli.options import (
     MODEL_PANEL,
     OUTPUT_PANEL,
@@ -34,11 +42,12 @@ if TYPE_CHECKING:
 
     from erasekit.bench.forecast import Forecast
     from erasekit.bench.plan import Sweep
-    from erasekit.bench.records import Record, Summary
-    from erasekit.bench.runner import Plan
+    from erasekit.bench.records import Cell, Record, Summary
+    from erasekit.bench.runner import Observer, Plan
     from erasekit.bench.store import RecordStore
     from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
+    from erasekit.models.unet_passes import PassCount
 
 
 class LongPrompts(StrEnum):
@@ -51,6 +60,8 @@ class LongPrompts(StrEnum):
 WHAT_PANEL, DRAWN_PANEL, RARE_PANEL = "What is compared", "Prompts of your own", "Rarely needed"
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
+PERIOD = 600.0
+"""Seconds that the speed is averaged over, since one erasure and one batch differ."""
 SOME_FAILED = 1
 """Exit code of a sweep that went through with failed cells."""
 
@@ -222,7 +233,8 @@ def bench(
         if dry_run:
             _show_forecast(plan, told)
             return
-        with watched(runner, plan):
+        with ProgressBar("Bench", plan.image_passes + round(plan.costs.total), PERIOD) as bar:
+            runner.observer = _observer(bar, loaded.passes, len(plan.missing))
             records = runner.run(sweep, plan)
     about = runner.manifest(sweep, plan).about
     summary = summarise_stored(records, about, registry)
@@ -354,6 +366,42 @@ def _announce(
         f"Store: {folder}",
         markup=False,
     )
+
+
+def _observer(bar: ProgressBar, passes: PassCount, cells: int) -> Observer:
+    """Show on a bar of UNet passes how far a sweep is, with cells done and images a second."""
+    from erasekit.bench.runner import Observer
+
+    class Shown(Observer):
+        def __init__(self) -> None:
+            self.cell, self.done, self.images, self.drawing = "", 0, 0, 0.0
+            self.counted, self.last = passes.cost, time.perf_counter()
+
+        def on_base(self, erased: str) -> None:
+            self.cell = f"base, {erased}"
+            self.on_status("")
+
+        def on_cell(self, cell: Cell) -> None:
+            self.cell = cell.name
+            self.on_status("")
+
+        def on_status(self, text: str) -> None:
+            self.last = time.perf_counter()
+            bar.advance(passes.cost - self.counted)
+            self.counted = passes.cost
+            rate = f", {self.images / self.drawing:.1f} images/s" if self.drawing else ""
+            at = f": {text}" if text else ""
+            bar.status(f"{self.done}/{cells} cells{rate}, {self.cell}{at}")
+
+        def on_images(self, count: int) -> None:
+            self.images += count
+            self.drawing += time.perf_counter() - self.last
+            self.on_status("drawing")
+
+        def on_record(self, record: Record) -> None:
+            self.done += 1
+
+    return Shown()
 
 
 def _save(

@@ -193,7 +193,9 @@ class ProgressBar:
     Use it as a context manager, or through `progress`.
     """
 
-    def __init__(self, description: str, total: int | None = None) -> None:
+    def __init__(
+        self, description: str, total: int | None = None, period: float = 30.0
+    ) -> None:
         console = stderr()
         self._shown = console.is_terminal and speaks()
         self._progress = Progress(
@@ -206,6 +208,7 @@ class ProgressBar:
             console=console,
             transient=True,
             disable=not self._shown,
+            speed_estimate_period=period,
         )
         self._id = self._progress.add_task(plain(description), total=total, status="")
         self._said = time.monotonic()
