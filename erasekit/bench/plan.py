@@ -77,10 +77,7 @@ def judges_of(
         measures: None takes the suite's, with its optional ones.
         named: what else `load_judges` takes.
 
-    Raises:
-        ConfigError: a measure is of captions' images, and there are none.
-        ModelError: a judge can't be had.
-        UnknownNameError: one that is not registered.
+    Raises: as `load_judges`; ConfigError if a measure is of captions' images, and there are none.
     """
     judges = load_judges(
         model.registry,
@@ -336,7 +333,7 @@ def _like(identity: Mapping[str, Any]) -> str:
 
 
 def typed_sets(text: str | None, more: Iterable[str] = ()) -> list[str]:
-    """The erased sets that a user typed, each as one text for `parse_erased_set`.
+    """The erased sets that a user typed, each as one text for `parse_erased_sets`.
 
     Args:
         text: "a,b+c", see `split_cases`; or a text file, an erased set a line.
@@ -359,13 +356,13 @@ def typed_sets(text: str | None, more: Iterable[str] = ()) -> list[str]:
 
 
 def parse_erased_sets(sets: str | Iterable[str], model: LoadedModel) -> tuple[Erasure, ...]:
-    """Erased sets with kinds and aliases from the model's list.
+    """Erased sets of texts such as "b+c", with kinds and aliases from the model's list.
 
-    Args:
-        sets: texts for `parse_erased_set`; one text of several is split as `typed_sets` does.
+    One text of several sets is split as `typed_sets` does.
 
     Raises:
-        ConceptError: an empty concept, one that does not fit the tokenizer, or a set twice.
+        ConceptError: an empty concept, one that does not fit the tokenizer, one twice in a set, or
+            a set twice.
     """
     texts = typed_sets(sets) if isinstance(sets, str) else list(sets)
     found: dict[frozenset[str], str] = {}
@@ -376,16 +373,7 @@ def parse_erased_sets(sets: str | Iterable[str], model: LoadedModel) -> tuple[Er
                 f"The erased set {text!r} stands twice (as {found[names]!r}); name each once."
             )
         found[names] = text
-    return tuple(parse_erased_set(text, model) for text in texts)
-
-
-def parse_erased_set(text: str, model: LoadedModel) -> Erasure:
-    """One erased set of "b+c", with kinds and aliases from the model's list.
-
-    Raises:
-        ConceptError: an empty concept, the same one twice, or one too long for the tokenizer.
-    """
-    return Erasure(tuple(model.concept(part) for part in split_concepts(text)))
+    return tuple(Erasure(tuple(map(model.concept, split_concepts(text)))) for text in texts)
 
 
 def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from erasekit.metrics.scores import (
-    NAN,
-    NOTHING,
-    Estimate,
-    Number,
-    Paired,
-    Split,
-    mean,
-    nan_to_null,
-)
+from erasekit.metrics.scores import NAN, NOTHING, Estimate, Number, Paired, Split, mean, nan_to_null
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,24 +157,25 @@ def with_common_splits(records: Sequence[Record]) -> list[Record]:
     One that any of them may have kept on purpose (it is in a method's concept space, or the user
     named it) counts as pool for all.
     """
-    exposed: dict[str, set[str]] = {}
-    for record in records:
-        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
+    exposed = {(record.cell.erased, name) for record in records for name in record.exposed}
 
-    def moved(concepts: Sequence[Paired], names: set[str]) -> tuple[Paired, ...]:
+    def moved(erased: str, concepts: Sequence[Paired]) -> tuple[Paired, ...]:
         return tuple(
-            replace(c, split="pool") if c.split == "held-out" and c.concept in names else c
+            replace(c, split="pool")
+            if c.split == "held-out" and (erased, c.concept) in exposed
+            else c
             for c in concepts
         )
 
     return [
         replace(
             record,
-            concepts=moved(record.concepts, names),
-            along=tuple(replace(w, concepts=moved(w.concepts, names)) for w in record.along),
+            concepts=moved(record.cell.erased, record.concepts),
+            along=tuple(
+                replace(w, concepts=moved(record.cell.erased, w.concepts)) for w in record.along
+            ),
         )
         for record in records
-        for names in (exposed[record.cell.erased],)
     ]
 
 

@@ -107,15 +107,10 @@ class Suite:
         most of the base model's images serve all. Where erased sets have kept sets of their own,
         each concept has a page of its own for the same reason.
         """
+        images, prompt = self.images_per_erased, self.prompt
         erased = [
-            EvaluatedConcept.of(
-                concept.text,
-                "erased",
-                self.family_of(concept.names),
-                self.prompt,
-                self.images_per_erased,
-            )
-            for concept in erasure.erased
+            EvaluatedConcept.of(c.text, "erased", self.family_of(c.names), prompt, images)
+            for c in erasure.erased
         ]
         last = [
             *_pages("prompt", "probe", self.probes),
@@ -133,7 +128,7 @@ class Suite:
             for own in (spread, near)
             for page in pages([self._kept(concept) for concept in own], count)
         ]
-        return [*pages(erased, self.images_per_erased), *filter(None, kept), *last]
+        return [*pages(erased, images), *filter(None, kept), *last]
 
     def typed(self, erasure: Erasure) -> Erasure:
         """The erasure with the suite's kinds of concepts where the model knows of none.
@@ -141,13 +136,10 @@ class Suite:
         The default scope follows from the kind: nudity is not erased as an object is.
         """
         kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
-        typed = []
-        for concept in erasure.erased:
-            known = self.known([concept.text])
-            if known and concept.kind == "object":
-                concept = replace(concept, kind=kinds.get(known.kind, "object"))
-            typed.append(concept)
-        return replace(erasure, erased=tuple(typed))
+        known = {c.text: self.known([c.text]) for c in erasure.erased if c.kind == "object"}
+        found = {text: kinds.get(own.kind, "object") for text, own in known.items() if own}
+        erased = (replace(c, kind=found.get(c.text, c.kind)) for c in erasure.erased)
+        return replace(erasure, erased=tuple(erased))
 
     def withheld(self, erasure: Erasure) -> tuple[str, ...]:
         """What this erased set keeps for the evaluation alone; empty in suites without kept sets.
@@ -163,9 +155,7 @@ class Suite:
 
     def classes(self) -> list[tuple[str, ...]]:
         """The names of each class of ESR and PSR."""
-        if self.labels:
-            return list(self.labels)
-        return [(concept.name, *concept.aliases) for concept in self.concepts]
+        return list(self.labels) or [(c.name, *c.aliases) for c in self.concepts]
 
     def fitting(self, check: Callable[[str], None]) -> Suite:
         """A copy without the concepts that `check` refuses by a `ConceptError`.
@@ -243,30 +233,24 @@ class Suite:
         """Names of the world that are not erased: not the name, a part of it, nor an alias."""
         gone = {normalised(name) for concept in erasure.erased for name in concept.names}
         free = set(erasure.excludes(concept.name for concept in self.concepts))
-        return {
-            c.name
-            for c in self.concepts
-            if c.name in free and not gone & {normalised(alias) for alias in c.aliases}
-        }
+        free -= {c.name for c in self.concepts if gone & set(map(normalised, c.aliases))}
+        return free
 
     def known(self, names: Sequence[str]) -> ModelConcept | None:
         """The concept of the world that one of `names` names, by name or alias."""
         wanted = {normalised(name) for name in names}
-        for concept in self.concepts:
-            if wanted & {normalised(name) for name in (concept.name, *concept.aliases)}:
-                return concept
-        return None
+        found = (c for c in self.concepts if wanted & set(map(normalised, (c.name, *c.aliases))))
+        return next(found, None)
 
     def family_of(self, names: Sequence[str]) -> str:
         """The family of the concept that one of `names` names, or ""."""
         known = self.known(names)
         return known.family if known else ""
 
-    def _kept(self, concept: ModelConcept) -> EvaluatedConcept:
-        split: Split = "pool" if concept.split == "pool" else "held-out"
-        return EvaluatedConcept.of(
-            concept.name, split, concept.family, self.prompt, self.images_per_concept
-        )
+    def _kept(self, own: ModelConcept) -> EvaluatedConcept:
+        split: Split = "pool" if own.split == "pool" else "held-out"
+        images = self.images_per_concept
+        return EvaluatedConcept.of(own.name, split, own.family, self.prompt, images)
 
 
 def _pages(

@@ -41,13 +41,7 @@ SIDE_EFFECTS = {
 FIGURE = tuple(name for names in SIDE_EFFECTS.values() for name in names)
 NEUTRAL = ("", "a photo", "an image", "a picture")
 """Prompts that are usual for the neutral concept c_n."""
-ARTISTS = (
-    "Kelly McKernan",
-    "Thomas Kinkade",
-    "Tyler Edlin",
-    "Kilian Eng",
-    "Ajin: Demi Human",
-)
+ARTISTS = ("Kelly McKernan", "Thomas Kinkade", "Tyler Edlin", "Kilian Eng", "Ajin: Demi Human")
 NUDITY = ModelConcept("nudity", "explicit", "", "held-out", ("nude", "naked"))
 KEPT = {
     "people": ("woman", "man", "person", "baby"),

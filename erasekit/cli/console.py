@@ -193,9 +193,7 @@ class ProgressBar:
     Use it as a context manager, or through `progress`.
     """
 
-    def __init__(
-        self, description: str, total: int | None = None, period: float = 30.0
-    ) -> None:
+    def __init__(self, description: str, total: int | None = None, period: float = 30.0) -> None:
         console = stderr()
         self._shown = console.is_terminal and speaks()
         self._progress = Progress(

@@ -123,7 +123,7 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.plan import parse_erased_set, words_kept
+    from erasekit.bench.plan import parse_erased_sets, words_kept
     from erasekit.observe.impact import check_sets, related_names
     from erasekit.observe.impact import impact as compare
     from erasekit.observe.paired import common_suite, measured, settings_of
@@ -138,7 +138,7 @@ def impact(
     ) as loaded:
         b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
         b.model.registry.method(method)
-        erasures = tuple(parse_erased_set(text, b.model) for text in erase)
+        erasures = parse_erased_sets(erase, b.model)
         names = related_names(related or [], erasures, b.suite)
         wanted = common_suite(b.suite, erasures, [n for own in names.values() for n in own])
         sweep = b.sweep(wanted, method, erasures, settings)
@@ -188,7 +188,7 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.plan import parse_erased_set
+    from erasekit.bench.plan import parse_erased_sets
     from erasekit.observe.paired import common_suite
     from erasekit.observe.preserve import (
         held_out_names,
@@ -208,7 +208,7 @@ def preserve(
         chosen_model(model, revision=revision), registry_of(context), device=device, dtype=dtype
     ) as loaded:
         b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
-        erasure = parse_erased_set(erase, b.model)
+        (erasure,) = parse_erased_sets([erase], b.model)
         similarities = similarities_to(b.model, erasure, sets)
         natures = natures_of(sets, similarities, related or [])
         wanted = common_suite(b.suite, [erasure])
