@@ -1,10 +1,8 @@
 """What scores images, and what sums scores up.
 
-Judges look at pixels: a `Classifier` says which class an image shows, a `Scorer` besides how well
-it fits a text, an `ImageMeasure` anything else that is one number per image, a `SetMeasure` what is
-one number per set of images. A `Metric` looks at a concept's scores before and after an erasure
-and sums them up. Both are registered by plugins, see `erasekit.metrics.hooks` for how; a suite
-names those that it wants.
+Judges look at pixels: a `Classifier`, a `Scorer`, an `ImageMeasure` or a `SetMeasure`. A `Metric`
+sums up a concept's scores before and after an erasure. Both are registered by plugins, see
+`erasekit.metrics.hooks`; a suite names those that it wants.
 """
 
 from __future__ import annotations
@@ -87,10 +85,7 @@ class ImageMeasure(Judge):
 
 
 class SetMeasure(Judge):
-    """Measures a set of images as a whole, such as its distance from another set.
-
-    An image's features are kept, so that a set that grows is not read again.
-    """
+    """Measures a set of images as a whole; features of images are kept and not computed again."""
 
     @property
     @abstractmethod
@@ -104,11 +99,7 @@ class SetMeasure(Judge):
 
     @abstractmethod
     def features(self, images: Images) -> NDArray[np.float32]:
-        """What a set is summed up by, [N, D], a row per image; NaN where it can't be had.
-
-        Args:
-            images: uint8 [N, H, W, 3].
-        """
+        """What a set is summed up by, [N, D], a row per image; NaN where it can't be had."""
 
     def reference_features(self) -> NDArray[np.float32]:
         """Features of the set behind `reference`, [M, D]; asked for only where there is one."""
@@ -129,8 +120,6 @@ class SetMeasure(Judge):
 class Metric(ABC):
     """Sums up paired scores: `update` with each concept of each record, then `compute`.
 
-    `compute` gives NaN with counts where nothing came in, never 0.
-
     Class attributes:
         higher_is_better: which way is good.
     """
@@ -139,9 +128,7 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
-        """Take in one concept's images after one erasure.
-
-        A metric ignores the splits that it is not about.
+        """Take in one concept's images after one erasure, if it is of a split that counts here.
 
         Args:
             concept: its scores before and after.
@@ -151,7 +138,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> Estimate:
-        """The value over all that came in."""
+        """The value over all that came in; NaN with counts where nothing did, never 0."""
 
     @abstractmethod
     def reset(self) -> None:

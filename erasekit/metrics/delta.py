@@ -14,10 +14,7 @@ class Delta(CrossedMetric):
     """Mean loss of alignment at the same starting noise, with a 95 % confidence interval.
 
     delta(c) = mean over noises i of S(before, i, c) - S(after, i, c); larger is more damage. The
-    mean over concepts weighs each the same; over several erased sets, each concept of each set, so
-    that with as many concepts in every set it is the mean of the sets' means. Noises are crossed
-    with erasure seeds, and a concept of several sets has the same noises in each, see
-    `crossed_effect`.
+    mean weighs each concept of each erased set the same. See `crossed_effect` for the interval.
 
     Args:
         split: which concepts; None takes all that come in.

@@ -1,14 +1,14 @@
 """Scores of images before and after an erasure, and the estimates made of them. No torch.
 
-They are written as JSON by `to_json` and read by `from_json`; a missing value is NaN in memory and
-null on disk, never 0.
+A missing value is NaN in memory and null in JSON, never 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, TypeAdapter
@@ -134,13 +134,7 @@ def from_json(kind: type[Model], data: Any) -> Model:
     return found
 
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def mean(values: Sequence[float]) -> float:

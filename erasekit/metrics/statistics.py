@@ -10,16 +10,15 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from erasekit.metrics.scores import Estimate, mean
 
-LEVEL = 0.95
-"""Coverage of intervals."""
+COVERED = 0.975
+"""Quantile of the upper limit of a 95 % interval."""
 SIGNIFICANT = 0.05
 """Adjusted p values below it are significant."""
-POWER = 0.8
-MOST_SEEDS = 1000
+POWER, MOST_SEEDS = 0.8, 1000
 EXACT = 14
 """With this many values or fewer, `sign_flip_test` enumerates all sign patterns."""
 FLIPS = 20_000
@@ -74,11 +73,11 @@ class CrossedEffect:
         uncertainty = sum(variance**2 / freedom for variance, freedom in parts if freedom)
         return max(self.variance**2 / uncertainty, 1.0) if uncertainty else 1.0
 
-    def estimate(self, level: float = LEVEL) -> Estimate:
-        """The mean with its interval; limits are NaN where nothing can be resampled."""
+    def estimate(self) -> Estimate:
+        """The mean with its 95 % interval; limits are NaN where nothing can be resampled."""
         if math.isnan(self.variance):
             return Estimate(self.value, self.n, self.missing)
-        reach = float(stdtrit(self.freedom, (1 + level) / 2)) * math.sqrt(self.variance)
+        reach = float(stdtrit(self.freedom, COVERED)) * math.sqrt(self.variance)
         return Estimate(self.value, self.n, self.missing, self.value - reach, self.value + reach)
 
     def p_value(self) -> float:
@@ -106,18 +105,16 @@ class CrossedEffect:
             seeds=float(seeds),
         )
 
-    def seeds_needed(self, level: float = LEVEL, power: float = POWER) -> int | None:
-        """Erasure seeds per set at which a test finds this mean with this power.
+    def seeds_needed(self, level: float = 0.95) -> int | None:
+        """Erasure seeds per set at which four tests of five at this level find this mean, roughly.
 
-        It takes the mean and the variances for the truth, which they are not with few seeds, so
-        the number is a rough one. More seeds don't average the noises away: where those alone
-        hide the mean, or more than a thousand seeds would be needed, or one seed says nothing of
-        the others, it is None.
+        None where the noises alone hide the mean, which more seeds don't average away, where
+        more than a thousand would be needed, or where one seed says nothing of the others.
         """
 
         def enough(seeds: int) -> bool:
             then = self.with_seeds(seeds)
-            reach = stdtrit(then.freedom, (1 + level) / 2) + stdtrit(then.freedom, power)
+            reach = stdtrit(then.freedom, (1 + level) / 2) + stdtrit(then.freedom, POWER)
             return bool(abs(self.value) >= reach * math.sqrt(then.variance))
 
         if not self.seed_freedom or math.isnan(self.variance) or not enough(MOST_SEEDS):
@@ -130,10 +127,9 @@ def crossed_interval(
     *,
     strata: Sequence[Hashable] | None = None,
     noises: Sequence[Hashable] | None = None,
-    level: float = LEVEL,
 ) -> Estimate:
-    """The mean of a `crossed_effect` with its interval of coverage `level`; see there."""
-    return crossed_effect(deltas, strata=strata, noises=noises).estimate(level)
+    """The mean of a `crossed_effect` with its 95 % interval; see there."""
+    return crossed_effect(deltas, strata=strata, noises=noises).estimate()
 
 
 def crossed_effect(
@@ -144,18 +140,15 @@ def crossed_effect(
 ) -> CrossedEffect:
     """Mean of the concepts' mean deltas, with its variance over noises and erasure seeds.
 
-    Every noise met every seed, so both are random factors, crossed; the concepts are fixed, the
-    interval says nothing about others. The variance is that of the two-way layout: over noises
-    plus over seeds less their interaction, which both hold; it is also what Owen's pigeonhole
-    bootstrap (2007) tends to with weights stretched by sqrt(n / (n - 1)). Student's t with
-    Satterthwaite's (1946) degrees of freedom turns it into limits. Each concept's noises have a
-    variance of their own, and each erased set's seeds: few concepts that vary far more than the
-    others give few degrees of freedom (Welch, 1947), and two seeds that disagree a wide interval.
-    With one seed it is the paired t interval, and speaks about that one edit, not about the method.
+    Noises and seeds are random factors, crossed; concepts are fixed. The variance is that of the
+    two-way layout: over noises plus over seeds less their interaction, which both hold; it is also
+    what Owen's pigeonhole bootstrap (2007) tends to with weights stretched by sqrt(n / (n - 1)).
+    Student's t with Satterthwaite's (1946) degrees of freedom turns it into limits. Each concept's
+    noises have a variance of their own, and each erased set's seeds (Welch, 1947). With one seed it
+    is the paired t interval, and speaks about that one edit, not about the method.
 
-    A concept that is kept in several erased sets starts from the same noises in each, and from the
-    same image before the erasure, so its rows err alike. Rows that share their noises are one unit:
-    their residuals are summed, and their noises are counted once.
+    Rows that share their noises, as those of a concept that several erased sets keep, err alike
+    and are one unit: their residuals are summed, and their noises are counted once.
 
     Args:
         deltas: [rows, noises, seeds], a row per concept, or per concept of each erased set; NaN
@@ -166,26 +159,24 @@ def crossed_effect(
             where every row has noises of its own.
     """
     there = ~np.isnan(deltas)
-    kept = there.any(axis=(1, 2)) if deltas.size else np.zeros(len(deltas), dtype=bool)
-    missing = int((~there).sum())
-    if not kept.any():
-        return CrossedEffect(math.nan, 0, missing)
-    own: Sequence[Hashable] = range(len(deltas)) if noises is None else noises
-    units: dict[Hashable, list[int]] = {}
-    for place, row in enumerate(np.flatnonzero(kept).tolist()):
-        units.setdefault(own[row], []).append(place)
-    deltas, there = deltas[kept], there[kept]
-    filled = np.where(there, deltas, 0.0)
     counts = there.sum(axis=(1, 2))
-    means = filled.sum(axis=(1, 2)) / counts
+    missing = deltas.size - int(counts.sum())
+    if not counts.any():
+        return CrossedEffect(math.nan, 0, missing)
+    units: dict[Hashable, list[int]] = {}
+    for row in np.flatnonzero(counts).tolist():
+        units.setdefault(row if noises is None else noises[row], []).append(row)
+    weights = 1 / np.maximum(counts, 1)[:, None, None]
+    means = np.where(there, deltas, 0.0).sum(axis=(1, 2), keepdims=True) * weights
     # Each concept's residuals, scaled so that a weighted sum is that concept's error.
-    residuals = np.where(there, filled - means[:, None, None], 0.0)
-    residuals /= counts[:, None, None] * len(means)
+    rows = int((counts > 0).sum())
+    residuals = np.where(there, deltas - means, 0.0) * weights / rows
 
     labels = list(strata) if strata is not None else [0] * deltas.shape[2]
     sets = [[i for i, label in enumerate(labels) if label == own] for own in dict.fromkeys(labels)]
     seeds = len(labels) / len(sets)
-    found = CrossedEffect(float(means.mean()), int(there.sum()), missing, seeds=seeds)
+    mean = float(means.sum() / rows)
+    found = CrossedEffect(mean, int(counts.sum()), missing, seeds=seeds)
     blocks = [  # of each unit, [noises, seeds]
         residuals[rows].sum(axis=0)[there[rows].any(axis=(0, 2))] for rows in units.values()
     ]
@@ -209,11 +200,9 @@ def crossed_effect(
 def _components(
     blocks: Iterable[NDArray[np.float64]], *, noises: bool = True, seeds: bool = True
 ) -> tuple[float, float]:
-    """Sum of the blocks' variances with Satterthwaite's degrees of freedom; (0, 0) without any.
+    """Sum of the variances of blocks [noises, seeds] with Satterthwaite's degrees of freedom.
 
-    Args:
-        blocks: of [noises, seeds], each with a variance of its own.
-        noises, seeds: which of the two vary; the other has a length of 1.
+    (0, 0) without any; `noises` and `seeds` say which of the two vary.
     """
     total = uncertainty = plain = 0.0
     for block in blocks:
@@ -235,7 +224,6 @@ def crossed_rate(
     *,
     strata: Sequence[Hashable] | None = None,
     noises: Sequence[Hashable] | None = None,
-    level: float = LEVEL,
 ) -> Estimate:
     """Share of images that succeed, with Wilson's interval for images that are not independent.
 
@@ -248,8 +236,8 @@ def crossed_rate(
 
     Args:
         successes: [rows, noises, seeds] of 0, 1, or NaN where an image is missing.
-        strata, noises: as of `crossed_effect`.
-        level: coverage.
+        strata: as of `crossed_effect`.
+        noises: as of `crossed_effect`.
 
     Returns:
         The mean over images; NaN without limits where there is none.
@@ -259,16 +247,14 @@ def crossed_rate(
         return found
     p = found.value
     effect = crossed_effect(successes, strata=strata, noises=noises)
-    seen = not math.isnan(effect.variance) and effect.variance > 0 and 0 < p < 1
-    if seen:
+    if effect.variance > 0 and 0 < p < 1:
         size = min(p * (1 - p) / effect.variance, float(found.n))
-        quantile = float(stdtrit(effect.freedom, (1 + level) / 2))
+        quantile = float(stdtrit(effect.freedom, COVERED))
     else:
-        rows: Sequence[Hashable] = range(len(successes)) if noises is None else noises
-        there = (~np.isnan(successes)).any(axis=2)
-        drawn = {(rows[row], noise) for row, noise in np.argwhere(there).tolist()}
+        there = np.argwhere((~np.isnan(successes)).any(axis=2)).tolist()
+        drawn = {(row if noises is None else noises[row], noise) for row, noise in there}
         size = float(len(drawn))
-        quantile = float(stdtrit(math.inf, (1 + level) / 2))
+        quantile = float(ndtri(COVERED))
     low, high = wilson(p, size, quantile)
     return replace(found, low=low, high=high)
 
@@ -281,8 +267,8 @@ def wilson(share: float, size: float, quantile: float) -> tuple[float, float]:
     return max(min(centre - reach, share), 0.0), min(max(centre + reach, share), 1.0)
 
 
-def spearman(x: Sequence[float], y: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Spearman's rank correlation over the pairs that are there, with an interval.
+def spearman(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Spearman's rank correlation over the pairs that are there, with a 95 % interval.
 
     The interval is Fisher's on artanh(r), with the variance (1 + r^2 / 2) / (n - 3) of Bonett and
     Wright (Psychometrika 65, 2000), which suits ranks.
@@ -303,8 +289,7 @@ def spearman(x: Sequence[float], y: Sequence[float], level: float = LEVEL) -> Es
         return Estimate(r, n, missing)
     if abs(r) == 1:
         return Estimate(r, n, missing, r, r)
-    quantile = float(stdtrit(math.inf, (1 + level) / 2))
-    reach = quantile * math.sqrt((1 + r * r / 2) / (n - 3))
+    reach = float(ndtri(COVERED)) * math.sqrt((1 + r * r / 2) / (n - 3))
     return Estimate(
         r, n, missing, math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
     )
@@ -315,8 +300,7 @@ def sign_flip_test(values: Sequence[float] | NDArray[np.float64]) -> float:
 
     Valid where the values are independent and, without an effect, symmetric about 0. Exact for
     few values; else from drawn sign patterns with the observed one among them (Phipson and Smyth,
-    2010), always the same ones. `scipy.stats.permutation_test` gives the same, but a benchmark's
-    thousands of concepts would take it most of an hour.
+    2010), always the same ones. `scipy.stats.permutation_test` is far slower.
 
     Args:
         values: one per independent unit, such as a starting noise; NaN is left out.

@@ -1,5 +1,4 @@
 """The paper's three observations (Bui et al., NeurIPS 2024), each measured and judged.
 
-One module each: `impact`, `spectrum`, `preserve`. What a result holds is in
-`erasekit.observe.findings`.
+One module each: `impact`, `spectrum`, `preserve`.
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -28,33 +30,27 @@ from erasekit.cli.options import (
     opened,
     registry_of,
 )
-from erasekit.concepts import slug
+from erasekit.concepts import normalised, slug
 from erasekit.errors import OutputError
 
 if TYPE_CHECKING:
-    from erasekit.bench.plan import Sweep
     from erasekit.bench.records import Record
     from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
-    from erasekit.concepts import Erasure
     from erasekit.edits import Edit
     from erasekit.metrics.base import Scorer
     from erasekit.models.loading import LoadedModel
-    from erasekit.observe.paired import Observation
+    from erasekit.observe.observation import Observation
 
 RUNS = Path("runs")
 RESULTS, PAGE, STORE = "results.json", "table.md", "store"
-FIGURES = ("figure.png", "figure.svg")
 TITLES = {
     "impact": "What erasing different concepts harms",
     "spectrum": "Where neutral concepts lie in the sensitivity spectrum",
     "preserve": "What keeping different concepts saves",
 }
 
-EraseOption = Annotated[
-    list[str],
-    typer.Option("--erase", help="What to erase; a plus erases together, as in church+castle."),
-]
 SeedsOption = Annotated[
     int | None, typer.Option(help="Erasure seeds [default: the suite's].", show_default=False)
 ]
@@ -79,6 +75,45 @@ StoreOption = Annotated[
 ]
 
 
+@dataclass
+class Shared:
+    """Options of all three commands."""
+
+    suite: SuiteOption = "icons-mini"
+    images_per_concept: ImagesOption = None
+    model: ModelOption = None
+    revision: RevisionOption = None
+    device: DeviceOption = Device.AUTO
+    dtype: DtypeOption = LoadedAs.FP32
+    scorer: ScorerOption = None
+    sampling_steps: StepsOption = None
+    output: OutputOption = None
+    store: StoreOption = None
+    as_json: JsonOption = False
+
+
+def with_shared(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of `Shared` as options, in place of its parameter `shared`."""
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        shared = Shared(**{field.name: given.pop(field.name) for field in fields(Shared)})
+        command(**given, shared=shared)
+
+    hints = get_type_hints(Shared, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    options = [
+        *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "shared"),
+        *(
+            inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name])
+            for f in fields(Shared)
+        ),
+    ]
+    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return called
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
@@ -87,13 +122,16 @@ def register(app: typer.Typer) -> None:
         "says whether it held.",
     )
     for command in (impact, spectrum, preserve):
-        group.command(command.__name__)(command)
+        group.command(command.__name__)(with_shared(command))
     app.add_typer(group, name="observe", rich_help_panel="Measure")
 
 
 def impact(
     context: typer.Context,
-    erase: EraseOption,
+    erase: Annotated[
+        list[str],
+        typer.Option("--erase", help="What to erase; a plus erases together, as in church+castle."),
+    ],
     related: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,19 +141,10 @@ def impact(
         ),
     ] = None,
     method: MethodOption = "none",
-    suite: SuiteOption = "icons-mini",
     seeds: SeedsOption = None,
-    images_per_concept: ImagesOption = None,
-    model: ModelOption = None,
-    revision: RevisionOption = None,
-    device: DeviceOption = Device.AUTO,
-    dtype: DtypeOption = LoadedAs.FP32,
-    scorer: ScorerOption = None,
-    sampling_steps: StepsOption = None,
     assignments: SetOption = None,
-    output: OutputOption = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Observation 1: erasing different concepts harms different concepts.
 
@@ -123,32 +152,23 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.plan import parse_erased_sets, words_kept
-    from erasekit.observe.impact import check_sets, related_names
-    from erasekit.observe.impact import impact as compare
-    from erasekit.observe.paired import common_suite, measured, settings_of
-
-    check_sets(erase)
+    from erasekit.bench.plan import Sweep, parse_erased_sets, words_kept
     from erasekit.config import parse_assignments
+    from erasekit.observe.impact import impact, related_names
+    from erasekit.observe.observation import common_suite, compared, measured, settings_of
 
+    compared("--erase", erase, lambda words: frozenset(map(normalised, words)))
     settings = parse_assignments(assignments or [])
-    place = checked_place("impact", "-".join(erase), output, store)
-    with opened(
-        chosen_model(model, revision=revision), registry_of(context), device=device, dtype=dtype
-    ) as loaded:
-        b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
-        b.model.registry.method(method)
-        erasures = parse_erased_sets(erase, b.model)
-        names = related_names(related or [], erasures, b.suite)
-        wanted = common_suite(b.suite, erasures, [n for own in names.values() for n in own])
-        sweep = b.sweep(wanted, method, erasures, settings)
-        with b.runner(place.store) as runner:
+    registry_of(context).method(method)
+    with observing(context, "impact", "-".join(erase), shared, seeds=seeds) as at:
+        erasures = parse_erased_sets(erase, at.model)
+        names = related_names(related or [], erasures, at.suite)
+        suite = common_suite(at.suite, erasures, [n for own in names.values() for n in own])
+        with at.runner() as runner:
+            sweep = Sweep(suite, (method,), erasures, tuple(range(suite.seeds)), settings)
             records = measured(runner, sweep)
-        resolved = settings_of(records)[method]
-        kept = words_kept(method, resolved, erasures[0], b.model)
-        result = compare(records, wanted, erasures, names, keeps=bool(kept))
-        how = b.how(wanted, records)
-    place.finish(result, how, as_json)
+        kept = words_kept(method, settings_of(records)[method], erasures[0], at.model)
+        at.finish(impact(records, suite, erasures, names, keeps=bool(kept)), suite, records)
 
 
 def preserve(
@@ -168,19 +188,10 @@ def preserve(
         ),
     ] = None,
     method: MethodOption = "random",
-    suite: SuiteOption = "icons-mini",
     seeds: SeedsOption = None,
-    images_per_concept: ImagesOption = None,
-    model: ModelOption = None,
-    revision: RevisionOption = None,
-    device: DeviceOption = Device.AUTO,
-    dtype: DtypeOption = LoadedAs.FP32,
-    scorer: ScorerOption = None,
-    sampling_steps: StepsOption = None,
     assignments: SetOption = None,
-    output: OutputOption = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Observation 3: keeping a related concept lowers mean delta more than keeping another.
 
@@ -188,37 +199,29 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.plan import parse_erased_sets
-    from erasekit.observe.paired import common_suite
+    from erasekit.bench.plan import Sweep, parse_erased_sets
+    from erasekit.config import parse_assignments
+    from erasekit.observe.observation import common_suite, compared
     from erasekit.observe.preserve import (
         held_out_names,
-        kept_sets,
         natures_of,
+        preserve,
         run_preserve,
         similarities_to,
     )
-    from erasekit.observe.preserve import preserve as compare
 
-    sets = kept_sets(keep)
-    from erasekit.config import parse_assignments
-
+    sets = compared("--keep", keep)
     settings = parse_assignments(assignments or [])
-    place = checked_place("preserve", "-".join([erase, *keep]), output, store)
-    with opened(
-        chosen_model(model, revision=revision), registry_of(context), device=device, dtype=dtype
-    ) as loaded:
-        b = Bench.of(loaded, suite, seeds, images_per_concept, scorer, sampling_steps)
-        (erasure,) = parse_erased_sets([erase], b.model)
-        similarities = similarities_to(b.model, erasure, sets)
+    with observing(context, "preserve", "-".join([erase, *keep]), shared, seeds=seeds) as at:
+        (erasure,) = parse_erased_sets([erase], at.model)
+        similarities = similarities_to(at.model, erasure, sets)
         natures = natures_of(sets, similarities, related or [])
-        wanted = common_suite(b.suite, [erasure])
-        held_out_names(wanted, [word for words in sets for word in words])
-        sweep = b.sweep(wanted, method, (erasure,), settings)
-        with b.runner(place.store) as runner:
+        suite = common_suite(at.suite, [erasure])
+        held_out_names(suite, [word for words in sets for word in words])
+        with at.runner() as runner:
+            sweep = Sweep(suite, (method,), (erasure,), tuple(range(suite.seeds)), settings)
             records = run_preserve(runner, sweep, sets)
-        result = compare(records, wanted, natures, similarities)
-        how = b.how(wanted, records)
-    place.finish(result, how, as_json)
+        at.finish(preserve(records, suite, natures, similarities), suite, records)
 
 
 def spectrum(
@@ -249,17 +252,8 @@ def spectrum(
     sample: Annotated[
         int, typer.Option(min=1, help="Words along the spectrum whose images are drawn.")
     ] = 24,
-    suite: SuiteOption = "icons-mini",
-    images_per_concept: ImagesOption = None,
-    model: ModelOption = None,
-    revision: RevisionOption = None,
-    device: DeviceOption = Device.AUTO,
-    dtype: DtypeOption = LoadedAs.FP32,
-    scorer: ScorerOption = None,
-    sampling_steps: StepsOption = None,
-    output: OutputOption = None,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    *,
+    shared: Shared,
 ) -> None:
     """Observation 2: neutral concepts lie in the middle of the sensitivity spectrum.
 
@@ -267,104 +261,75 @@ def spectrum(
     timesteps that all words share: 2 UNet passes a word and probe, and no images. A sample along
     the spectrum is drawn too, to see how well sensitivity ranks words by their delta.
     """
-    from erasekit.bench.store import RecordStore
     from erasekit.bench.suites import NEUTRAL
     from erasekit.edits import load_edit
-    from erasekit.observe.spectrum import spectrum as measure
-    from erasekit.observe.spectrum import spectrum_words
+    from erasekit.observe.spectrum import spectrum, spectrum_words
 
     found = load_edit(edit, registry_of(context))
-    place = checked_place("spectrum", "-".join(found.info["concepts"]), output, store)
-    with opened(
-        chosen_model(model, found, revision), registry_of(context), device=device, dtype=dtype
-    ) as loaded:
-        b = Bench.of(loaded, suite, None, images_per_concept, scorer, sampling_steps)
-        chosen = spectrum_words(b.model, found, b.model.registry, words, neutral or NEUTRAL)
+    what = "-".join(found.info["concepts"])
+    with observing(context, "spectrum", what, shared, edit=found) as at:
+        chosen = spectrum_words(at.model, found, words, neutral or NEUTRAL)
         with progress("Measuring words", len(chosen.all)) as bar:
-            result = measure(
-                b.model,
+            result = spectrum(
+                at.model,
                 found,
-                b.scorer,
-                RecordStore(place.store),
-                b.suite,
+                at.scorer,
+                at.store,
+                at.suite,
                 chosen,
                 probes=probes,
                 sample=sample,
                 on_words=bar.advance,
                 on_images=counting(bar),
             )
-        how = {**b.how(b.suite, []), "edit": _edit_how(edit, found), "words": words or None}
-    place.finish(result, how, as_json)
-
-
-def _edit_how(folder: Path, edit: Edit) -> dict[str, Any]:
-    return {"run": str(folder), **{k: edit.info.get(k) for k in ("method", "seed", "config")}}
+        made = {key: found.info.get(key) for key in ("method", "seed", "config")}
+        source = {"edit": {"run": str(edit), **made}, "words": words or None}
+        at.finish(result, at.suite, [], **source)
 
 
 @dataclass
-class Bench:
-    """A model with its suite and scorer."""
+class Session:
+    """An observation at work: an open model, its suite and scorer, and where results go."""
 
+    observation: str
+    folder: Path
+    store: RecordStore
+    as_json: bool
     model: LoadedModel
     suite: Suite
     scorer: Scorer
 
-    @staticmethod
-    def of(
-        model: LoadedModel,
-        suite: str,
-        seeds: int | None,
-        images: int | None,
-        scorer: str | None,
-        sampling_steps: int | None,
-    ) -> Bench:
-        """A model with the suite at the scale asked for, and the scorer.
-
-        Raises:
-            ConfigError: a number that is not positive, or a file that is no suite.
-            ModelError: the scorer can't be had.
-            UnknownNameError: an unknown suite or scorer.
-        """
-        from erasekit.bench.plan import completed
-        from erasekit.bench.suite_file import load_suite
-        from erasekit.metrics.judges import load_scorer
-
-        registry = model.registry
-        scaled = load_suite(suite, registry, model.descriptor).scaled(
-            images_per_concept=images,
-            images_per_erased=images,
-            seeds=seeds,
-            num_inference_steps=sampling_steps,
-        )
-        name = scorer or scaled.scorer or model.descriptor.scorer
-        judge = load_scorer(name, registry, device=model.family.device)
-        scaled = completed(scaled, model)
-        return Bench(model, scaled.fitting(model.family.check_prompt), judge)
-
-    def sweep(
-        self, suite: Suite, method: str, erasures: tuple[Erasure, ...], settings: dict[str, str]
-    ) -> Sweep:
-        """What is to run: one method on `erasures`, with the suite's number of seeds."""
-        from erasekit.bench.plan import Sweep
-
-        return Sweep(suite, (method,), erasures, tuple(range(suite.seeds)), settings)
-
     @contextmanager
-    def runner(self, store: Path) -> Iterator[BenchmarkRunner]:
-        """A runner on this store, which shows on a progress bar what it is at."""
+    def runner(self) -> Iterator[BenchmarkRunner]:
+        """A runner on the store, which shows on a progress bar what it is at."""
         from erasekit.bench.runner import BenchmarkRunner
-        from erasekit.bench.store import RecordStore
 
         with progress("Observing") as bar:
-            yield BenchmarkRunner(self.model, self.scorer, RecordStore(store), _observer(bar))
+            yield BenchmarkRunner(self.model, self.scorer, self.store, _observer(bar))
 
-    def how(self, suite: Suite, records: Sequence[Record]) -> dict[str, Any]:
-        """How the numbers were made, but for what only the command knows."""
+    def finish(
+        self, result: Observation, suite: Suite, records: Sequence[Record], **more: Any
+    ) -> None:
+        """Write the results, the page and the figures, and print.
+
+        Args:
+            result: the observation.
+            suite: that it was measured on.
+            records: that it was made of.
+            more: what else says how it was made.
+        """
         from erasekit.bench.plan import generation_identity
-        from erasekit.observe.paired import settings_of
+        from erasekit.files import atomic_write_json, atomic_write_text
+        from erasekit.observe.observation import (
+            FIGURES,
+            observation_page,
+            plot_observation,
+            result_json,
+            settings_of,
+        )
         from erasekit.training.run_folder import command, versions
 
-        return {
+        how = {
             "model": self.model.id,
             "model_hash": self.model.hash,
             "suite": suite.name,
@@ -376,28 +341,14 @@ class Bench:
             "generation": generation_identity(suite, self.model),
             "versions": versions(),
             "command": command(),
+            **more,
         }
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an observation goes."""
-
-    observation: str
-    folder: Path
-    store: Path
-
-    def finish(self, result: Observation, how: dict[str, Any], as_json: bool) -> None:
-        """Write the results, the page and the figures, and print."""
-        from erasekit.files import atomic_write_json, atomic_write_text
-        from erasekit.observe.paired import observation_page, plot_observation, result_json
-
         data = {"observation": self.observation, "how": how, **result_json(result)}
         atomic_write_json(self.folder / RESULTS, {"schema": SCHEMA, **data})
-        page = observation_page(TITLES[self.observation], result, how["command"])
+        page = observation_page(TITLES[self.observation], result, command())
         atomic_write_text(self.folder / PAGE, page)
         plot_observation(result, self.folder)
-        if as_json:
+        if self.as_json:
             print_json(data)
             return
         console = stdout()
@@ -411,27 +362,57 @@ class Place:
         console.print(files, soft_wrap=True, style="dim")
 
 
-def checked_place(observation: str, what: str, output: Path | None, store: Path | None) -> Place:
-    """Where to write, checked; touches nothing.
+@contextmanager
+def observing(
+    context: typer.Context,
+    observation: str,
+    what: str,
+    shared: Shared,
+    *,
+    edit: Edit | None = None,
+    seeds: int | None = None,
+) -> Iterator[Session]:
+    """The model and the suite at the scale asked for; writes nothing yet.
 
     Raises:
+        ConfigError: a number that is not positive, or a file that is no suite.
+        ModelError: the model or the scorer can't be had.
         OutputError: the folder has something else in it.
+        UnknownNameError: an unknown suite or scorer.
     """
+    from erasekit.bench.plan import completed
     from erasekit.bench.store import RecordStore
-    from erasekit.files import check_output_folder
+    from erasekit.bench.suite_file import load_suite
+    from erasekit.metrics.judges import load_scorer
 
-    folder = output or RUNS / f"observe-{observation}-{slug(what)[:60]}"
-    own = {RESULTS, PAGE, STORE, *FIGURES}
+    folder = shared.output or RUNS / f"observe-{observation}-{slug(what)[:60]}"
+    _check_folder(folder, observation)
+    store = RecordStore(shared.store or folder / STORE)
+    name, registry = chosen_model(shared.model, edit, shared.revision), registry_of(context)
+    with opened(name, registry, device=shared.device, dtype=shared.dtype) as model:
+        scaled = load_suite(shared.suite, model.registry, model.descriptor).scaled(
+            images_per_concept=shared.images_per_concept,
+            images_per_erased=shared.images_per_concept,
+            seeds=seeds,
+            num_inference_steps=shared.sampling_steps,
+        )
+        judge = shared.scorer or scaled.scorer or model.descriptor.scorer
+        scorer = load_scorer(judge, model.registry, device=model.family.device)
+        suite = completed(scaled, model).fitting(model.family.check_prompt)
+        yield Session(observation, folder, store, shared.as_json, model, suite, scorer)
+
+
+def _check_folder(folder: Path, observation: str) -> None:
+    from erasekit.files import check_output_folder
+    from erasekit.observe.observation import FIGURES
+
     holds = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    check_output_folder(folder, overwrite=holds <= own)
+    check_output_folder(folder, overwrite=holds <= {RESULTS, PAGE, STORE, *FIGURES})
     earlier = folder / RESULTS
     if earlier.is_file() and f'"observation": "{observation}"' not in earlier.read_text("utf-8"):
         raise OutputError(
             f"The folder {str(folder)!r} holds another observation; name another with --output."
         )
-    place = Place(observation, folder, store or folder / STORE)
-    RecordStore(place.store)
-    return place
 
 
 def counting(bar: ProgressBar) -> Callable[[int], None]:
@@ -453,23 +434,21 @@ def _observer(bar: ProgressBar) -> Observer:
     class Bar(Observer):
         """Shows on the bar what the current cell is at."""
 
-        def __init__(self) -> None:
-            self.cell, self.images = "", 0
+        cell, images = "", 0
 
         def on_base(self, erased: str) -> None:
             self._begin(f"base, {erased}")
 
         def on_cell(self, cell: Cell) -> None:
-            kept = cell.identity["erasure"]["erasure"]["keep"]
-            beside = f" with {'+'.join(kept)} kept" if kept else ""
-            self._begin(f"{cell.method}, {cell.erased}{beside}, seed {cell.seed}")
+            kept = "+".join(cell.identity["erasure"]["erasure"]["keep"])
+            self._begin(f"{cell.name}{f', {kept} kept' if kept else ''}")
 
         def on_status(self, text: str) -> None:
             bar.status(f"{self.cell}: {text}")
 
         def on_images(self, count: int) -> None:
             self.images += count
-            bar.status(f"{self.cell}: {self.images} images drawn")
+            self.on_status(f"{self.images} images drawn")
 
         def on_record(self, record: Record) -> None:
             bar.advance()

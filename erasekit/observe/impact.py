@@ -12,30 +12,33 @@ from matplotlib.figure import Figure
 
 from erasekit.bench.records import Record
 from erasekit.bench.suite import Suite
-from erasekit.concepts import Erasure, normalised, split_concepts
+from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
-from erasekit.metrics.scores import Estimate, Paired, Split
-from erasekit.observe.paired import (
+from erasekit.metrics.scores import Estimate, Split
+from erasekit.observe.observation import (
     DELTA,
-    ONE_SEED,
     Strength,
     Verdict,
     contrast,
     delta_table,
-    frame,
-    point,
+    one_seed,
     signed,
     strength_columns,
-    strength_of,
     verdict_of,
 )
-from erasekit.reporting.figures import COLOURS, MARKERS, new_figure
+from erasekit.reporting.figures import Line, add_legend, draw_lines, new_figure, style
 from erasekit.reporting.table import Column, Table
 
 ROWS = 60
 """Concepts that a figure has room for."""
 SHOWN = 20
 """Rows of a long table in the terminal; the files have all."""
+OPENINGS = {
+    "held": "Held, these erasures harm different concepts",
+    "not held": "Did not hold, an erasure harms more of what is related to another than that "
+    "one does",
+    "undecided": "Can't be told",
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,20 @@ class ImpactContrast:
     second_gap: Estimate
     specificity: Estimate
 
+    @property
+    def in_words(self) -> str:
+        """The two gaps, as a clause of a sentence."""
+        if not self.first_gap.n or not self.second_gap.n:
+            return (
+                f"{self.first} and {self.second} have no related concepts of their own among "
+                "those evaluated (--related names some)"
+            )
+        return (
+            f"what is related to {self.first} loses {signed(self.first_gap)} points more by "
+            f"erasing {self.first} than by erasing {self.second}, and what is related to "
+            f"{self.second} {signed(self.second_gap)} more by erasing {self.second}"
+        )
+
 
 @dataclass(frozen=True)
 class ImpactResult:
@@ -119,8 +136,7 @@ class ImpactResult:
         gaps = [
             Column("related to"),
             Column("against"),
-            *(Column(key, write=DELTA) for key in ("by erasing it", "by the other")),
-            Column("more by its own", write=DELTA),
+            *map(_numbers, ("by erasing it", "by the other", "more by its own")),
         ]
         rows = [
             dict(zip([column.key for column in gaps], values, strict=True))
@@ -150,91 +166,36 @@ class ImpactResult:
 
         Of more than `ROWS` concepts, those related to an erasure and the most harmed are shown.
         """
-        groups = self._groups()
-        count = sum(len(concepts) for _, concepts in groups) + len(groups)
-        figure = new_figure(7.5, 1.4 + 0.19 * count)
+        names = [erasure.erased for erasure in self.erasures]
+        left, groups = list(self.concepts), {}
+        for erasure in self.erasures:
+            groups[f"related to {erasure.erased}"] = [
+                concept for concept in left if concept.concept in erasure.related
+            ]
+            left = [concept for concept in left if concept.concept not in erasure.related]
+        room = max(ROWS - (len(self.concepts) - len(left)), 0)
+        others = f"{room} most harmed others" if room < len(left) else "others"
+        groups[others] = sorted(left, key=lambda c: c.harm, reverse=True)[:room]
+        lines: list[Line] = []
+        for title, concepts in groups.items():
+            if concepts:
+                lines.append((title, {}))
+            lines += [(c.concept, dict(zip(names, c.deltas, strict=True))) for c in concepts]
+        figure = new_figure(7.5, 1.4 + 0.19 * len(lines))
+        looks = {name: style(place) for place, name in enumerate(names)}
         axes = figure.add_subplot()
-        places: list[float] = []
-        names: list[str] = []
-        values: list[float] = []
-        y = 0.0
-        for title, concepts in groups:
-            axes.text(
-                0.995,
-                y,
-                title,
-                transform=axes.get_yaxis_transform(),
-                ha="right",
-                va="center",
-                fontsize="small",
-                fontstyle="italic",
-            )
-            axes.axhline(y + 0.5, color="0.8", linewidth=0.6)
-            y += 1
-            for concept in concepts:
-                for position, delta in enumerate(concept.deltas):
-                    offset = 0.3 * (position - (len(concept.deltas) - 1) / 2)
-                    point(axes, delta, y + offset, position)
-                    values.append(delta.value)
-                places.append(y)
-                names.append(concept.concept)
-                y += 1
-        axes.set_yticks(places, names, fontsize="x-small")
-        axes.set_ylim(y - 0.4, -0.8)
-        frame(axes, values)
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("delta: loss of alignment at the same noise (0 is best); bars: 95 %")
-        axes.grid(axis="x", alpha=0.25)
-        handles = [
-            axes.plot(
-                [],
-                [],
-                linestyle="",
-                marker=MARKERS[i % len(MARKERS)],
-                color=COLOURS[i % len(COLOURS)],
-                label=e.erased,
-            )[0]
-            for i, e in enumerate(self.erasures)
-        ]
-        figure.legend(handles=handles, title="erased", loc="outside upper center", ncols=4)
+        draw_lines(axes, lines, looks)
+        axes.set_xlabel("delta: alignment lost at the same starting noise (0 is best); bars: 95 %")
+        add_legend(figure, looks, "erased")
         return figure
 
-    def _groups(self) -> list[tuple[str, list[ImpactedConcept]]]:
-        """Titles with concepts; of the others, most room goes to those that are harmed most."""
-        taken: set[str] = set()
-        groups = []
-        for erasure in self.erasures:
-            own = [
-                c for c in self.concepts if c.concept in erasure.related and c.concept not in taken
-            ]
-            taken |= {c.concept for c in own}
-            if own:
-                groups.append((f"related to {erasure.erased}", own))
-        others = [c for c in self.concepts if c.concept not in taken]
-        by_harm = sorted(others, key=lambda c: c.harm, reverse=True)[: max(ROWS - len(taken), 0)]
-        title = "others" if len(by_harm) == len(others) else f"{len(by_harm)} most harmed others"
-        return [*groups, (title, by_harm)] if by_harm else groups
+
+def _numbers(key: str) -> Column:
+    return Column(key, write=DELTA)
 
 
 def _delta(place: int, concept: ImpactedConcept) -> Estimate:
     return concept.deltas[place]
-
-
-def check_sets(texts: Sequence[str]) -> None:
-    """Refuse erased sets, each a text with concepts joined by "+", that can't be compared.
-
-    Raises:
-        ConfigError: fewer than two, or one twice.
-    """
-    if len(texts) < 2:
-        raise ConfigError(
-            "One erasure can be compared with nothing; give --erase twice or more, as in "
-            '--erase "garbage truck" --erase nudity.'
-        )
-    sets = [frozenset(map(normalised, split_concepts(text))) for text in texts]
-    for text, erased in zip(texts, sets, strict=True):
-        if sets.count(erased) > 1:
-            raise ConfigError(f"--erase {text!r} stands twice; name each erasure once.")
 
 
 def related_names(
@@ -249,13 +210,22 @@ def related_names(
     labels = [erasure.label for erasure in erasures]
     found = {}
     for item in assignments:
-        label, equals, names = item.partition("=")
-        if not equals or label.strip() not in labels:
+        label, equals, names = (part.strip() for part in item.partition("="))
+        if not equals or label not in labels:
             raise ConfigError(
                 f"--related {item!r} names none of {', '.join(labels)}; write it as in "
                 f'--related "{labels[0]}=woman,man".'
             )
-        found[label.strip()] = tuple(_known(name, suite) for name in names.split(","))
+        own = []
+        for name in names.split(","):
+            known = suite.known([name.strip()])
+            if known is None:
+                raise ConceptError(
+                    f"The suite {suite.name!r} has no concept {name.strip()!r}; --related takes "
+                    "names of its concepts."
+                )
+            own.append(known.name)
+        found[label] = tuple(own)
     return found
 
 
@@ -280,103 +250,57 @@ def impact(
         related: from `related_names`.
         keeps: whether the method may keep words on purpose, see `words_kept`.
     """
-    groups = {e.label: [r for r in records if r.cell.erased == e.label] for e in erasures}
-    shown = _fair_concepts(records, keeps)
+    exposed = {name for record in records for name in record.exposed}
+    shown = [
+        concept
+        for concept in records[0].concepts
+        if (concept.split == "held-out" and not (keeps and concept.concept in exposed))
+        or (concept.split == "pool" and not keeps)
+    ]
     names = [concept.concept for concept in shown]
+    groups = {e.label: [r for r in records if r.cell.erased == e.label] for e in erasures}
     tables = {label: delta_table(group, names) for label, group in groups.items()}
-    families = {e.label: {suite.family_of(c.names) for c in e.erased} - {""} for e in erasures}
-    own = {
-        label: tuple(
-            c.concept
-            for c in shown
-            if (c.concept in related[label] if label in related else c.family in families[label])
-        )
-        for label in tables
-    }
-    concepts = tuple(
-        ImpactedConcept(
-            c.concept,
-            c.family,
-            c.split,
-            tuple(contrast((table[i : i + 1], 1.0)) for table in tables.values()),
-        )
-        for i, c in enumerate(shown)
-    )
+    own: dict[str, tuple[str, ...]] = {}
+    for erasure in erasures:
+        families = {suite.family_of(concept.names) for concept in erasure.erased} - {""}
+        wanted = related.get(erasure.label, [c.concept for c in shown if c.family in families])
+        own[erasure.label] = tuple(name for name in names if name in wanted)
     contrasts = []
-    for one, other in itertools.combinations(tables, 2):
-        places = [
-            [names.index(n) for n in own[a] if n not in own[b]]
-            for a, b in ((one, other), (other, one))
-        ]
-        (first, second), gap = places, tables[one] - tables[other]
+    for first, second in itertools.combinations(tables, 2):
+        one, other = tables[first], tables[second]
+        of_one = [names.index(name) for name in own[first] if name not in own[second]]
+        of_other = [names.index(name) for name in own[second] if name not in own[first]]
+        gap = one - other
         contrasts.append(
             ImpactContrast(
-                one,
-                other,
-                contrast((tables[one][first], 1.0)),
-                contrast((tables[one][second], 1.0)),
-                contrast((tables[other][second], 1.0)),
-                contrast((tables[other][first], 1.0)),
-                contrast((gap[first], 1.0)),
-                contrast((gap[second], -1.0)),
-                contrast((gap[first], 0.5), (gap[second], -0.5)),
+                first,
+                second,
+                contrast((one[of_one], 1.0)),
+                contrast((one[of_other], 1.0)),
+                contrast((other[of_other], 1.0)),
+                contrast((other[of_one], 1.0)),
+                contrast((gap[of_one], 1.0)),
+                contrast((gap[of_other], -1.0)),
+                contrast((gap[of_one], 0.5), (gap[of_other], -0.5)),
             )
         )
     verdict = verdict_of([gap for c in contrasts for gap in (c.first_gap, c.second_gap)])
-    one_seed = len({record.cell.seed for record in records}) == 1
     return ImpactResult(
         tuple(
-            Impact(label, own[label], strength_of(group), contrast((tables[label], 1.0)))
+            Impact(label, own[label], Strength.of(group), contrast((tables[label], 1.0)))
             for label, group in groups.items()
         ),
-        concepts,
+        tuple(
+            ImpactedConcept(
+                c.concept,
+                c.family,
+                c.split,
+                tuple(contrast((table[i : i + 1], 1.0)) for table in tables.values()),
+            )
+            for i, c in enumerate(shown)
+        ),
         tuple(contrasts),
         verdict,
-        impact_sentence(verdict, contrasts),
-        (ONE_SEED,) if one_seed else (),
+        f"{OPENINGS[verdict]}: {'; '.join(c.in_words for c in contrasts)}.",
+        tuple(one_seed(records)),
     )
-
-
-def impact_sentence(verdict: Verdict, contrasts: Sequence[ImpactContrast]) -> str:
-    """Whether different concepts were harmed, with the differences that say so."""
-    openings = {
-        "held": "Held, these erasures harm different concepts",
-        "not held": "Did not hold, an erasure harms more of what is related to another than that "
-        "one does",
-        "undecided": "Can't be told",
-    }
-    clauses = []
-    for c in contrasts:
-        if not c.first_gap.n or not c.second_gap.n:
-            clauses.append(
-                f"{c.first} and {c.second} have no related concepts of their own among those "
-                "evaluated (--related names some)"
-            )
-            continue
-        clauses.append(
-            f"what is related to {c.first} loses {signed(c.first_gap)} points more by erasing "
-            f"{c.first} than by erasing {c.second}, and what is related to {c.second} "
-            f"{signed(c.second_gap)} more by erasing {c.second}"
-        )
-    return f"{openings[verdict]}: {'; '.join(clauses)}."
-
-
-def _known(name: str, suite: Suite) -> str:
-    known = suite.known([name.strip()])
-    if known is None:
-        raise ConceptError(
-            f"The suite {suite.name!r} has no concept {name.strip()!r}; --related takes names of "
-            "its concepts."
-        )
-    return known.name
-
-
-def _fair_concepts(records: Sequence[Record], keeps: bool) -> list[Paired]:
-    """The kept concepts, without those that the method may keep on purpose, if it keeps any."""
-    exposed = {name for record in records for name in record.exposed}
-    return [
-        paired
-        for paired in records[0].concepts
-        if (paired.split == "held-out" and not (keeps and paired.concept in exposed))
-        or (paired.split == "pool" and not keeps)
-    ]

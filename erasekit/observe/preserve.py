@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,26 +15,24 @@ from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
 from erasekit.bench.suites import is_neutral
-from erasekit.concepts import Erasure, normalised, split_concepts
+from erasekit.concepts import Erasure, normalised
 from erasekit.errors import ConceptError, ConfigError
-from erasekit.metrics.scores import NAN, Estimate
+from erasekit.metrics.scores import NAN, NOTHING, Estimate
 from erasekit.models.loading import LoadedModel
-from erasekit.observe.paired import (
+from erasekit.observe.observation import (
     DELTA,
-    ONE_SEED,
     Strength,
     Verdict,
     contrast,
     delta_table,
     kept_words,
     measured,
-    point,
+    one_seed,
     signed,
     strength_columns,
-    strength_of,
     verdict_of,
 )
-from erasekit.reporting.figures import COLOURS, new_figure
+from erasekit.reporting.figures import COLOURS, Line, Style, draw_lines, new_figure
 from erasekit.reporting.table import Column, Number, Table, percent
 from erasekit.training.plan import plan_erasure, uses_concept_space
 
@@ -42,10 +40,15 @@ REFERENCE = "none"
 """The method that keeps nothing."""
 ESR_APART = 0.1
 """Erasures whose ESR-1 differ by more than this are said to differ."""
+OPENINGS = {
+    "held": "Held, keeping a related concept lowers mean delta more than keeping another",
+    "not held": "Did not hold, keeping a related concept does not lower mean delta most",
+    "undecided": "Can't be told whether keeping a related concept lowers mean delta more",
+}
 
 Nature = Literal["none", "related", "unrelated", "neutral"]
-NATURES = {"none": "o", "related": "D", "unrelated": "s", "neutral": "^"}
-"""The mark of each in a figure."""
+NATURES = dict(zip(get_args(Nature), map(Style, COLOURS, "oDs^"), strict=True))
+"""How each looks in a figure."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,20 @@ class PreserveResult:
 
     def tables(self) -> list[Table]:
         """What was kept, and the contrasts."""
+
+        def of_kept(key: str, heading: str = "", write: Number | None = None) -> Column:
+            def value(run: Keeping) -> object:
+                return None if run.nature == "none" else getattr(run, key)
+
+            return Column(key, heading, write or str, value=value)
+
         shown = [
             Column("kept", value=lambda run: run.label),
-            Column("nature", " ", value=lambda run: None if run.nature == "none" else run.nature),
+            of_kept("nature", " "),
             Column("similarity", "cosine", Number(2)),
             *strength_columns(before=False),
             Column("delta", "mean delta", DELTA, "lower"),
-            Column(
-                "saved", write=DELTA, value=lambda run: None if run.nature == "none" else run.saved
-            ),
+            of_kept("saved", write=DELTA),
         ]
         over = f"mean delta over {len(self.concepts)} held-out concepts"
         return [
@@ -128,54 +136,24 @@ class PreserveResult:
         """A row per kept concept: mean delta, and what keeping it saves."""
         figure = new_figure(9, 1.6 + 0.5 * len(self.runs))
         left, right = figure.subplots(1, 2, sharey=True)
+        deltas: list[Line] = []
+        saved: list[Line] = []
         for y, run in enumerate(self.runs):
-            colour = COLOURS[list(NATURES).index(run.nature)]
-            point(left, run.delta, y, 0, marker=NATURES[run.nature], colour=colour)
-            if run.nature != "none":
-                point(right, run.saved, y, 0, marker=NATURES[run.nature], colour=colour)
-        labels = [
-            f"{run.label}" + (f"\n({run.nature})" if run.nature != "none" else "")
-            for run in self.runs
-        ]
-        left.set_yticks(range(len(labels)), labels, fontsize="small")
-        left.set_ylim(len(labels) - 0.5, -0.5)
+            label = run.label + (f"\n({run.nature})" if run.nature != "none" else "")
+            deltas.append((label, {run.nature: run.delta}))
+            saved.append((label, {run.nature: NOTHING if run.nature == "none" else run.saved}))
+            esr1 = f"ESR-1 {percent(run.strength.esr1)}"
+            place = right.get_yaxis_transform()
+            right.text(1.01, y, esr1, fontsize="small", va="center", transform=place)
+        draw_lines(left, deltas, NATURES)
+        draw_lines(right, saved, NATURES)
         left.set_ylabel("kept")
         left.set_xlabel("mean delta (lower is better); bars: 95 %")
         right.set_xlabel("lower than with nothing kept, paired")
-        right.axvline(0, color="black", linewidth=0.8)
-        for y, run in enumerate(self.runs):
-            right.text(
-                1.01,
-                y,
-                f"ESR-1 {percent(run.strength.esr1.value)}",
-                transform=right.get_yaxis_transform(),
-                va="center",
-                fontsize="small",
-            )
-        for axes in (left, right):
-            axes.grid(axis="x", alpha=0.25)
         figure.suptitle(
             f"erased: {self.erased}; {len(self.concepts)} held-out concepts", fontsize="medium"
         )
         return figure
-
-
-def kept_sets(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The words of each "road" or "road+car", which keeps two at once; "" is the empty prompt.
-
-    Raises:
-        ConfigError: fewer than two, or one twice.
-    """
-    sets = tuple(tuple(split_concepts(text)) for text in texts)
-    if len(sets) < 2:
-        raise ConfigError(
-            "One kept word can be compared with nothing; give --keep twice or more, as in "
-            '--keep road --keep "a photo".'
-        )
-    for words in sets:
-        if sets.count(words) > 1:
-            raise ConfigError(f"--keep {'+'.join(words)!r} stands twice; name each once.")
-    return sets
 
 
 def natures_of(
@@ -192,23 +170,22 @@ def natures_of(
         ConfigError: a name in `related` is not kept, or all sets are neutral, or all related.
     """
     labels = ["+".join(words) for words in sets]
+    told = ", ".join(labels)
     unknown = [name for name in related if name not in labels]
     if unknown:
-        raise ConfigError(f"--related {unknown[0]!r} is not kept; name one of {', '.join(labels)}.")
+        raise ConfigError(f"--related {unknown[0]!r} is not kept; name one of {told}.")
     neutral = [all(map(is_neutral, words)) for words in sets]
     wanted = set(related)
     if not wanted:
-        others = [i for i, is_so in enumerate(neutral) if not is_so]
-        if not others:
+        if all(neutral):
             raise ConfigError(
-                f"All that is kept is neutral ({', '.join(labels)}); keep a concept beside it, "
-                "as in --keep road."
+                f"All that is kept is neutral ({told}); keep a concept beside it, as in "
+                "--keep road."
             )
-        wanted = {labels[max(others, key=lambda i: similarities[i])]}
+        nearest = max(range(len(sets)), key=lambda i: (not neutral[i], similarities[i]))
+        wanted = {labels[nearest]}
     if len(wanted) == len(labels):
-        raise ConfigError(
-            f"All that is kept is related ({', '.join(labels)}); keep another concept beside it."
-        )
+        raise ConfigError(f"All that is kept is related ({told}); keep another concept beside it.")
     return [
         "related" if label in wanted else "neutral" if is_so else "unrelated"
         for label, is_so in zip(labels, neutral, strict=True)
@@ -250,9 +227,7 @@ def similarities_to(
 
 
 def run_preserve(
-    runner: BenchmarkRunner,
-    sweep: Sweep,
-    sets: Sequence[tuple[str, ...]],
+    runner: BenchmarkRunner, sweep: Sweep, sets: Sequence[tuple[str, ...]]
 ) -> list[Record]:
     """Erase with nothing kept, then with each set; `sweep` has one method and one erased set.
 
@@ -287,69 +262,55 @@ def preserve(
     Args:
         records: of `run_preserve`.
         suite: what they were measured on.
-        natures, similarities: of the kept sets, in the order of the records.
+        natures: of the kept sets, in the order of the records.
+        similarities: of the same.
     """
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(kept_words(record), []).append(record)
     concepts = held_out_names(suite, [word for words in groups for word in words])
     tables = [delta_table(group, concepts) for group in groups.values()]
-    all_natures: list[Nature] = ["none", *natures]
+    every: list[tuple[Nature, float]] = [("none", NAN), *zip(natures, similarities, strict=True)]
     runs = tuple(
         Keeping(
             kept,
             nature,
             similarity,
-            strength_of(group),
+            Strength.of(group),
             contrast((table, 1.0)),
             contrast((tables[0] - table, 1.0)),
         )
-        for (kept, group), nature, similarity, table in zip(
-            groups.items(), all_natures, [NAN, *similarities], tables, strict=True
+        for (kept, group), (nature, similarity), table in zip(
+            groups.items(), every, tables, strict=True
         )
     )
-    related = np.mean(
-        [t for t, nature in zip(tables, all_natures, strict=True) if nature == "related"], axis=0
-    )
+    pairs = list(zip(runs, tables, strict=True))
+    related = np.mean([table for run, table in pairs if run.nature == "related"], axis=0)
     contrasts = tuple(
         KeepingContrast(run.label, contrast((table - related, 1.0)))
-        for run, table in zip(runs, tables, strict=True)
+        for run, table in pairs
         if run.nature != "related"
     )
     verdict = verdict_of([c.lower for c in contrasts])
+    with_related = " or ".join(run.label for run in runs if run.nature == "related")
+    lower = ", ".join(f"{signed(c.lower)} lower than with {c.other} kept" for c in contrasts)
     return PreserveResult(
         records[0].cell.erased,
         runs,
         contrasts,
         tuple(concepts),
         verdict,
-        preserve_sentence(verdict, runs, contrasts),
-        tuple(_remarks(runs, records)),
+        f"{OPENINGS[verdict]}: with {with_related} kept it is {lower}.",
+        (*_strengths_apart(runs), *one_seed(records)),
     )
 
 
-def preserve_sentence(
-    verdict: Verdict, runs: Sequence[Keeping], contrasts: Sequence[KeepingContrast]
-) -> str:
-    """Whether keeping what is related lowered mean delta most, with the differences."""
-    related = [run.label for run in runs if run.nature == "related"]
-    openings = {
-        "held": "Held, keeping a related concept lowers mean delta more than keeping another",
-        "not held": "Did not hold, keeping a related concept does not lower mean delta most",
-        "undecided": "Can't be told whether keeping a related concept lowers mean delta more",
-    }
-    clauses = ", ".join(f"{signed(c.lower)} lower than with {c.other} kept" for c in contrasts)
-    return f"{openings[verdict]}: with {' or '.join(related)} kept it is {clauses}."
-
-
-def _remarks(runs: Sequence[Keeping], records: Sequence[Record]) -> list[str]:
-    remarks = []
+def _strengths_apart(runs: Sequence[Keeping]) -> list[str]:
+    """A remark where some erasures got further than others."""
     rates = [v for v in (run.strength.esr1.value for run in runs) if not math.isnan(v)]
-    if rates and max(rates) - min(rates) > ESR_APART:
-        remarks.append(
-            f"The erasures differ too: ESR-1 is between {100 * min(rates):.0f} and "
-            f"{100 * max(rates):.0f} %, and a weaker erasure costs less."
-        )
-    if len({record.cell.seed for record in records}) == 1:
-        remarks.append(ONE_SEED)
-    return remarks
+    if not rates or max(rates) - min(rates) <= ESR_APART:
+        return []
+    return [
+        f"The erasures differ too: ESR-1 is between {100 * min(rates):.0f} and "
+        f"{100 * max(rates):.0f} %, and a weaker erasure costs less."
+    ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import stdtrit
+from scipy.stats import percentileofscore
 
 import erasekit
 from erasekit.bench.images import SheetScorer
@@ -31,10 +31,18 @@ from erasekit.metrics.judges.labels import LabelSet
 from erasekit.metrics.scores import NAN, Estimate, Paired
 from erasekit.metrics.statistics import crossed_interval, spearman
 from erasekit.models.loading import LoadedModel
-from erasekit.observe.paired import DELTA, Verdict, frame, point, signed
+from erasekit.models.tensor_files import checksum
+from erasekit.observe.observation import DELTA, Verdict, signed
 from erasekit.observe.sensitivity import draw_probes, fitting_words, word_sensitivities
-from erasekit.plugin.registry import Registry
-from erasekit.reporting.figures import COLOURS, new_figure
+from erasekit.reporting.figures import (
+    COLOURS,
+    DASHES,
+    draw_point,
+    dress,
+    frame,
+    new_figure,
+    style,
+)
 from erasekit.reporting.table import Column, Number, Table, percent
 
 HALVES = 10
@@ -43,7 +51,13 @@ MIDDLE = (0.25, 0.75)
 """The middle of the spectrum: the central half of the words."""
 ENDS = 15
 """Words at either end of a spectrum that are listed."""
-DASHES = ("-", "--", "-.", ":")
+OPENINGS = {
+    "held": "Held, neutral concepts lie in the middle of the spectrum",
+    "not held": "Did not hold, not all neutral concepts lie in the middle of the spectrum",
+    "undecided": "Can't be told whether all neutral concepts lie in the middle of the spectrum",
+}
+
+_PLACE = Number(0, share=True, interval=True)
 
 
 @dataclass(frozen=True)
@@ -110,97 +124,91 @@ class SpectrumResult:
 
     def tables(self) -> list[Table]:
         """The marked words, the sample, and both ends of the spectrum."""
-        sensitivity = Column("sensitivity", write=lambda v: "-" if math.isnan(v) else f"{v:.3g}")
-        place = Number(0, share=True, interval=True)
+
+        def sensitivity(key: str = "sensitivity", heading: str = "") -> Column:
+            return Column(key, heading, lambda v: "-" if math.isnan(v) else f"{v:.3g}", left=False)
+
         marked = [
-            Column("word", value=lambda row: row["word"].word or '""'),
-            Column("nature", " "),
-            replace(sensitivity, value=lambda row: row["word"].sensitivity),
-            Column("quantile", "less sensitive words", place, value=lambda row: row["word"].place),
+            {
+                "word": word.word or '""',
+                "nature": nature,
+                "sensitivity": word.sensitivity,
+                "quantile": word.place,
+            }
+            for nature, words in (("neutral", self.neutral), ("erased", self.targets))
+            for word in words
+        ]
+        columns = [
+            Column("word"),
+            sensitivity(),
+            Column("quantile", "less sensitive words", _PLACE),
         ]
         pairs = list(zip(self.words, self.sensitivities, strict=True))
         count = min(ENDS, len(pairs))
         ends = [
-            Column("most sensitive", value=lambda row: row[0][0]),
-            replace(sensitivity, key="of the most", heading=" ", value=lambda row: row[0][1]),
-            Column("least sensitive", value=lambda row: row[1][0]),
-            replace(sensitivity, key="of the least", heading=" ", value=lambda row: row[1][1]),
+            Column("most sensitive"),
+            sensitivity("of the most", " "),
+            Column("least sensitive"),
+            sensitivity("of the least", " "),
+        ]
+        keys = [column.key for column in ends]
+        rows = [
+            dict(zip(keys, (*most, *least), strict=True))
+            for most, least in zip(pairs[::-1][:count], pairs[:count], strict=True)
         ]
         return [
             Table(
                 f"Among {len(self.words)} words",
+                [columns[0], Column("nature", " "), *columns[1:]],
                 marked,
-                [
-                    {"word": word, "nature": nature}
-                    for nature, words in (("neutral", self.neutral), ("erased", self.targets))
-                    for word in words
-                ],
             ),
             Table(
-                "A sample along the spectrum",
-                [
-                    Column("word"),
-                    sensitivity,
-                    Column("quantile", "less sensitive words", place),
-                    Column("delta", write=DELTA),
-                ],
-                self.sample,
+                "A sample along the spectrum", [*columns, Column("delta", write=DELTA)], self.sample
             ),
-            Table(
-                f"The {count} most and the {count} least sensitive words",
-                ends,
-                list(zip(pairs[::-1][:count], pairs[:count], strict=True)),
-            ),
+            Table(f"The {count} most and the {count} least sensitive words", ends, rows),
         ]
 
     def figure(self) -> Figure:
         """The histogram of sensitivities with its marks, above the sample's deltas."""
         figure = new_figure(8, 7)
         upper, lower = figure.subplots(2, 1, sharex=True)
-        values = [v for v in self.sensitivities if v > 0]
-        logarithmic = len(values) == len(self.sensitivities) and values[0] < values[-1]
-        if logarithmic:
+        for axes in (upper, lower):
+            dress(axes)
+        values, size = self.sensitivities, len(self.words)
+        bins: Any = min(60, max(10, size // 10))
+        if 0 < values[0] < values[-1]:
             upper.set_xscale("log")
-        size = len(self.sensitivities)
-        quarter = [self.sensitivities[int(q * (size - 1))] for q in (0.25, 0.75)]
-        upper.axvspan(*quarter, color="0.9", label="middle half of the words")
-        upper.hist(
-            self.sensitivities,
-            bins=_bins(self.sensitivities, logarithmic),
-            color="0.65",
-            edgecolor="white",
-            linewidth=0.4,
+            lower.xaxis.set_major_formatter("{x:g}")  # the usual one writes mathematics
+            lower.xaxis.set_minor_formatter("{x:g}" if values[-1] < 10 * values[0] else "")
+            bins = np.geomspace(values[0], values[-1], bins + 1)
+        upper.axvspan(
+            values[int(MIDDLE[0] * (size - 1))],
+            values[int(MIDDLE[1] * (size - 1))],
+            color="0.9",
+            label="middle half of the words",
         )
-        for kind, marked, colour in (
-            ("neutral", self.neutral, COLOURS[0]),
-            ("erased", self.targets, COLOURS[1]),
+        upper.hist(values, bins=bins, color="0.65", edgecolor="white", linewidth=0.4)
+        for kind, marked, width, colour in (
+            ("neutral", self.neutral, 2, COLOURS[0]),
+            ("erased", self.targets, 3.5, COLOURS[1]),
         ):
             for i, word in enumerate(marked):
-                upper.axvline(
-                    word.sensitivity,
-                    color=colour,
-                    linestyle=DASHES[i % len(DASHES)],
-                    linewidth=2 if kind == "neutral" else 3.5,
-                    label=f'{kind}: "{word.word}", above {percent(word.quantile)}',
-                )
+                label = f'{kind}: "{word.word}", above {percent(word.quantile)}'
+                look = {"linestyle": DASHES[i % len(DASHES)], "linewidth": width}
+                upper.axvline(word.sensitivity, color=colour, label=label, **look)
         upper.set_ylabel("words")
         upper.set_title(f"erased: {self.erased}; {size} words", fontsize="medium")
         figure.legend(fontsize="small", loc="outside upper center", ncols=2)
         for drawn in self.sample:
-            point(lower, drawn.delta, drawn.sensitivity, 0, upright=True)
+            draw_point(lower, style(0), x=drawn.sensitivity, y=drawn.delta)
             if not math.isnan(drawn.delta.value):
-                lower.annotate(
-                    drawn.word,
-                    (drawn.sensitivity, drawn.delta.value),
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    fontsize="x-small",
-                )
+                at = (drawn.sensitivity, drawn.delta.value)
+                beside: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
+                lower.annotate(drawn.word, at, fontsize="x-small", **beside)
         frame(lower, [word.delta.value for word in self.sample], upright=True)
         lower.axhline(0, color="black", linewidth=0.8)
         lower.set_ylabel("delta of its images")
         lower.set_xlabel("sensitivity: mean squared change of the noise prediction")
-        lower.grid(alpha=0.25)
         return figure
 
 
@@ -225,17 +233,16 @@ class SpectrumWords:
 
 
 def spectrum_words(
-    model: LoadedModel,
-    edit: Edit,
-    registry: Registry,
-    source: str = "",
-    neutral: Sequence[str] = NEUTRAL,
+    model: LoadedModel, edit: Edit, source: str = "", neutral: Sequence[str] = NEUTRAL
 ) -> SpectrumWords:
     """The words of a spectrum; the space has neither erased nor neutral ones.
 
     Args:
+        model: what the edit was made from.
+        edit: whose erased concepts are left out.
         source: of the space, a registered one or a file; "" takes all concepts that the model is
             known to draw, held-out ones too, or its registered source where it has no list.
+        neutral: the neutral concepts.
 
     Raises:
         ConceptError: no word is left, or a neutral one does not fit the tokenizer.
@@ -259,14 +266,8 @@ def spectrum_words(
 
 def edit_key(edit: Edit) -> str:
     """Content hash of an edit: its base model, every bit of its tensors, its inference part."""
-    digest = hashlib.sha256(edit.base_hash.encode())
-    if edit.inference is not None:
-        digest.update(edit.inference.identity.encode())
-    for name, tensor in sorted(edit.tensors.items()):
-        values = tensor.detach().to("cpu").contiguous()
-        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
-        digest.update(values.float().numpy().tobytes())
-    return digest.hexdigest()
+    part = edit.inference.identity if edit.inference is not None else ""
+    return content_key([edit.base_hash, checksum(edit.tensors), part])
 
 
 def kept_sensitivities(
@@ -316,17 +317,16 @@ def drawn_deltas(
 
     Args:
         sheets: draws and scores on the model that the edit was made from.
+        edit: the edit.
         suite: the prompt, the labels, and how many images a word has.
+        words: what is drawn.
     """
     labels = LabelSet(suite.classes(), suite.label)
+    evaluated = []
     for word in words:
         labels = labels.including((word,))
-    evaluated = [
-        EvaluatedConcept.of(
-            word, "held-out", suite.family_of([word]), suite.prompt, suite.images_per_concept
-        )
-        for word in words
-    ]
+        family, images = suite.family_of([word]), suite.images_per_concept
+        evaluated.append(EvaluatedConcept.of(word, "held-out", family, suite.prompt, images))
     laid_out = list(pages(evaluated, suite.images_per_concept))
     base, key = sheets.model.hash, edit_key(edit)
     before = [sheets.scores(sheets.sheet(tuple(page), base), labels) for page in laid_out]
@@ -359,7 +359,8 @@ def spectrum(
         words: from `spectrum_words`.
         probes: points that a sensitivity is the mean over.
         sample: words whose images are drawn.
-        on_words, on_images: called with the number just done.
+        on_words: called with the number of words just measured.
+        on_images: called with the number of images just drawn.
 
     Raises:
         ConfigError: an impossible number of probes.
@@ -384,8 +385,10 @@ def spectrum(
     marked = marked_words(words.all[size:], values[:, size:], space)
     neutral, targets = marked[: len(words.neutral)], marked[len(words.neutral) :]
     verdict, agreement = spectrum_verdict(neutral), reliability(space)
-    order = np.argsort(means, kind="stable")
     correlation = spearman([w.sensitivity for w in sampled], [w.delta.value for w in sampled])
+    order = np.argsort(means, kind="stable")
+    places = ", ".join(f'"{word.word}" {_PLACE.whole(word.place)}' for word in neutral)
+    told = "unknown" if math.isnan(agreement) else f"{agreement:.2f}"
     return SpectrumResult(
         "+".join(words.erased),
         tuple(words.space[i] for i in order),
@@ -397,14 +400,19 @@ def spectrum(
         probes,
         agreement,
         verdict,
-        spectrum_sentence(verdict, neutral, size),
-        (agreement_sentence(correlation), reliability_sentence(agreement, probes)),
+        f"{OPENINGS[verdict]} (its central half): of {size} words, the share less sensitive is "
+        f"{places}.",
+        (
+            f"Spearman's rank correlation of sensitivity and delta is {signed(correlation)} over "
+            f"{correlation.n} words.",
+            f"The reliability of the words' ranks over {probes} probes is {told} (1 is best).",
+        ),
     )
 
 
 def quantile_of(value: float, space: NDArray[np.float64]) -> float:
     """Share of `space` below `value`; a tie counts half."""
-    return float((space < value).mean() + (space == value).mean() / 2)
+    return float(percentileofscore(space, value, kind="mean")) / 100
 
 
 def half_samples(probes: int) -> NDArray[np.float64]:
@@ -477,44 +485,3 @@ def spectrum_verdict(neutral: Sequence[MarkedWord]) -> Verdict:
     if neutral and all(low <= word.low and word.high <= high for word in neutral):
         return "held"
     return "undecided"
-
-
-def spectrum_sentence(verdict: Verdict, neutral: Sequence[MarkedWord], size: int) -> str:
-    """Whether neutral concepts lie in the middle, with their places."""
-    openings = {
-        "held": "Held, neutral concepts lie in the middle of the spectrum",
-        "not held": "Did not hold, not all neutral concepts lie in the middle of the spectrum",
-        "undecided": "Can't be told whether all neutral concepts lie in the middle of the spectrum",
-    }
-    places = ", ".join(f'"{word.word}" {_place(word)}' for word in neutral)
-    return (
-        f"{openings[verdict]} (its central half): of {size} words, the share less sensitive is "
-        f"{places}."
-    )
-
-
-def agreement_sentence(correlation: Estimate) -> str:
-    """How far sensitivity in noise space ranks words as their images do."""
-    return (
-        f"Spearman's rank correlation of sensitivity and delta is {signed(correlation)} over "
-        f"{correlation.n} words."
-    )
-
-
-def reliability_sentence(value: float, probes: int) -> str:
-    """How far the ranks would be the same at other noises."""
-    known = "unknown" if np.isnan(value) else f"{value:.2f}"
-    return f"The reliability of the words' ranks over {probes} probes is {known} (1 is best)."
-
-
-def _place(word: MarkedWord) -> str:
-    limits = "" if np.isnan(word.low) else f" [{100 * word.low:.0f}, {100 * word.high:.0f}]"
-    return f"{100 * word.quantile:.0f} %{limits}"
-
-
-def _bins(values: Sequence[float], logarithmic: bool) -> Any:
-    count = min(60, max(10, len(values) // 10))
-    if not logarithmic:
-        return count
-    low, high = math.log10(values[0]), math.log10(values[-1])
-    return [10 ** (low + (high - low) * i / count) for i in range(count + 1)]

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 
 from erasekit.bench.records import BASE, ConceptRow, Row, Summary
 from erasekit.files import atomic_path
-from erasekit.metrics.scores import Estimate
+from erasekit.metrics.scores import NOTHING, Estimate
 from erasekit.reporting.run_table import Record
 
 INK = "#1b1c1e"
@@ -51,6 +51,8 @@ _REFERENCE = re.compile(r'(\bid="|url\(#|href="#)')
 
 Curves = dict[str, list[tuple[int, float]]]
 """Steps and values of each line of a panel."""
+Line = tuple[str, Mapping[str, Estimate]]
+"""A row of a figure: its name, and a value per mark."""
 
 
 @dataclass(frozen=True)
@@ -291,32 +293,44 @@ def harm_figure(
     None where no delta is known.
     """
     known = [row for row in rows if not math.isnan(row.delta.value)]
-    most: dict[str, float] = {}
+    found: dict[str, dict[str, Estimate]] = {}
     for row in known:
-        most[row.concept] = max(row.delta.value, most.get(row.concept, -math.inf))
-    if not most:
+        found.setdefault(row.concept, {})[row.method] = row.delta
+    if not found:
         return None
-    concepts = sorted(most, key=lambda name: (-most[name], name))[:HARMED]
+    most = {name: max(delta.value for delta in by.values()) for name, by in found.items()}
     own = {m: look for m, look in looks.items() if any(row.method == m for row in known)}
-    shown = [row for row in known if row.concept in concepts]
-    figure = new_figure(4.4, 1.5 + len(concepts) * max(0.3, 0.11 * len(own) + 0.08))
+    lines = [
+        (name, {method: found[name].get(method, NOTHING) for method in own})
+        for name in sorted(most, key=lambda name: (-most[name], name))[:HARMED]
+    ]
+    figure = new_figure(4.4, 1.5 + len(lines) * max(0.3, 0.11 * len(own) + 0.08))
     axes = figure.add_subplot()
-    for row in shown:
-        shift = (list(own).index(row.method) + 0.5) / len(own) - 0.5
-        place = concepts.index(row.concept) + 0.7 * shift
-        draw_point(axes, own[row.method], x=row.delta, y=place)
-    axes.set_yticks(range(len(concepts)), concepts)
-    axes.set_ylim(len(concepts) - 0.4, -0.6)
-    frame(axes, [row.delta.value for row in shown])
-    for line in range(1, len(concepts)):
-        axes.axhline(line - 0.5, color=INK, alpha=0.1, linewidth=0.6)
-    axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
+    draw_lines(axes, lines, own)
     axes.set_xlabel("delta, points of alignment lost (best is 0)")
-    axes.set_title(title, fontsize="medium")
-    dress(axes)
-    axes.grid(axis="y", visible=False)
+    axes.set_title(title, fontsize="medium", color=INK)
     add_legend(figure, own)
     return figure
+
+
+def draw_lines(axes: Any, lines: Sequence[Line], looks: Mapping[str, Style]) -> None:
+    """A named line per row with a mark for each of its values; one without values is a heading."""
+    for place, (_, own) in enumerate(lines):
+        for number, (name, estimate) in enumerate(own.items()):
+            shift = 0.7 * ((number + 0.5) / len(own) - 0.5)
+            draw_point(axes, looks[name], x=estimate, y=place + shift)
+        if place:
+            axes.axhline(place - 0.5, color=INK, alpha=0.1, linewidth=0.6)
+    size = "small" if len(lines) <= 30 else "x-small"
+    axes.set_yticks(range(len(lines)), [name for name, _ in lines], fontsize=size)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    frame(axes, [estimate.value for _, own in lines for estimate in own.values()])
+    axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
+    dress(axes)
+    axes.grid(axis="y", visible=False)
+    for label, (_, own) in zip(axes.get_yticklabels(), lines, strict=False):
+        label.set_fontstyle("normal" if own else "italic")
+        label.set_fontsize(size)
 
 
 # the curves of a run

@@ -12,8 +12,8 @@ from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.metrics.scores import ConceptScores, Paired
-from erasekit.observe.impact import impact, impact_sentence, related_names
-from erasekit.observe.paired import common_suite
+from erasekit.observe.impact import impact, related_names
+from erasekit.observe.observation import common_suite
 
 TRUCK, CHURCH = "garbage truck", "church"
 ERASURES = [Erasure.of(TRUCK), Erasure.of(CHURCH)]
@@ -134,4 +134,3 @@ def test_missing_images_are_nan_with_counts(common) -> None:
     castle = next(c for c in result.concepts if c.concept == "castle")
     assert all(math.isnan(d.value) and d.missing == 16 for d in castle.deltas)
     assert result.verdict == "undecided"
-    assert impact_sentence(result.verdict, result.contrasts) == result.sentence

@@ -13,10 +13,9 @@ from erasekit.bench.suites import is_neutral
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.metrics.scores import ConceptScores, Paired
-from erasekit.observe.paired import common_suite, kept_words
+from erasekit.observe.observation import common_suite, kept_words
 from erasekit.observe.preserve import (
     held_out_names,
-    kept_sets,
     natures_of,
     preserve,
     run_preserve,
@@ -138,8 +137,6 @@ def test_neutral_words(word: str) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: kept_sets(["road"]), "twice or more"),
-        (lambda: kept_sets(["road", "road"]), "stands twice"),
         (lambda: natures_of(SETS, SIMILARITIES, ["bus"]), "'bus' is not kept"),
         (lambda: natures_of((("",), ("a photo",)), [0, 0]), "neutral"),
         (lambda: natures_of(SETS[:2], [0, 0], ["car", "banana"]), "All that is kept is related"),
@@ -148,7 +145,6 @@ def test_neutral_words(word: str) -> None:
 def test_what_can_not_be_compared_is_refused(call, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         call()
-    assert kept_sets(["road+car", ""]) == (("road", "car"), ("",))
 
 
 def test_a_suite_needs_held_out_concepts_beside_the_kept(common) -> None:

@@ -14,21 +14,17 @@ from scipy import stats
 
 from erasekit.edits import Edit
 from erasekit.errors import ConceptError, UnknownNameError
-from erasekit.metrics.scores import Estimate
 from erasekit.observe.spectrum import (
     MarkedWord,
     SpectrumWords,
-    agreement_sentence,
     edit_key,
     half_samples,
     kept_sensitivities,
     marked_words,
     quantile_of,
     reliability,
-    reliability_sentence,
     sample_places,
     spectrum,
-    spectrum_sentence,
     spectrum_verdict,
     spectrum_words,
 )
@@ -108,19 +104,6 @@ def test_the_verdict_is_about_the_central_half() -> None:
     assert spectrum_verdict([]) == "undecided"
 
 
-def test_the_sentences_quote_the_numbers() -> None:
-    held = spectrum_sentence("held", [word(0.4)], 3000)
-    assert held == (
-        "Held, neutral concepts lie in the middle of the spectrum (its central half): of 3000 "
-        'words, the share less sensitive is "a photo" 40 % [35, 45].'
-    )
-    assert spectrum_sentence("not held", [word(0.9)], 9).startswith("Did not hold, not all")
-    assert spectrum_sentence("undecided", [word(0.9, NAN)], 9).endswith('"a photo" 90 %.')
-    assert "over 4 probes is 0.91 (1" in reliability_sentence(0.912, 4)
-    assert "unknown" in reliability_sentence(NAN, 1)
-    assert "+0.50 [0.10, 0.80] over 24 words" in agreement_sentence(Estimate(0.5, 24, 0, 0.1, 0.8))
-
-
 @pytest.fixture
 def edit(world_model, registry) -> Edit:
     settings = {"steps": 3, "learning_rate": 0.02, "trajectories": 1, "trajectory_steps": 3}
@@ -130,21 +113,21 @@ def edit(world_model, registry) -> Edit:
 def test_words_leave_out_what_is_erased_and_what_is_neutral(
     world_model, edit, registry, tmp_path
 ) -> None:
-    words = spectrum_words(world_model, edit, registry)
+    words = spectrum_words(world_model, edit)
     assert words.space == ("bus", "car", "church", "castle", "banana", "apple")
     assert words.neutral[0] == ""
     assert words.erased == ("garbage truck",)
-    assert spectrum_words(world_model, edit, registry, "vocabulary").space[0] == "garbage"
+    assert spectrum_words(world_model, edit, "vocabulary").space[0] == "garbage"
     source = tmp_path / "words.txt"
     source.write_text("bus\nGarbage trucks\nred truck\na photo\n" + "church " * 30, "utf-8")
-    found = spectrum_words(world_model, edit, registry, str(source), ["bus"])
+    found = spectrum_words(world_model, edit, str(source), ["bus"])
     assert found.space == ("a photo",)  # an alias of what is erased goes too
     with pytest.raises(ConceptError, match="no words"):
-        spectrum_words(world_model, edit, registry, str(source), ["bus", "a photo"])
+        spectrum_words(world_model, edit, str(source), ["bus", "a photo"])
     with pytest.raises(UnknownNameError):
-        spectrum_words(world_model, edit, registry, "latin")
+        spectrum_words(world_model, edit, "latin")
     with pytest.raises(ConceptError, match="tokens long"):
-        spectrum_words(world_model, edit, registry, neutral=["church " * 30])
+        spectrum_words(world_model, edit, neutral=["church " * 30])
 
 
 def test_an_edit_is_known_by_every_bit(edit) -> None:
@@ -160,7 +143,7 @@ def test_an_edit_is_known_by_every_bit(edit) -> None:
 def test_for_real_and_again_for_nothing(
     world_model, edit, tiny_scorer, registry, store, suite
 ) -> None:
-    words = spectrum_words(world_model, edit, registry)
+    words = spectrum_words(world_model, edit)
     counts: dict[str, int] = {"words": 0, "images": 0}
 
     def measure():
@@ -185,6 +168,9 @@ def test_for_real_and_again_for_nothing(
     assert [w.word for w in first.targets] == ["garbage truck"]
     assert first.correlation.n == 5
     assert all(w.delta.n == 2 for w in first.sample)
+    assert '(its central half): of 6 words, the share less sensitive is "" ' in first.sentence
+    assert "over 5 words" in first.remarks[0]
+    assert f"over 3 probes is {first.reliability:.2f} (1 is best)" in first.remarks[1]
     passes = world_model.passes.forward
     assert measure() == first
     assert world_model.passes.forward == passes

@@ -14,12 +14,14 @@ from rich.console import Console
 
 from erasekit.metrics.scores import Estimate
 from erasekit.observe.impact import ROWS, Impact, ImpactContrast, ImpactedConcept, ImpactResult
-from erasekit.observe.paired import Strength, observation_page, plot_observation, result_json
+from erasekit.observe.observation import Strength, observation_page, plot_observation, result_json
 from erasekit.observe.preserve import Keeping, KeepingContrast, PreserveResult
 from erasekit.observe.spectrum import MarkedWord, SampledWord, SpectrumResult
 
 NAN = math.nan
-STRENGTH = Strength(Estimate(61.2, 8), Estimate(12.3, 8), Estimate(0.875, 8))
+STRENGTH = Strength(
+    Estimate(61.2, 8), Estimate(12.3, 8), Estimate(0.875, 8, 0, 0.5, 0.95), Estimate(0.125, 8)
+)
 
 
 def estimate(value: float) -> Estimate:
@@ -104,11 +106,16 @@ def rows(table) -> list[list[str]]:
 
 def test_erasure_stands_beside_what_it_costs() -> None:
     (first, *_), (second, *_) = impact_result().tables(), preserve_result().tables()
-    assert rows(first)[0] == ["garbage truck", "61.2 → 12.3", "88 %", "3.00 [2.00, 4.25]"]
+    assert rows(first)[0] == [
+        "garbage truck",
+        "61.2 → 12.3",
+        "12 → 88 % [50, 95]",
+        "3.00 [2.00, 4.25]",
+    ]
     assert rows(first)[1][3] == "-"
-    assert rows(second)[0][:5] == ["nothing", "", "-", "12.3", "88 %"]
+    assert rows(second)[0][:5] == ["nothing", "", "-", "12.3", "12 → 88 % [50, 95]"]
     assert rows(second)[1] == [
-        *("road", "related", "0.50", "12.3", "88 %"),
+        *("road", "related", "0.50", "12.3", "12 → 88 % [50, 95]"),
         *("3.00 [2.00, 4.25]", "1.00 [0.00, 2.25]"),
     ]
 
@@ -163,10 +170,12 @@ def test_a_spectrum_without_a_spread_is_drawn_all_the_same(sensitivities, tmp_pa
 def test_a_large_impact_figure_shows_the_related_and_the_most_harmed() -> None:
     figure = impact_result(ROWS + 40).figure()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[:3] == ["concept 0", "concept 1", "concept 2"]
-    assert labels[3:] == [f"concept {i}" for i in range(ROWS + 39, 42, -1)]
-    titles = [text.get_text() for text in figure.axes[0].texts]
-    assert titles == ["related to garbage truck", "related to nudity", "57 most harmed others"]
+    assert labels[:5] == [
+        *("related to garbage truck", "concept 0", "concept 1"),
+        *("related to nudity", "concept 2"),
+    ]
+    assert labels[5] == "57 most harmed others"
+    assert labels[6:] == [f"concept {i}" for i in range(ROWS + 39, 42, -1)]
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=NAMES)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Files = Mapping[str, str]
 """Files of weights by the name of the judge."""
+FOLDERS = ("hf-hub:", "local-dir:")
+"""How open_clip's names of repositories and folders begin."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,6 @@ class Judges:
         return judge if isinstance(judge, Judges) else cls(judge, judge)
 
     @property
-    def zero_shot(self) -> bool:
-        """Whether images are classified by the scorer, by the label that fits best."""
-        return self.classifier is self.scorer
-
-    @property
     def identity(self) -> dict[str, Any]:
         """The identity of each, JSON-ready."""
         of_images = self.of_images
@@ -71,9 +68,8 @@ class Judges:
 
     def labels(self, labels: LabelSet) -> LabelSet:
         """The classes that ranks are among: the classifier's own where it has its own."""
-        if not self.classifier.labels:
-            return labels
-        return LabelSet((name,) for name in self.classifier.labels)
+        own = self.classifier.labels
+        return LabelSet((name,) for name in own) if own else labels
 
     def including(self, labels: LabelSet, names: tuple[str, ...]) -> LabelSet:
         """`labels`, with `names` as one more class where none of them is known.
@@ -134,26 +130,23 @@ def load_judge(
         MissingExtraError: it needs a package that is not installed.
     """
     descriptor = find_judge(name, registry)
-    if descriptor is not None:
-        options = dict(descriptor.options)
-        target = descriptor.load()
-        takes = _parameters(target)
-        if files and name in files:
-            if "weights" not in takes:
-                raise ConfigError(f"{name!r} takes no file of weights; leave out its --weights.")
-            options["weights"] = files[name]
-        if reference and "reference" in takes:
-            options["reference"] = reference
-        if "device" in takes:
-            options.setdefault("device", device)
-        judge: Judge = target(**options)
-        return judge
-    from erasekit.metrics.judges.open_clip import OpenClipScorer
+    if descriptor is None:
+        from erasekit.metrics.judges.open_clip import OpenClipScorer
 
-    if name.startswith(("hf-hub:", "local-dir:")):
-        return OpenClipScorer(name, device=device)
-    model, _, weights = name.partition("/")
-    return OpenClipScorer(model, weights, device=device)
+        if name.startswith(FOLDERS):
+            return OpenClipScorer(name, device=device)
+        model, _, tag = name.partition("/")
+        return OpenClipScorer(model, tag, device=device)
+    target = descriptor.load()
+    takes = _parameters(target)
+    weights = (files or {}).get(name, "")
+    if weights and "weights" not in takes:
+        raise ConfigError(f"{name!r} takes no file of weights; leave out its --weights.")
+    options = {"device": device, **descriptor.options}
+    options |= {k: v for k, v in (("weights", weights), ("reference", reference)) if v}
+    fixed = descriptor.options.keys()
+    judge: Judge = target(**{k: v for k, v in options.items() if k in takes or k in fixed})
+    return judge
 
 
 def find_judge(name: str, registry: Registry) -> ScorerDescriptor | None:
@@ -165,13 +158,9 @@ def find_judge(name: str, registry: Registry) -> ScorerDescriptor | None:
     if name in registry.scorers() or ("/" not in name and ":" not in name):
         return registry.scorer(name)
     model, _, weights = name.partition("/")
-    if not name.startswith(("hf-hub:", "local-dir:")) and not (model and weights):
-        raise UnknownNameError(
-            "scorer",
-            name,
-            registry.scorers(),
-            "Or name MODEL/TAG or MODEL/FILE.safetensors of open_clip.",
-        )
+    if not name.startswith(FOLDERS) and not (model and weights):
+        remedy = "Or name MODEL/TAG or MODEL/FILE.safetensors of open_clip."
+        raise UnknownNameError("scorer", name, registry.scorers(), remedy)
     return None
 
 
@@ -208,7 +197,8 @@ def load_judges(
         MissingExtraError: a measure whose package is not installed.
     """
     files = dict(files or {})
-    unused = sorted(set(files) - {scorer, classifier or preferred, *measures, *optional})
+    wanted = classifier or preferred
+    unused = sorted(set(files) - {scorer, wanted, *measures, *optional})
     if unused:
         raise ConfigError(
             f"--weights names a file for {unused[0]!r}, which does not judge here; "
@@ -216,7 +206,6 @@ def load_judges(
         )
     judge = load_scorer(scorer, registry, files, device=device)
     ranks: Judge = judge
-    wanted = classifier or preferred
     if wanted and wanted != scorer:
         try:
             ranks = load_judge(wanted, registry, files, device=device)
@@ -225,33 +214,29 @@ def load_judges(
                 raise
     if not isinstance(ranks, Classifier):
         raise ConfigError(f"{wanted!r} tells no classes apart; name another with --classifier.")
-    further: list[ImageMeasure] = []
-    sets: list[SetMeasure] = []
+    found: list[Judge] = []
     left_out: list[str] = []
     for name in dict.fromkeys((*measures, *optional)):
-        gives_way = name in optional and name not in files and not reference
         try:
-            measure = load_judge(name, registry, files, reference, device=device)
+            found.append(load_judge(name, registry, files, reference, device=device))
         except (MissingWeightsError, MissingExtraError) as error:
-            if gives_way:
+            if name in optional and name not in files and not reference:
                 left_out.append(f"{name} is left out: {error}")
                 continue
             if isinstance(error, MissingExtraError):
                 raise
             reason = str(error).removesuffix(".")
             raise MissingWeightsError(f"{reason}, or go without: --measures none.") from error
-        if isinstance(measure, SetMeasure):
-            sets.append(measure)
-        elif isinstance(measure, ImageMeasure):
-            further.append(measure)
-        else:
+        if not isinstance(found[-1], SetMeasure | ImageMeasure):
             raise ConfigError(f"{name!r} is no measure of images; leave it out of the measures.")
+    sets = tuple(measure for measure in found if isinstance(measure, SetMeasure))
     if reference and not sets:
         raise ConfigError(
             f"--reference {reference!r} is for measures of a set of images; choose one with "
             "--measures fid."
         )
-    return Judges(judge, ranks, tuple(further), tuple(sets), tuple(left_out))
+    of_images = tuple(measure for measure in found if isinstance(measure, ImageMeasure))
+    return Judges(judge, ranks, of_images, sets, tuple(left_out))
 
 
 def _parameters(target: Any) -> frozenset[str]:

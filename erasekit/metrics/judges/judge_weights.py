@@ -16,9 +16,7 @@ from erasekit.models.names import PICKLED
 
 
 def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
-    """Read the weights of `network` from a safetensors file, and give their hash.
-
-    The network is frozen and in evaluation mode afterwards.
+    """Read the weights of `network` from a safetensors file, freeze it, and give their hash.
 
     Args:
         network: whose parameters and buffers the file holds, under their names.

@@ -1,4 +1,4 @@
-"""Scorers of the open_clip family: any registered name, hub repository, local file or folder."""
+"""open_clip's models, by name, hub repository, file or folder: as scorers, and as a distance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from erasekit.errors import ModelError
-from erasekit.metrics.base import Images, Scorer
+from erasekit.metrics.base import ImageMeasure, Images, Scorer
 from erasekit.metrics.judges.judge_weights import hash_tensors, refuse_pickle
 from erasekit.metrics.scores import Score
 from erasekit.plugin.descriptors import Descriptor
@@ -57,7 +58,9 @@ class OpenClipScorer(Scorer):
         self._name = name or "/".join(part for part in (model, Path(pretrained).name) if part)
         self.device = torch.device(device)
         self._model, self._preprocess, self._tokenize = _load(model, pretrained, self.device)
-        self._hash = _hash(self._model)
+        preprocessing = getattr(self._model.visual, "preprocess_cfg", {})
+        note = json.dumps(preprocessing, sort_keys=True, default=str)
+        self._hash = hash_tensors(self._model.state_dict(), note)
         self._texts: dict[str, Tensor] = {}
         self._last_images: tuple[bytes, Tensor] | None = None
 
@@ -90,8 +93,6 @@ class OpenClipScorer(Scorer):
     @torch.no_grad()
     def image_features(self, images: Images) -> Tensor:
         """Unit vectors, [N, D]. The last images are remembered, to score and classify at once."""
-        from PIL import Image
-
         key = hashlib.sha256(repr(images.shape).encode() + images.tobytes()).digest()
         if self._last_images is None or self._last_images[0] != key:
             features = []
@@ -122,15 +123,54 @@ class OpenClipScorer(Scorer):
 def open_clip_folder(
     folder: str, name: str = "", *, device: str | torch.device = "cpu"
 ) -> OpenClipScorer:
-    """A scorer in a local folder.
-
-    Args:
-        folder: a path, or "package.module:function" that returns one.
-        name: what tables call it.
-        device: where it runs.
-    """
+    """A scorer in a local folder: a path, or "package.module:function" that returns one."""
     path = str(Descriptor("folder", "", folder).load()()) if ":" in folder else folder
     return OpenClipScorer(LOCAL + path, name=name or Path(path).name, device=device)
+
+
+class ClipDistance(ImageMeasure):
+    """100 * (1 - cosine) between the embeddings of an image and the base model's at the same noise.
+
+    0 is the same image; at most 200. Of erased concepts it should be large, of kept ones small. It
+    needs no text, so it also tells of what the encoder has no name for, such as a style. It can't
+    be compared with LPIPS, in whose place it stands where that one's weights are not at hand.
+
+    Args:
+        encoder: the CLIP model; its text encoder is not used.
+    """
+
+    name = "clip-distance"
+
+    def __init__(self, encoder: OpenClipScorer) -> None:
+        self.encoder = encoder
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {**self.encoder.identity, "name": self.name, "encoder": self.encoder.name}
+
+    @torch.no_grad()
+    def measure(self, images: Images, reference: Images) -> Mapping[str, NDArray[np.float64]]:
+        if not len(images):
+            return {self.name: np.empty(0)}
+        own, base = (
+            self.encoder.image_features(part).cpu().double() for part in (images, reference)
+        )
+        cosine = torch.nn.functional.cosine_similarity(own, base, dim=1)
+        return {self.name: 100 * (1 - cosine.numpy())}
+
+
+def clip_distance(
+    model: str, pretrained: str, *, device: str | torch.device = "cpu"
+) -> ClipDistance:
+    """By one of open_clip's models, as `OpenClipScorer`."""
+    return ClipDistance(OpenClipScorer(model, pretrained, device=device))
+
+
+def clip_distance_folder(
+    folder: str, name: str = "", *, device: str | torch.device = "cpu"
+) -> ClipDistance:
+    """By the CLIP in `folder`, as `open_clip_folder`."""
+    return ClipDistance(open_clip_folder(folder, name, device=device))
 
 
 def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, Any]:
@@ -163,11 +203,7 @@ def _load(model: str, pretrained: str, device: torch.device) -> tuple[Any, Any, 
 
 
 def _weights_file(open_clip: Any, model: str, pretrained: str) -> Path | None:
-    """The file that `pretrained` names, or None where it is a tag of the model's.
-
-    Raises:
-        ModelError: an unknown model, neither a tag of it nor a file, or a pickle.
-    """
+    """The file that `pretrained` names, or None where it is a tag of the model's."""
     if model not in open_clip.list_models():
         raise ModelError(
             f"Unknown open_clip model {model!r}; name one such as 'ViT-L-14/openai', or a folder "
@@ -201,13 +237,6 @@ def _failure(model: str, pretrained: str, file: Path | None, error: Exception) -
     return (
         f"The scorer {name!r} is not in the local cache and can't be fetched; connect, or name "
         f"another with --scorer, such as a folder as '{LOCAL}PATH'."
-    )
-
-
-def _hash(network: Any) -> str:
-    preprocessing = getattr(network.visual, "preprocess_cfg", {})
-    return hash_tensors(
-        network.state_dict(), json.dumps(preprocessing, sort_keys=True, default=str)
     )
 
 

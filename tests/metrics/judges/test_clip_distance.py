@@ -9,8 +9,7 @@ import pytest
 
 from erasekit.metrics.base import ImageMeasure
 from erasekit.metrics.judges import load_judge
-from erasekit.metrics.judges.clip_distance import clip_distance_folder
-from erasekit.metrics.judges.open_clip import open_clip_folder
+from erasekit.metrics.judges.open_clip import clip_distance_folder, open_clip_folder
 from erasekit.plugin.registry import Registry
 from tests.tiny_clip import build_scorer_folder
 

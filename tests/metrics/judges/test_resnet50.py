@@ -116,13 +116,13 @@ def test_a_preferred_classifier_gives_way_to_the_scorer_and_a_chosen_one_does_no
 ) -> None:
     scorer = f"local-dir:{tiny_scorer_folder}"
     judges = load_judges(registry, scorer, preferred="resnet50")
-    assert judges.zero_shot
+    assert judges.classifier is judges.scorer
     assert judges.identity["classifier"] == judges.identity["scorer"]
     with pytest.raises(MissingWeightsError):
         load_judges(registry, scorer, classifier="resnet50", preferred="resnet50")
     files = {"resnet50": str(weights)}
     judges = load_judges(registry, scorer, preferred="resnet50", files=files)
-    assert not judges.zero_shot
+    assert judges.classifier is not judges.scorer
     assert judges.identity["classifier"]["name"] == "resnet50"
 
 

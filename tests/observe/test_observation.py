@@ -11,10 +11,11 @@ from scipy import stats
 
 from erasekit.bench.records import Cell, Record
 from erasekit.concepts import Erasure
-from erasekit.errors import ConceptError, TrainingError
+from erasekit.errors import ConceptError, ConfigError, TrainingError
 from erasekit.metrics.scores import ConceptScores, Estimate, Paired
-from erasekit.observe.paired import (
+from erasekit.observe.observation import (
     common_suite,
+    compared,
     contrast,
     delta_table,
     measured,
@@ -74,9 +75,19 @@ def test_a_verdict_needs_every_part() -> None:
     assert verdict_of([]) == "undecided"
 
 
+def test_erasures_that_can_not_be_compared_are_refused() -> None:
+    assert compared("--keep", ["road+car", ""]) == (("road", "car"), ("",))
+    with pytest.raises(ConfigError, match="--keep twice or more"):
+        compared("--keep", ["road"])
+    with pytest.raises(ConfigError, match="stands twice"):
+        compared("--keep", ["road", "road"])
+    with pytest.raises(ConfigError, match="stands twice"):
+        compared("--erase", ["bus+car", "car+bus"], frozenset)
+
+
 def test_values_are_worded_with_their_intervals() -> None:
-    assert signed(Estimate(1.234, 4, 0, -0.001, 2.5)) == "+1.23 [-0.00, 2.50]"
-    assert signed(Estimate(-0.001, 1)) == "+0.00 (no interval)"
+    assert signed(Estimate(1.234, 4, 0, -0.001, 2.5)) == "+1.23 [0.00, 2.50]"
+    assert signed(Estimate(-0.001, 1)) == "+0.00"
     assert signed(Estimate(NAN, 0)) == "an unknown amount"
 
 

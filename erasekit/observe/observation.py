@@ -1,9 +1,9 @@
-"""What the observations share: verdict, concepts of several erasures, paired contrasts, figures."""
+"""What the observations share: verdict, erasures compared pair by pair, tables, and files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,28 +16,25 @@ from erasekit.bench.plan import Sweep
 from erasekit.bench.records import BASE, Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
-from erasekit.concepts import Erasure
-from erasekit.errors import ConceptError, TrainingError
+from erasekit.concepts import Erasure, split_concepts
+from erasekit.errors import ConceptError, ConfigError, TrainingError
 from erasekit.metrics.alignment import Alignment
 from erasekit.metrics.delta import Delta
 from erasekit.metrics.scores import Estimate, nan_to_null
 from erasekit.metrics.statistics import crossed_interval
 from erasekit.metrics.success_rates import ErasingSuccessRate
-from erasekit.reporting.figures import COLOURS, MARKERS, save
+from erasekit.reporting.figures import save
 from erasekit.reporting.table import Column, Number, Table
 
-ONE_SEED = "With one erasure seed the intervals speak of these edits, not of the method."
 Verdict = Literal["held", "not held", "undecided"]
 """Whether an observation held: shown, shown to be otherwise, or can't be told from these data."""
 FIGURES = ("figure.png", "figure.svg")
 DELTA = Number(2, interval=True)
+ONE_SEED = "With one erasure seed the intervals speak of these edits, not of the method."
 
 
 class Observation(Protocol):
-    """What the result of each observation has; its other fields are the numbers.
-
-    The sentence says whether the observation held and is made of the numbers beside it.
-    """
+    """The result of an observation; its other fields are the numbers that its sentence quotes."""
 
     @property
     def sentence(self) -> str: ...
@@ -48,6 +45,51 @@ class Observation(Protocol):
 
     def figure(self) -> Figure:
         """The numbers, readable without colour vision: shapes and dashes differ too."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far an erasure got, over its images of the erased concepts.
+
+    Attributes:
+        alignment_before, alignment_after: 100 * cosine.
+        esr1: share of images whose class is not the classifier's first choice.
+        esr1_before: the same of the un-erased model's images.
+    """
+
+    alignment_before: Estimate
+    alignment_after: Estimate
+    esr1: Estimate
+    esr1_before: Estimate
+
+    @staticmethod
+    def of(records: Iterable[Record]) -> Strength:
+        """That of the erasures of `records`."""
+        metrics = (
+            *(Alignment("before"), Alignment("after")),
+            *(ErasingSuccessRate(), ErasingSuccessRate(when="before")),
+        )
+        for record in records:
+            for paired in record.concepts:
+                for metric in metrics:
+                    metric.update(paired, record.cell.seed)
+        return Strength(*(metric.compute() for metric in metrics))
+
+
+def strength_columns(*, before: bool) -> list[Column]:
+    """ESR-1 and alignment of the erased concepts before and after, or after alone."""
+    bare = Column("esr1", "ESR-1", Number(0, share=True), "higher", lambda row: row.strength.esr1)
+    after = replace(bare, write=Number(0, share=True, interval=True), narrow=(2, bare))
+    both = replace(
+        after, value=lambda row: (row.strength.esr1_before, row.strength.esr1), narrow=(1, after)
+    )
+    aligned = Column("alignment", "", Number(1), "lower", lambda row: row.strength.alignment_after)
+    if before:
+        aligned = replace(
+            aligned,
+            value=lambda row: (row.strength.alignment_before, row.strength.alignment_after),
+        )
+    return [aligned, both]
 
 
 def verdict_of(parts: Sequence[Estimate]) -> Verdict:
@@ -64,18 +106,32 @@ def verdict_of(parts: Sequence[Estimate]) -> Verdict:
     return "undecided"
 
 
-@dataclass(frozen=True)
-class Strength:
-    """How far an erasure got, over its images of the erased concepts.
+def compared(
+    option: str,
+    texts: Sequence[str],
+    key: Callable[[tuple[str, ...]], Any] = lambda words: words,
+) -> tuple[tuple[str, ...], ...]:
+    """The concepts of each text, which are joined by "+".
 
-    Attributes:
-        alignment_before, alignment_after: 100 * cosine.
-        esr1: share of images whose class is not the scorer's top one.
+    Args:
+        option: what the user wrote them behind.
+        texts: one per erasure.
+        key: what two may not have in common.
+
+    Raises:
+        ConfigError: fewer than two, or one twice.
     """
-
-    alignment_before: Estimate
-    alignment_after: Estimate
-    esr1: Estimate
+    if len(texts) < 2:
+        raise ConfigError(
+            f"One {option} can be compared with nothing; give {option} twice or more, as in "
+            f'{option} "garbage truck" {option} church.'
+        )
+    sets = tuple(tuple(split_concepts(text)) for text in texts)
+    keys = [key(words) for words in sets]
+    for text, own in zip(texts, keys, strict=True):
+        if keys.count(own) > 1:
+            raise ConfigError(f"{option} {text!r} stands twice; name each once.")
+    return sets
 
 
 def common_suite(suite: Suite, erasures: Sequence[Erasure], more: Iterable[str] = ()) -> Suite:
@@ -129,6 +185,16 @@ def kept_words(record: Record) -> tuple[str, ...]:
     return tuple(record.cell.identity["erasure"]["erasure"]["keep"])
 
 
+def settings_of(records: Iterable[Record]) -> dict[str, Any]:
+    """The resolved hyperparameters of the erasures, by method."""
+    return {r.cell.method: dict(r.cell.identity["erasure"]["settings"]) for r in records}
+
+
+def one_seed(records: Iterable[Record]) -> list[str]:
+    """A remark where all records are of one erasure seed."""
+    return [ONE_SEED] if len({record.cell.seed for record in records}) == 1 else []
+
+
 def delta_table(records: Iterable[Record], concepts: Sequence[str]) -> NDArray[np.float64]:
     """Deltas of one erasure, [concepts, noises, seeds], in the order given; NaN where missing."""
     delta = Delta(split=None)
@@ -152,50 +218,27 @@ def contrast(*parts: tuple[NDArray[np.float64], float]) -> Estimate:
     Returns:
         NaN where a part has no value at all.
     """
-    scaled, total = [], 0
-    for table, weight in parts:
-        there = table[~np.isnan(table).all(axis=(1, 2))] if table.size else table[:0]
-        if not len(there):
-            return Estimate(np.nan, 0, sum(int(np.isnan(t).sum()) for t, _ in parts))
-        scaled.append((there, weight / len(there)))
-        total += len(there)
-    rows = np.concatenate([table * weight * total for table, weight in scaled])
-    return replace(
-        crossed_interval(rows), missing=sum(int(np.isnan(table).sum()) for table, _ in parts)
-    )
-
-
-def strength_of(records: Iterable[Record]) -> Strength:
-    """How far the erasures of `records` got."""
-    before, after, esr = Alignment("before"), Alignment("after"), ErasingSuccessRate()
-    for record in records:
-        for paired in record.concepts:
-            for metric in (before, after, esr):
-                metric.update(paired, record.cell.seed)
-    return Strength(before.compute(), after.compute(), esr.compute())
+    missing = sum(int(np.isnan(table).sum()) for table, _ in parts)
+    there = [table[~np.isnan(table).all(axis=(1, 2))] for table, _ in parts]
+    if not all(map(len, there)):
+        return Estimate(np.nan, 0, missing)
+    total = sum(map(len, there))
+    rows = [own * (total * w / len(own)) for own, (_, w) in zip(there, parts, strict=True)]
+    return replace(crossed_interval(np.concatenate(rows)), missing=missing)
 
 
 def signed(estimate: Estimate) -> str:
-    """`+1.20 [0.40, 2.00]`: a value with its interval where it has one."""
+    """`+1.20 [0.40, 2.00]`: a difference with its interval, for a sentence."""
     if math.isnan(estimate.value):
         return "an unknown amount"
-    limits = estimate.interval
-    value = f"{round(estimate.value, 2) + 0.0:+.2f}"
-    if limits is None:
-        return f"{value} (no interval)"
-    return f"{value} [{limits[0] + 0.0:.2f}, {limits[1] + 0.0:.2f}]"
-
-
-def settings_of(records: Iterable[Record]) -> dict[str, Any]:
-    """The resolved hyperparameters of the erasures, by method."""
-    return {r.cell.method: dict(r.cell.identity["erasure"]["settings"]) for r in records}
+    return Number(2, sign=True, interval=True).whole(estimate)
 
 
 def result_json(result: Observation) -> dict[str, Any]:
     """All fields, JSON-ready (see docs/interface.md); NaN is null."""
     data: dict[str, Any] = nan_to_null(asdict(result))  # type: ignore[call-overload]
     for concept in data.get("concepts", ()):
-        if "split" in concept:
+        if isinstance(concept, dict):
             concept["role"] = concept["split"]  # its name in erasekit 0.1
     return data
 
@@ -206,8 +249,8 @@ def observation_page(title: str, result: Observation, command: str) -> str:
     tables = "\n".join(f"## {table.title}\n\n{table.markdown()}" for table in result.tables())
     return (
         f"# {title}\n\n**{result.sentence}**\n{remarks}\n![{title}](figure.png)\n\n{tables}\n"
-        "Alignment is 100 x cosine; delta is its loss at the same noise, 0 is best. Intervals are "
-        f"95 %.\n\nMade by\n\n    {command}\n"
+        "Alignment: 100 x cosine. delta: alignment lost at the same starting noise; 0 is best. "
+        f"Brackets: 95 % intervals.\n\nMade by\n\n    {command}\n"
     )
 
 
@@ -221,64 +264,3 @@ def plot_observation(result: Observation, folder: Path) -> list[Path]:
     for path in written:
         save(result.figure(), path)
     return written
-
-
-def strength_columns(before: bool) -> list[Column]:
-    """Alignment of the erased concepts after an erasure, or before and after, and ESR-1."""
-    return [
-        Column(
-            "alignment",
-            write=Number(1),
-            better="lower",
-            value=lambda row: (
-                (row.strength.alignment_before, row.strength.alignment_after)
-                if before
-                else row.strength.alignment_after
-            ),
-        ),
-        Column(
-            "esr1",
-            "ESR-1",
-            Number(0, share=True),
-            "higher",
-            value=lambda row: row.strength.esr1,
-        ),
-    ]
-
-
-def point(
-    axes: Any,
-    estimate: Estimate,
-    place: float,
-    position: int,
-    *,
-    upright: bool = False,
-    marker: str = "",
-    colour: str = "",
-) -> None:
-    """A mark with its interval, along x, or along y where `upright`; none where there is NaN."""
-    if math.isnan(estimate.value):
-        return
-    low, high = estimate.interval or (estimate.value, estimate.value)
-    reach = [[estimate.value - low], [high - estimate.value]]
-    x, y = (place, estimate.value) if upright else (estimate.value, place)
-    colour = colour or COLOURS[position % len(COLOURS)]
-    axes.errorbar(
-        x,
-        y,
-        **{"yerr" if upright else "xerr": reach},
-        fmt=marker or MARKERS[position % len(MARKERS)],
-        color=colour,
-        ecolor=(colour, 0.5),
-        markersize=5,
-        elinewidth=0.8,
-        capsize=1.5,
-    )
-
-
-def frame(axes: Any, values: Sequence[float], *, upright: bool = False) -> None:
-    """Limits that show every mark; wide intervals run out of the frame rather than rule it."""
-    there = [value for value in values if not math.isnan(value)]
-    low, high = min([0.0, *there]), max([0.0, *there])
-    margin = 0.25 * (high - low) or 1.0
-    (axes.set_ylim if upright else axes.set_xlim)(low - margin, high + margin)
