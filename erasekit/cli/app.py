@@ -25,15 +25,15 @@ from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
 MODULES = (
-    *("erase", "generate", "trace", "bench", "compare", "report"),
+    *("erase", "generate", "trace", "bench", "attack", "compare", "report"),
     *("listings", "models", "plugin"),
 )
 """The modules of `erasekit.cli` with commands, in the order of the help."""
 PANELS = {
     "Make": ("erase", "generate"),
-    "Measure": ("trace", "bench", "compare", "report", "observe"),
+    "Measure": ("trace", "bench", "attack", "compare", "report", "observe"),
     "Share": ("export", "import", "apply", "push", "pull"),
-    "Extend": ("methods", "suites", "scorers", "models", "plugin", "plugins"),
+    "Extend": ("methods", "suites", "attacks", "scorers", "models", "plugin", "plugins"),
 }
 """Where the help shows the built-in commands; those of other plugins stand behind them."""
 PLUGINS_PANEL = "Of plugins"

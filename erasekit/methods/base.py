@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from erasekit.concepts import Erasure
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.inference_parts import InferenceRecord
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.models.families import FamilyAdapter
 from erasekit.models.loading import LoadedModel

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from erasekit.config import Settings
 from erasekit.diffusion.concept_space import ConceptSpace
-from erasekit.diffusion.frozen_weights import FrozenWeights
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import DDIM, SOLVERS
 from erasekit.diffusion.trajectories import FrozenTrajectories
 from erasekit.errors import ConfigError

@@ -84,6 +84,22 @@ class InferenceDescriptor(Descriptor):
 
 
 @dataclass(frozen=True)
+class AttackDescriptor(Descriptor):
+    """An attack on erased models: target is an `Attack` class.
+
+    Attributes:
+        needs: what it can't do without: "tokens" (a family whose prompts CLIP reads), "pictures"
+            (of the concept), "prompts" (the user's).
+        budgets: hyperparameters by budget, such as "small"; its own defaults are as published.
+    """
+
+    kind = "attack"
+
+    needs: tuple[str, ...] = ()
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ScorerDescriptor(Descriptor):
     """A scorer: target is a `Scorer` class (or a function that returns one)."""
 

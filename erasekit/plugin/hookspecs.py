@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from erasekit.plugin.descriptors import (
+    AttackDescriptor,
     ConceptSpaceDescriptor,
     FamilyDescriptor,
     InferenceDescriptor,
@@ -44,6 +45,11 @@ def erasekit_register_strategies() -> Iterable[StrategyDescriptor]:  # type: ign
 @hookspec
 def erasekit_register_inference_parts() -> Iterable[InferenceDescriptor]:  # type: ignore[empty-body]
     """What edits do while a pipeline draws: adapters, and hooks on its guidance."""
+
+
+@hookspec
+def erasekit_register_attacks() -> Iterable[AttackDescriptor]:  # type: ignore[empty-body]
+    """Attacks on erased models."""
 
 
 @hookspec

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar
 
 from erasekit.errors import PluginError, UnknownNameError
 from erasekit.plugin.descriptors import (
+    AttackDescriptor,
     ConceptSpaceDescriptor,
     Descriptor,
     FamilyDescriptor,
@@ -26,6 +27,7 @@ HOOKS: dict[type[Descriptor], str] = {
     MethodDescriptor: "erasekit_register_methods",
     StrategyDescriptor: "erasekit_register_strategies",
     InferenceDescriptor: "erasekit_register_inference_parts",
+    AttackDescriptor: "erasekit_register_attacks",
     ScorerDescriptor: "erasekit_register_scorers",
     MetricDescriptor: "erasekit_register_metrics",
     SuiteDescriptor: "erasekit_register_suites",
@@ -83,6 +85,7 @@ class Registry:
     methods, method = _all(MethodDescriptor), _one(MethodDescriptor)
     strategies, strategy = _all(StrategyDescriptor), _one(StrategyDescriptor)
     inference_parts, inference_part = _all(InferenceDescriptor), _one(InferenceDescriptor)
+    attacks, attack = _all(AttackDescriptor), _one(AttackDescriptor)
     scorers, scorer = _all(ScorerDescriptor), _one(ScorerDescriptor)
     metrics, metric = _all(MetricDescriptor), _one(MetricDescriptor)
     suites, suite = _all(SuiteDescriptor), _one(SuiteDescriptor)

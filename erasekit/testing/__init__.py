@@ -2,7 +2,10 @@
 
 Subclass one in a test file; pytest collects what it inherits:
 
-    from erasekit.testing import MethodTester, PluginTester, StrategyTester
+    from erasekit.testing import AttackTester, MethodTester, PluginTester, StrategyTester
+
+    class TestMyAttack(AttackTester):
+        attack = "my-attack"
 
     class TestMyMethod(MethodTester):
         method = "my-method"
@@ -21,6 +24,7 @@ Every test trains for real, on a random model with Stable Diffusion 1's anatomy 
 that a step takes about 0.02 s on one core. This package itself needs no pytest.
 """
 
+from erasekit.testing.attacks import AttackTester, ColourScorer, tiny_edit
 from erasekit.testing.plugins import PluginTester
 from erasekit.testing.prepared import Prepared, UNetPass, prepared
 from erasekit.testing.testers import (
@@ -33,6 +37,8 @@ from erasekit.testing.tiny import WORDS, build_tiny_folder, tiny_folder, tiny_mo
 
 __all__ = [
     "WORDS",
+    "AttackTester",
+    "ColourScorer",
     "MethodTester",
     "PluginTester",
     "Prepared",
@@ -41,6 +47,7 @@ __all__ = [
     "assert_same_tensors",
     "build_tiny_folder",
     "prepared",
+    "tiny_edit",
     "tiny_folder",
     "tiny_model",
     "weights",

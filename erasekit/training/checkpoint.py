@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from erasekit.edits import HISTORY, load_tensors, save_tensors
+from erasekit.edits import HISTORY
 from erasekit.errors import EditError
+from erasekit.models.tensor_files import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 UNPROVEN = "checkpoint.unproven.safetensors"

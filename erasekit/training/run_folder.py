@@ -29,8 +29,6 @@ from erasekit.edits import (
     WEIGHTS,
     Edit,
     load_edit,
-    load_tensors,
-    save_tensors,
 )
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
@@ -45,6 +43,7 @@ from erasekit.files import (
     writing,
 )
 from erasekit.models.loading import LoadedModel
+from erasekit.models.tensor_files import load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import CHECKPOINT, UNPROVEN, Checkpoint
 

@@ -1,0 +1,1 @@
+"""Attacks on erased models: is the concept gone, or only its name?"""
