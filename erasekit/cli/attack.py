@@ -126,7 +126,7 @@ def attack(
     from erasekit.attacks.run import AttackSetup
     from erasekit.attacks.run import attack as carry_out
     from erasekit.bench.prompts import read_prompts
-    from erasekit.bench.suites.paper import paper_world
+    from erasekit.bench.suites import paper_world
     from erasekit.config import parse_assignments
     from erasekit.metrics.judges import load_judges
     from erasekit.reporting.attack_table import attack_json, attack_sheet, attack_table

@@ -189,7 +189,7 @@ class ProgressBar:
     `with ProgressBar("Drawing", 16) as bar: bar.advance(4)`
     """
 
-    def __init__(self, description: str, total: int | None = None) -> None:
+    def __init__(self, description: str, total: int | None = None, period: float = 30.0) -> None:
         console = stderr()
         self._shown = console.is_terminal and speaks()
         self._progress = Progress(
@@ -202,6 +202,7 @@ class ProgressBar:
             console=console,
             transient=True,
             disable=not self._shown,
+            speed_estimate_period=period,
         )
         self._id = self._progress.add_task(plain(description), total=total, status="")
         self._task = self._progress.tasks[0]
