@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-<<<<<<< HEAD
 from erasekit.metrics.scores import (
     NAN,
     NOTHING,
@@ -22,9 +21,6 @@ from erasekit.metrics.scores import (
     mean,
     nan_to_null,
 )
-=======
-from erasekit.metrics.scores import NAN, NOTHING, Estimate, Number, Paired, Split, mean, nan_to_null
->>>>>>> main
 
 if TYPE_CHECKING:
     import numpy as np
