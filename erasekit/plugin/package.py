@@ -22,8 +22,8 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", "*.dis
 _OF_THE_TEMPLATE = {
     "pyproject.toml": (
         (
-            '"A plugin for erasekit to copy: a method, a preservation strategy, a scorer and a '
-            'suite."',
+            '"A plugin for erasekit to copy: a method, a preservation strategy, an attack, a '
+            'scorer and a suite."',
             "\0toml",
         ),
     ),

@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from erasekit.attacks.base import Attack
 from erasekit.bench.suite import build_suite
 from erasekit.bench.summary import load_metrics
 from erasekit.concepts import Erasure
@@ -36,6 +37,7 @@ from erasekit.metrics.base import Classifier, ImageMeasure, Scorer, SetMeasure
 from erasekit.metrics.judges import find_judge, load_judge
 from erasekit.metrics.scores import ConceptScores, Estimate, Paired, Score, Split
 from erasekit.plugin.descriptors import (
+    AttackDescriptor,
     ConceptSpaceDescriptor,
     Descriptor,
     InferenceDescriptor,
@@ -48,6 +50,7 @@ from erasekit.plugin.descriptors import (
 from erasekit.plugin.hookspecs import GROUP
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault, stdout_aside
 from erasekit.plugin.registry import HOOKS, Registry
+from erasekit.testing.attacks import AttackTester
 from erasekit.testing.testers import MethodTester, StrategyTester
 from erasekit.testing.tiny import tiny_model
 
@@ -55,6 +58,7 @@ BASES: dict[type[Descriptor], type] = {
     MethodDescriptor: ErasureMethod,
     StrategyDescriptor: PreservationStrategy,
     InferenceDescriptor: InferencePart,
+    AttackDescriptor: Attack,
 }
 """What the targets of these must inherit from; the others may be functions."""
 SCOPES = ("xattn-kv", "xattn", "selfattn")
@@ -107,7 +111,7 @@ def check_plugin(points: Sequence[EntryPoint], folder: Path | None = None) -> It
         yield finding
         if finding.fault:
             continue
-        if isinstance(descriptor, MethodDescriptor | StrategyDescriptor):
+        if isinstance(descriptor, MethodDescriptor | StrategyDescriptor | AttackDescriptor):
             modules = [manager.pluggy.get_plugin(name) for name in names]
             yield from _tested(descriptor, subject, modules)
         elif check := CHECKS.get(type(descriptor)):
@@ -189,11 +193,18 @@ def _target(descriptor: Descriptor, subject: str) -> Finding:
 
 
 def _tested(
-    descriptor: MethodDescriptor | StrategyDescriptor, subject: str, modules: Sequence[object]
+    descriptor: MethodDescriptor | StrategyDescriptor | AttackDescriptor,
+    subject: str,
+    modules: Sequence[object],
 ) -> Iterator[Finding]:
     """The shared tests, each a finding."""
-    tester, fault = _tester(descriptor, modules)
-    yield Finding(subject, "it erases from a tiny model", fault)
+    tester: MethodTester | AttackTester | None
+    if isinstance(descriptor, AttackDescriptor):
+        tester, fault = _attack_tester(descriptor, modules)
+        yield Finding(subject, "it attacks a tiny model", fault)
+    else:
+        tester, fault = _tester(descriptor, modules)
+        yield Finding(subject, "it erases from a tiny model", fault)
     if tester is None:
         return
     for name, test in inspect.getmembers(tester, inspect.ismethod):
@@ -234,6 +245,20 @@ def _tester(
     seeded = any(record["loss"] is not None for record in history)
     own.update(scopes=scopes, seeded=seeded, inference=inference)
     return type(base.__name__, (base,), own)(), None
+
+
+def _attack_tester(
+    descriptor: AttackDescriptor, modules: Sequence[object]
+) -> tuple[AttackTester | None, str | None]:
+    """A tester that knows whether the seed changes what is drawn."""
+    own = {"attack": descriptor.name, "plugins": modules, "prompts": (("a road", 0), ("bus", 1))}
+    tester: AttackTester = type("AttackTester", (AttackTester,), own)()
+    try:
+        drawn = [tester.attacked(tester.model(), seed=seed).images for seed in (0, 1)]
+    except (Exception, SystemExit) as error:
+        return None, _words(error)
+    seeded = not np.array_equal(drawn[0], drawn[1])
+    return type("AttackTester", (AttackTester,), {**own, "seeded": seeded})(), None
 
 
 def _fault(test: Callable[[], None]) -> str | None:
