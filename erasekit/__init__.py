@@ -25,28 +25,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "attack": "erasekit.attacks.run",
     "Concept": "erasekit.concepts",
-    "Erasure": "erasekit.concepts",
     "Edit": "erasekit.edits",
+    "Erasure": "erasekit.concepts",
+    "benchmark": "erasekit.bench.measure",
+    "erase": "erasekit.training.erase",
+    "generate": "erasekit.diffusion.sampling",
     "load_edit": "erasekit.edits",
     "load_model": "erasekit.models.loading",
-    "generate": "erasekit.diffusion.sampling",
-    "erase": "erasekit.training.erase",
     "measure": "erasekit.bench.measure",
-    "benchmark": "erasekit.bench.measure",
 }
 
-__all__ = [
-    "Concept",
-    "Edit",
-    "Erasure",
-    "attack",
-    "benchmark",
-    "erase",
-    "generate",
-    "load_edit",
-    "load_model",
-    "measure",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

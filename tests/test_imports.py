@@ -53,6 +53,7 @@ TORCH_FREE = [
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
     *(f"erasekit.{path.parent.name}.hooks" for path in HOOKS),
+    "erasekit.models.catalog",
     "erasekit.bench.records",
     "erasekit.bench.store",
     "erasekit.metrics.scores",
