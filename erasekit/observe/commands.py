@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -269,7 +269,7 @@ def spectrum(
     what = "-".join(found.info["concepts"])
     with observing(context, "spectrum", what, shared, edit=found) as at:
         chosen = spectrum_words(at.model, found, words, neutral or NEUTRAL)
-        with progress("Measuring words", len(chosen.all)) as bar:
+        with ProgressBar("Measuring words", len(chosen.all)) as bar:
             result = spectrum(
                 at.model,
                 found,
@@ -304,7 +304,7 @@ class Session:
         """A runner on the store, which shows on a progress bar what it is at."""
         from erasekit.bench.runner import BenchmarkRunner
 
-        with progress("Observing") as bar:
+        with ProgressBar("Observing") as bar:
             yield BenchmarkRunner(self.model, self.scorer, self.store, _observer(bar))
 
     def finish(
