@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -46,11 +47,6 @@ class Sheet:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self.page), len(self.page[0].noises)
-
-    @property
-    def images(self) -> int:
-        """How many images it holds."""
-        return sum(len(concept.noises) for concept in self.page)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -248,7 +244,7 @@ def missing_features(
         wanted: what is evaluated, each with the hash of the model and keys of edits.
     """
     lacking = {
-        _key({"sheet": sheet.key}, measure): sheet.images
+        _key({"sheet": sheet.key}, measure): math.prod(sheet.shape)
         for planned, weights in wanted
         for page, key in itertools.product(_caption_pages(planned), weights)
         for sheet in [sheets.sheet(page, key)]
@@ -267,7 +263,7 @@ def _features(
         sheet = sheets.sheet(page, weights)
         key = _key({"sheet": sheet.key}, measure)
         features = sheets.store.features(key)
-        if features is None or len(features) != sheet.images:
+        if features is None or len(features) != math.prod(sheet.shape):
             images = sheets.images(sheet, edit)
             features = measure.features(images.reshape(-1, *images.shape[2:]))
             sheets.store.put_features(key, features)

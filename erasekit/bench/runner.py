@@ -178,7 +178,7 @@ class BenchmarkRunner:
             for page in planned.pages:
                 for weights in (self.model.hash, *(key for keys in own for key in keys)):
                     sheet = sheets.sheet(page, weights)
-                    wanted[self.store.sheet_path(sheet.key)] = sheet.images
+                    wanted[self.store.sheet_path(sheet.key)] = math.prod(sheet.shape)
         return sum(n for path, n in wanted.items() if path in gone or not path.is_file())
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:

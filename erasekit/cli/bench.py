@@ -50,13 +50,8 @@ if TYPE_CHECKING:
     from erasekit.models.unet_passes import PassCount
 
 
-class LongPrompts(StrEnum):
-    """What becomes of a prompt that is too long."""
-
-    CUT = "cut"
-    SKIP = "skip"
-
-
+LongPrompts = StrEnum("LongPrompts", {"CUT": "cut", "SKIP": "skip"})
+"""What becomes of a prompt that is too long."""
 WHAT_PANEL, DRAWN_PANEL, RARE_PANEL = "What is compared", "Prompts of your own", "Rarely needed"
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
