@@ -62,7 +62,6 @@ SOME_FAILED = 1
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
     group = typer.Typer()
     group.callback(invoke_without_command=True)(bench)
     for command in (status, show, export):
