@@ -31,7 +31,7 @@ from erasekit.cli.options import (
     SuiteOption,
     chosen_model,
     opened,
-    output_path,
+    path_option,
     registry_of,
 )
 from erasekit.concepts import slug
@@ -139,14 +139,7 @@ def bench(
     device: Annotated[Device, _option("", "--device", panel=MODEL_PANEL)] = Device.AUTO,
     dtype: Annotated[LoadedAs, _rare("What weights are loaded in.", "--dtype")] = LoadedAs.FP32,
     output: Annotated[
-        Path | None,
-        _option(
-            "Folder of records [default: runs/bench-SUITE].",
-            *("--output", "-o"),
-            panel=OUTPUT_PANEL,
-            parser=output_path,
-            metavar="PATH",
-        ),
+        Path | None, path_option("PATH", "Folder of records [default: runs/bench-SUITE].")
     ] = None,
     retry_failed: Annotated[
         bool, _option("Run failed cells again.", "--retry-failed", panel=OUTPUT_PANEL)
