@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from erasekit.attacks.run import attack as attack
     from erasekit.bench.measure import benchmark as benchmark
     from erasekit.bench.measure import measure as measure
     from erasekit.concepts import Concept as Concept
@@ -22,28 +23,19 @@ if TYPE_CHECKING:
     from erasekit.training.erase import erase as erase
 
 _HOMES = {
+    "attack": "erasekit.attacks.run",
     "Concept": "erasekit.concepts",
-    "Erasure": "erasekit.concepts",
     "Edit": "erasekit.edits",
+    "Erasure": "erasekit.concepts",
+    "benchmark": "erasekit.bench.measure",
+    "erase": "erasekit.training.erase",
+    "generate": "erasekit.diffusion.sampling",
     "load_edit": "erasekit.edits",
     "load_model": "erasekit.models.loading",
-    "generate": "erasekit.diffusion.sampling",
-    "erase": "erasekit.training.erase",
     "measure": "erasekit.bench.measure",
-    "benchmark": "erasekit.bench.measure",
 }
 
-__all__ = [
-    "Concept",
-    "Edit",
-    "Erasure",
-    "benchmark",
-    "erase",
-    "generate",
-    "load_edit",
-    "load_model",
-    "measure",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

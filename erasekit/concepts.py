@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from erasekit.errors import ConceptError
@@ -67,16 +67,15 @@ class Erasure:
 
     erased: tuple[Concept, ...]
     neutral: str = ""
-    keep: tuple[str, ...] = field(default=())
-    withheld: tuple[str, ...] = field(default=())
+    keep: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.erased:
             raise ConceptError("Nothing to erase; name a concept, as in --concept 'garbage truck'.")
         texts = [normalised(c.text) for c in self.erased]
-        for text in texts:
-            if texts.count(text) > 1:
-                raise ConceptError(f"{text!r} is to be erased twice; name each concept once.")
+        if twice := [text for text in texts if texts.count(text) > 1]:
+            raise ConceptError(f"{twice[0]!r} is to be erased twice; name each concept once.")
         both = [kept for kept in self.keep if not self.excludes([kept])]
         if self.neutral and normalised(self.neutral) in texts:
             both.append(self.neutral)
@@ -99,10 +98,7 @@ class Erasure:
         """`words` without the erased concepts, their aliases, and words that contain one.
 
         Preserving an erased concept would cancel its erasure, so a concept space never has it.
-
-        Args:
-            words: names and prompts.
-            aliases: further names of the erased concepts.
+        `aliases` are further names of the erased concepts.
         """
         names = (*(name for concept in self.erased for name in concept.names), *aliases)
         gone = [_word_pattern(name) for name in names]
@@ -120,13 +116,11 @@ def plain_text(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
-    kept = []
-    for char in unicodedata.normalize("NFC", text):
-        category = unicodedata.category(char)
-        if category in ("Cc", "Cs"):
-            kept.append(" ")
-        elif category != "Cf" or char in "\u200c\u200d":
-            kept.append(char)
+    replaced = {"Cc": " ", "Cs": " ", "Cf": ""}
+    kept = (
+        char if char in "\u200c\u200d" else replaced.get(unicodedata.category(char), char)
+        for char in unicodedata.normalize("NFC", text)
+    )
     return " ".join("".join(kept).split())
 
 

@@ -57,7 +57,6 @@ def resolve(
     """One instance per group from `layers` of flat keys; a later layer wins.
 
     Args:
-        groups: the settings classes; no two share a field name.
         layers: mappings of field name to value; strings are read as the field's type, "none" as
             None where the field may be None, and "church, castle" as a list where it is one.
         owner: what these settings belong to, for messages, such as "method 'gumbel'".
@@ -111,11 +110,6 @@ def parse_assignments(items: Iterable[str], example: str = "--set steps=200") ->
 
 def one_each(text: str, count: int, setting: str) -> list[str]:
     """The values in `text`, separated by commas: one for all of `count` things, or one for each.
-
-    Args:
-        text: as the user wrote it.
-        count: of what the values are for.
-        setting: its name, for the message.
 
     Raises:
         ConfigError: another number of values, or an empty one.

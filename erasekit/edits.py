@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from erasekit.diffusion.inference_parts import (
     InferencePart,
@@ -24,11 +23,9 @@ from erasekit.files import atomic_write_json, read_json, read_json_lines, why_un
 from erasekit.models.families import FamilyAdapter, adapter_for
 from erasekit.models.loading import LoadedModel, hash_pipeline
 from erasekit.models.pipeline_files import save_pipeline
-from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying, check_base
+from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying
 from erasekit.models.tensor_files import checksum, load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
-
-__all__ = ["Edit", "load_edit", "load_tensors", "read_history", "save_tensors"]
 
 WEIGHTS, INFO, HISTORY = "edit.safetensors", "edit.json", "history.jsonl"
 SCHEMA, PLAIN_SCHEMA = 2, 1
@@ -49,14 +46,11 @@ class Edit:
 
     Edits are of three kinds, which behave alike: *weights* are changed tensors, an *adapter* adds
     to layers, a *hook* changes how images are drawn. The last two are inference parts
-    (`erasekit.diffusion.inference_parts`), which a plugin registers; `info["inference"]` describes
-    one.
+    (`erasekit.diffusion.inference_parts`), which a plugin registers.
 
-    Several edits of one model may be applied at once, one within the other:
-
-    - an inference part goes with everything;
-    - weights beside weights are refused, since they were not made for each other; the parameters
-      that both change are named. With `force` the one applied last wins.
+    Several edits of one model may be applied at once, one within the other. An inference part goes
+    with everything; weights beside weights are refused, since they were not made for each other:
+    the parameters that both change are named, and with `force` the one applied last wins.
 
     Attributes:
         tensors: new values by parameter name; what is not named is unchanged.
@@ -96,8 +90,9 @@ class Edit:
     def kinds(self) -> tuple[str, ...]:
         """Which of "weights", "adapter" and "hook" it is; one may be weights and another."""
         described = self.info.get("inference")
-        weights = ("weights",) if self.tensors or described is None else ()
-        return weights if described is None else (*weights, str(described["kind"]))
+        if described is None:
+            return ("weights",)
+        return (*(("weights",) if self.tensors else ()), str(described["kind"]))
 
     @property
     def schema(self) -> int:
@@ -123,10 +118,18 @@ class Edit:
         """
         with ExitStack() as stack:
             self._enter(stack, pipeline, force, for_good=False)
-            yield pipeline
+            if not isinstance(pipeline, LoadedModel):
+                yield pipeline
+                return
+            # so an edit made from an edited model says so, and one of the base model is refused
+            before, pipeline.hash = pipeline.hash, hash_pipeline(pipeline.pipeline)
+            try:
+                yield pipeline
+            finally:
+                pipeline.hash = before
 
     def apply(self, pipeline: Any, *, force: bool = False) -> None:
-        """Put this edit into the pipeline for good. See `applied` for arguments and errors."""
+        """Put this edit into the pipeline for good. See `applied`."""
         self._enter(ExitStack(), pipeline, force, for_good=True)
         if isinstance(pipeline, LoadedModel):
             pipeline.hash = hash_pipeline(pipeline.pipeline)
@@ -135,18 +138,15 @@ class Edit:
         """Change the pipeline; `stack` takes it back."""
         unet = _inner(pipeline).unet
         base = self._check_model(pipeline, force=force)
-        parameters = self._check_tensors(unet)
+        parameters = self.parameters_of(unet)
         part, family = self._part(pipeline)
-        if for_good:
-            with torch.no_grad():
-                for name, value in self.tensors.items():
-                    parameters[name].copy_(value)
-        else:
-            originals = {name: parameters[name].data for name in self.tensors}
-            stack.callback(_restore, parameters, originals)
-            for name, value in self.tensors.items():
-                current = parameters[name].data
-                parameters[name].data = value.to(current.device, current.dtype, copy=True)
+        for name, value in self.tensors.items():
+            parameter = parameters[name]
+            if for_good:
+                parameter.data.copy_(value)
+            else:
+                stack.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = value.to(parameter.device, parameter.dtype, copy=True)
         if part is not None and family is not None:
             stack.enter_context(part.installed(family))
             if for_good:  # who lets go of it takes it away
@@ -155,15 +155,29 @@ class Edit:
             identity = self.inference.identity if self.inference else ""
             carried = CarriedEdit(base, frozenset(self.tensors), identity)
             stack.enter_context(carrying(unet, carried))
-        if not for_good and isinstance(pipeline, LoadedModel):
-            stack.enter_context(_hash_of_the_edited(pipeline))
+
+    def parameters_of(self, unet: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters that this edit changes, by name.
+
+        Raises:
+            EditError: the UNet lacks one, or has it in another shape.
+        """
+        parameters = dict(unet.named_parameters())
+        for name, value in self.tensors.items():
+            found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
+            if found != tuple(value.shape):
+                raise EditError(
+                    f"This edit does not fit the model: its {name!r} has shape "
+                    f"{tuple(value.shape)}, and the model has {found}; only models of one "
+                    "architecture can share an edit."
+                )
+        return {name: parameters[name] for name in self.tensors}
 
     def with_values(self, trained: Mapping[str, Tensor], **info: Any) -> Edit:
-        """This edit with other trained values, as along its run.
+        """This edit with other trained values, as along its run, and further provenance.
 
         Args:
             trained: by name, changed tensors and the inference part's.
-            info: further provenance.
         """
         own = self.inference_tensors
         return replace(
@@ -182,11 +196,6 @@ class Edit:
 
         An edit without an inference part is returned as it is.
 
-        Args:
-            pipeline: the model it was made from, or with `force` another.
-            force: as for `applied`.
-            allow_loss: leave out what weights can't carry.
-
         Raises:
             EditError: weights can't carry it, or not all and `allow_loss` is off; another model.
         """
@@ -194,8 +203,7 @@ class Edit:
         if part is None:
             return self, ""
         self._check_model(pipeline, force=force)
-        unet = _inner(pipeline).unet
-        values = {name: p.detach() for name, p in unet.named_parameters()}
+        values = {name: p.detach() for name, p in _inner(pipeline).unet.named_parameters()}
         merged = part.merged({**values, **self.tensors})
         if merged.loss and not allow_loss:
             raise EditError(f"{merged.loss} Export --to weights, or add --allow-loss.")
@@ -235,7 +243,6 @@ class Edit:
 
         Args:
             pipeline: the base model, a diffusers pipeline or a `LoadedModel`; left as it was.
-            folder: where to.
             force: apply to a model it was not made from.
             max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
             about: what `erasekit.json` says in place of this edit's `info`.
@@ -250,28 +257,34 @@ class Edit:
             save_pipeline(_inner(pipeline), Path(folder), about, max_shard_size)
 
     def _check_model(self, pipeline: Any, *, force: bool) -> str:
-        """The hash of the model under all edits, where it is known.
+        """The hash of the model under all edits, "" where nobody need know; refuses another model.
 
-        Raises:
-            EditError: another model, or other weights are applied.
+        That is one which this edit was not made from, be it under edits of which at most one, this
+        one included, changes parameters.
         """
         carried = carried_edits(_inner(pipeline).unet)
         if force and (carried or not isinstance(pipeline, LoadedModel)):
             return carried[0].base if carried else ""
         found = pipeline.hash if isinstance(pipeline, LoadedModel) else hash_pipeline(pipeline)
-        if not force:
-            check_base(self.base_hash, self.info["base_model"]["id"], self.tensors, found, carried)
-        return carried[0].base if carried else found
-
-    def _check_tensors(self, unet: torch.nn.Module) -> Mapping[str, torch.nn.Parameter]:
-        parameters = dict(unet.named_parameters())
-        for name, value in self.tensors.items():
-            if name not in parameters or parameters[name].shape != value.shape:
+        base = carried[0].base if carried else found
+        if force or found == self.base_hash:
+            return base
+        if carried and base == self.base_hash:
+            changed = frozenset().union(*(edit.parameters for edit in carried))
+            shared = [name for name in self.tensors if name in changed]
+            if not self.tensors or not changed:
+                return base
+            if shared:
                 raise EditError(
-                    f"This edit does not fit the model: it has no parameter {name!r} of shape "
-                    f"{tuple(value.shape)}; load the model it was made from."
+                    f"This edit and one that is applied already change the same {len(shared)} "
+                    f"parameters, such as {shared[0]!r}; apply one at a time, or add --force "
+                    "(force=True), and the last one wins."
                 )
-        return parameters
+        raise EditError(
+            f"This edit was made from a model with hash {self.base_hash[:16]}, and this model has "
+            f"hash {found[:16]}; load {self.info['base_model']['id']!r}, or add --force "
+            "(force=True) to apply it all the same."
+        )
 
     @property
     def stored(self) -> dict[str, Tensor]:
@@ -285,16 +298,11 @@ class Edit:
         Raises:
             OutputError: the folder can't be written, or the disk is full.
         """
-        folder = Path(folder)
-        save_tensors(folder / WEIGHTS, self.stored, self.metadata)
-        atomic_write_json(folder / INFO, self.described)
+        save_tensors(Path(folder) / WEIGHTS, self.stored, self.metadata)
+        atomic_write_json(Path(folder) / INFO, self.described)
 
     def save_file(self, path: Path | str) -> None:
-        """Write the edit as one file, as `--to weights` does, wholly or not at all.
-
-        Raises:
-            OutputError: it can't be written, or the disk is full.
-        """
+        """Write the edit as one file, as `--to weights` does. See `save`."""
         described = json.dumps(self.described, ensure_ascii=False)
         save_tensors(Path(path), self.stored, {**self.metadata, EDIT_INFO: described})
 
@@ -314,115 +322,74 @@ def _inner(pipeline: Any) -> Any:
     return pipeline.pipeline if isinstance(pipeline, LoadedModel) else pipeline
 
 
-def _restore(parameters: Mapping[str, torch.nn.Parameter], originals: Mapping[str, Tensor]) -> None:
-    for name, value in originals.items():
-        parameters[name].data = value
-
-
-@contextmanager
-def _hash_of_the_edited(pipeline: LoadedModel) -> Iterator[None]:
-    """For the block a `LoadedModel` has the hash of the edit it carries.
-
-    So an edit made from an edited model says so, and one made from the base model is refused.
-    """
-    before, pipeline.hash = pipeline.hash, hash_pipeline(pipeline.pipeline)
-    try:
-        yield
-    finally:
-        pipeline.hash = before
-
-
 def load_edit(folder: Path | str, registry: Registry | None = None) -> Edit:
     """Read an edit from its run folder, or from one file as `--to weights` writes it.
 
     Args:
-        folder: the folder or file.
         registry: where its inference part is registered; None loads what is installed.
 
     Raises:
         EditError: no such folder, a file is missing or damaged, a newer schema, or the plugin of
             its inference part is not installed.
     """
-    folder = Path(folder).expanduser()
+    path = Path(folder).expanduser()
     try:
-        if folder.is_file():
-            return _load_file(folder, registry)
-        there = folder.is_dir()
+        is_file, is_folder = path.is_file(), path.is_dir()
+        if is_file and path.name == WEIGHTS and (path.parent / INFO).is_file():
+            path, is_file, is_folder = path.parent, False, True
     except PermissionError as error:  # a folder above it is closed
-        raise EditError(why_unreadable(folder, error)) from error
-    if not there:
-        raise EditError(f"There is no run folder {str(folder)!r}; name one that `erase` wrote.")
+        raise EditError(why_unreadable(path, error)) from error
+    if not is_file and not is_folder:
+        raise EditError(f"There is no run folder {str(path)!r}; name one that `erase` wrote.")
+    info_path, weights = (path, path) if is_file else (path / INFO, path / WEIGHTS)
+    if is_file:
+        stored, metadata = load_tensors(path)
+        info = _info_in_file(path, metadata)
+    else:
+        info = _info_in_folder(path)
+    if not _describes_an_edit(info):
+        raise EditError(f"The file {str(info_path)!r} does not describe an edit.")
+    if info.get("schema", 0) > SCHEMA:
+        raise EditError(
+            f"The edit {str(info_path)!r} has schema {info['schema']}; this erasekit reads "
+            f"{SCHEMA}. Upgrade erasekit."
+        )
+    if is_folder:
+        stored, _ = load_tensors(weights)
+    expected = info.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(stored):
+        raise EditError(
+            f"The file {str(weights)!r} is damaged: its tensors don't have the checksum that was "
+            "written with them; fetch or make it again."
+        )
+    tensors = {name: value for name, value in stored.items() if not name.startswith(INFERENCE)}
+    of_part = {n.removeprefix(INFERENCE): v for n, v in stored.items() if n not in tensors}
+    if info.get("inference") is not None:
+        registry = registry or Registry()
+        check_installed(info["inference"], registry)
+    history = [] if is_file else read_history(path)
+    return Edit(tensors, info, history, {}, of_part, registry)
+
+
+def _info_in_folder(folder: Path) -> Any:
     try:
-        info = read_json(folder / INFO, EditError)
+        return read_json(folder / INFO, EditError)
     except FileNotFoundError as error:
         raise EditError(
             f"The folder {str(folder)!r} has no {INFO}: its run has not finished, or it is no run."
         ) from error
-    _check_info(info, folder / INFO)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    _check_sum(tensors, info, folder / WEIGHTS)
-    return _made(tensors, info, read_history(folder), registry)
 
 
-def _made(
-    stored: Mapping[str, Tensor],
-    info: dict[str, Any],
-    history: list[dict[str, Any]],
-    registry: Registry | None,
-) -> Edit:
-    """An edit of what is on disk.
-
-    Raises:
-        EditError: the plugin of its inference part is not installed.
-    """
-    of_part = {
-        name.removeprefix(INFERENCE): value
-        for name, value in stored.items()
-        if name.startswith(INFERENCE)
-    }
-    tensors = {name: value for name, value in stored.items() if not name.startswith(INFERENCE)}
-    if info.get("inference") is not None:
-        registry = registry or Registry()
-        check_installed(info["inference"], registry)
-    return Edit(tensors, info, history, {}, of_part, registry)
-
-
-def _load_file(path: Path, registry: Registry | None) -> Edit:
-    tensors, metadata = load_tensors(path)
+def _info_in_file(path: Path, metadata: Mapping[str, str]) -> Any:
     if EDIT_INFO not in metadata:
-        if path.name == WEIGHTS and (path.parent / INFO).is_file():
-            return load_edit(path.parent, registry)
         raise EditError(
             f"The file {str(path)!r} does not say how it was made; name a run folder, or a file "
             "that `erasekit export --to weights` wrote; `erasekit import` reads those of others."
         )
     try:
-        info = json.loads(metadata[EDIT_INFO])
+        return json.loads(metadata[EDIT_INFO])
     except (ValueError, RecursionError) as error:
         raise EditError(f"The file {str(path)!r} is damaged ({error}).") from error
-    _check_info(info, path)
-    _check_sum(tensors, info, path)
-    return _made(tensors, info, [], registry)
-
-
-def _check_sum(tensors: Mapping[str, Tensor], info: dict[str, Any], path: Path) -> None:
-    """Take the checksum out of `info`, and refuse tensors that it is not of."""
-    expected = info.pop(CHECKSUM, None)
-    if expected is not None and expected != checksum(tensors):
-        raise EditError(
-            f"The file {str(path)!r} is damaged: its tensors don't have the checksum that was "
-            "written with them; fetch or make it again."
-        )
-
-
-def _check_info(info: Any, path: Path) -> None:
-    if not _describes_an_edit(info):
-        raise EditError(f"The file {str(path)!r} does not describe an edit.")
-    if info.get("schema", 0) > SCHEMA:
-        raise EditError(
-            f"The edit {str(path)!r} has schema {info['schema']}; this erasekit reads {SCHEMA}. "
-            "Upgrade erasekit."
-        )
 
 
 def _describes_an_edit(info: Any) -> bool:
@@ -436,10 +403,6 @@ def _describes_an_edit(info: Any) -> bool:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The records of `history.jsonl`, or [] where there is none.
-
-    Raises:
-        EditError: it can't be read, or a line is no JSON object.
-    """
+    """The records of `history.jsonl`, or [] where there is none; `EditError` of a damaged one."""
     path = folder / HISTORY
     return read_json_lines(path, EditError) if path.is_file() else []

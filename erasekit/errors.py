@@ -25,8 +25,8 @@ class UnknownNameError(ErasekitError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        message = f"Unknown {kind} {name!r}"
         suggestion = nearest_name(name, self.known)
+        message = f"Unknown {kind} {name!r}"
         message += f"; did you mean {suggestion!r}?" if suggestion else "."
         if self.known:
             message += f" Known: {', '.join(self.known)}."
@@ -97,7 +97,6 @@ class Interrupted(ErasekitError):  # noqa: N818 - not a fault: the user's own wi
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name nearest to `name`, or None where none is near."""
-    matches = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
-    if not matches:
-        return None
-    return next(k for k in known if k.lower() == matches[0])
+    lowered = {k.lower(): k for k in reversed(list(known))}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[matches[0]] if matches else None

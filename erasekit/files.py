@@ -16,9 +16,8 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ RUN_MARKS = ("request.json", "edit.json")
 """Files that a run folder has one of: what was asked for, and how its edit was made."""
 _ASIDE = f"{TEMPORARY}old-"
 """Before the name of a folder that another one is taking the place of."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY),
     *(errno.EFBIG, errno.EIO, errno.EINVAL, errno.ENXIO),
@@ -50,19 +51,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         place = _resolved(path, stat.S_ISREG, "file")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(place.parent)
         # in a folder, whose lock stays where a library puts another file in the place of this one
-        folder, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=place.parent))
-        temporary = folder / f"new{path.suffix}"
-        try:
+        with _temporary_folder(place.parent) as folder:
+            temporary = folder / f"new{path.suffix}"
             temporary.touch()
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            _follow_umask(folder)
             temporary.replace(place)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            _close(handle)
 
 
 @contextmanager
@@ -79,24 +74,17 @@ def atomic_folder(path: Path, *, stale: Collection[str] = ()) -> Iterator[Path]:
         place = _resolved(path, stat.S_ISDIR, "folder")
         # what can't be renamed, since others stand on it, is filled entry by entry
         inside = place.exists() and (place.is_mount() or place.samefile(Path.cwd()))
-        holder = place if inside else place.parent
-        holder.mkdir(parents=True, exist_ok=True)
-        _sweep(holder)
-        temporary, handle = _claimed(partial(tempfile.mkdtemp, prefix=TEMPORARY, dir=holder))
-        try:
+        with _temporary_folder(place if inside else place.parent) as temporary:
             yield temporary
             _follow_umask(temporary)
-            if inside:
-                for name in stale:
-                    _remove(place / name)
-                for entry in temporary.iterdir():
-                    _remove(place / entry.name)
-                    entry.rename(place / entry.name)
-            else:
+            if not inside:
                 _take_place(temporary, place, stale)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            _close(handle)
+                return
+            for name in stale:
+                _remove(place / name)
+            for entry in temporary.iterdir():
+                _remove(place / entry.name)
+                entry.rename(place / entry.name)
 
 
 def _take_place(new: Path, place: Path, stale: Collection[str]) -> None:
@@ -140,6 +128,19 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    """A locked temporary folder in `parent`, which is swept first; removed after the block."""
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    folder, handle = _claimed(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(handle)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`; a folder that one had set aside is put back."""
     for name in [entry.name for entry in os.scandir(folder) if entry.name.startswith(TEMPORARY)]:
@@ -147,21 +148,18 @@ def _sweep(folder: Path) -> None:
         handle = _locked(left)
         if handle is None:  # its writer is at work, or it is gone, or another user's
             continue
-        try:
+        with suppress(OSError):
             if name.startswith(_ASIDE) and not place.exists():
                 left.rename(place)
             else:
                 _remove(left)
-        except OSError:
-            continue
-        finally:
-            _close(handle)
+        _close(handle)
 
 
-def _claimed(make: Callable[[], str]) -> tuple[Path, int | None]:
-    """A new temporary, locked. Another one where a sweep took it for a remain before it was."""
+def _claimed(parent: Path) -> tuple[Path, int | None]:
+    """A new temporary folder, locked. Another one where a sweep took it for a remain before."""
     while True:
-        path = Path(make())
+        path = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=parent))
         handle = _locked(path)
         for _ in range(20):
             if handle is not None or sys.platform == "win32" or not path.exists():
@@ -196,11 +194,7 @@ def _close(handle: int | None) -> None:
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Make `folder` where it isn't there, and hold it against other processes that ask for it.
-
-    Raises:
-        OutputError: another process holds it, or it can't be written.
-    """
+    """Make `folder` where it isn't there, and hold it; `OutputError` where another process does."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     handle = _locked(f"{folder}/.")  # what a symlink points to
@@ -236,20 +230,17 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"No space left for {str(path)!r}; free some or choose another place with --output."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(
-                f"No permission to write {str(path)!r}; choose another folder with --output."
-            ) from error
         above = error.filename and Path(os.fsdecode(error.filename)).parent in path.parents
-        if error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and above):  # as in /proc
-            raise OutputError(
-                f"{str(path)!r} can't be written ({error.strerror}); choose another path."
-            ) from error
-        raise
+        said = ""
+        if error.errno in _FULL:
+            said = f"No space left for {str(path)!r}; free some or choose another place with"
+        elif error.errno in _DENIED:
+            said = f"No permission to write {str(path)!r}; choose another folder with"
+        elif error.errno in _UNWRITABLE or (error.errno == errno.ENOENT and above):  # as in /proc
+            said = f"{str(path)!r} can't be written ({error.strerror}); choose another path with"
+        if not said:
+            raise
+        raise OutputError(f"{said} --output.") from error
 
 
 def why_unreadable(path: Path, error: BaseException) -> str:
@@ -261,28 +252,21 @@ def why_unreadable(path: Path, error: BaseException) -> str:
 
 
 def new_run_folder(parent: Path, stem: str) -> Path:
-    """Make and return the first free of `parent/stem-001`, `parent/stem-002`, ...
-
-    Raises:
-        OutputError: `parent` can't be written.
-    """
+    """Make and return the first free of `parent/stem-001`, `parent/stem-002`, ..."""
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
-            folder = parent / f"{stem}-{number:03d}"
-            try:
+            with suppress(FileExistsError):
+                folder = parent / f"{stem}-{number:03d}"
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+                return folder
     raise AssertionError("unreachable")
 
 
 def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str] = ()) -> None:
-    """Check that `folder` may be filled, and touch nothing.
+    """Check that `folder`, which may be missing, may be filled, and touch nothing.
 
     Args:
-        folder: it may be missing.
         overwrite: it may be full as well.
         marks: files of which such a folder of erasekit has one; a full folder without is refused.
 
@@ -291,11 +275,11 @@ def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str]
             file, or its nearest existing parent can't be written.
     """
     with writing(folder):
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{str(folder)!r} is a file; name a folder.")
-        filled = folder.is_dir() and any(
-            not entry.name.startswith(TEMPORARY) for entry in folder.iterdir()
-        )
+        nearest = next(f for f in (folder, *folder.absolute().parents) if f.exists())
+        if not nearest.is_dir():
+            raise OutputError(f"{str(nearest)!r} is a file; name a folder.")
+        inside = folder.iterdir() if nearest == folder else ()
+        filled = any(not entry.name.startswith(TEMPORARY) for entry in inside)
         if filled and not overwrite:
             raise OutputError(
                 f"{str(folder)!r} exists and is not empty; name another folder or add --overwrite."
@@ -305,12 +289,7 @@ def check_output_folder(folder: Path, *, overwrite: bool, marks: Collection[str]
                 f"{str(folder)!r} holds files and no {' or '.join(sorted(marks))}, so erasekit did "
                 "not make it; name another folder."
             )
-        existing = folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise OutputError(f"{str(existing)!r} is a file; name a folder.")
-        if not os.access(existing, os.W_OK | os.X_OK):
+        if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(
                 f"No permission to write {str(folder)!r}; choose another folder with --output."
             )
@@ -321,7 +300,7 @@ def read_json(path: Path, error_class: type[ErasekitError]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ErasekitError: of `error_class`: it can't be read, or holds no object.
+        error_class: it can't be read, or holds no object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -338,7 +317,7 @@ def read_json_lines(path: Path, error_class: type[ErasekitError]) -> list[dict[s
     """The objects of a file with one JSON object a line; empty lines are left out.
 
     Raises:
-        ErasekitError: of `error_class`: it can't be read, or a line is no JSON object.
+        error_class: it can't be read, or a line is no JSON object.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -351,15 +330,10 @@ def read_json_lines(path: Path, error_class: type[ErasekitError]) -> list[dict[s
 
 
 def _resolved(path: Path, wanted: Any, kind: str) -> Path:
-    """Where `path` leads over symlinks.
-
-    Raises:
-        OutputError: something else than a `kind` is there, such as a device.
-    """
-    try:
+    """Where `path` leads over symlinks; refuses what is no `kind`, such as a device."""
+    mode = None
+    with suppress(FileNotFoundError):
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
     if mode is not None and not wanted(mode):
         kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "FIFO"))
         found = next((name for test, name in kinds if test(mode)), "device or socket")
@@ -373,14 +347,8 @@ def _resolved(path: Path, wanted: Any, kind: str) -> Path:
 
 def _follow_umask(folder: Path) -> None:
     """Give a folder and all in it the modes that the umask leaves."""
-    mask = _umask()
-    folder.chmod(0o777 & ~mask)
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)

@@ -25,10 +25,10 @@ from benchmarks.speed.runs import (
     Run,
 )
 from erasekit.bench.records import content_key
-from erasekit.edits import load_tensors, save_tensors
 from erasekit.files import atomic_write_json
 from erasekit.metrics.scores import Estimate
 from erasekit.metrics.statistics import crossed_interval
+from erasekit.models.tensor_files import load_tensors, save_tensors
 from erasekit.training.plan import resolve_settings
 
 SCHEDULE = "losses on z0, t in bins, pi by the keep term"

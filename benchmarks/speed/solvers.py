@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.runs import Bench
-from erasekit.diffusion.frozen_weights import FrozenWeights
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import SOLVERS, SolverName, Spacing
 from erasekit.diffusion.trajectories import FrozenTrajectories
 

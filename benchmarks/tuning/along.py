@@ -13,10 +13,10 @@ from torch import Tensor
 
 from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.concepts import Erasure
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import FrozenTrajectories, LatentBatch
 from erasekit.metrics.judges import load_scorer

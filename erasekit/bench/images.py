@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -36,7 +37,6 @@ class Sheet:
 
     Attributes:
         weights: hash of the model, or key of the edit.
-        generation: how it is drawn.
     """
 
     weights: str
@@ -45,17 +45,10 @@ class Sheet:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
         return len(self.page), len(self.page[0].noises)
 
     @property
-    def images(self) -> int:
-        """How many images it holds."""
-        return sum(len(concept.noises) for concept in self.page)
-
-    @property
     def identity(self) -> dict[str, Any]:
-        """What the images depend on."""
         return {
             "weights": self.weights,
             "prompts": [concept.prompt for concept in self.page],
@@ -65,7 +58,6 @@ class Sheet:
 
     @property
     def key(self) -> str:
-        """Content hash of the identity."""
         return content_key(self.identity)
 
 
@@ -77,9 +69,6 @@ class SheetScorer:
     `finish` or before the next one is encoded.
 
     Args:
-        model: draws.
-        judges: score; a scorer alone also classifies.
-        store: keeps both.
         suite: the generation settings.
         on_images: called with the number of images just drawn.
     """
@@ -99,7 +88,6 @@ class SheetScorer:
         self._unsaved: tuple[str, Images, Future[bytes]] | None = None
 
     def sheet(self, page: Page, weights: str) -> Sheet:
-        """The sheet of a page under these weights."""
         return Sheet(weights, page, self.generation)
 
     def scores(
@@ -108,7 +96,6 @@ class SheetScorer:
         """Scores of a sheet, a row per concept; drawn and scored where the store has none.
 
         Args:
-            sheet: what to score.
             labels: the classes that a concept's rank is among.
             edit: the edit whose key the sheet's weights are; None draws with the base model.
         """
@@ -126,16 +113,12 @@ class SheetScorer:
 
     def known(self, sheet: Sheet, labels: LabelSet) -> tuple[ConceptScores, ...] | None:
         """Scores of a sheet that the store has, with its images, or None."""
-        if not self.store.sheet_path(sheet.key).is_file():
+        if not self.store.path("sheets", sheet.key).is_file():
             return None
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
     def finish(self) -> None:
-        """Save the sheet that was drawn last.
-
-        Raises:
-            OutputError: the store can't be written, or the disk is full.
-        """
+        """Save the sheet that was drawn last."""
         unsaved, self._unsaved = self._unsaved, None
         if unsaved is not None:
             key, _, png = unsaved
@@ -151,13 +134,7 @@ class SheetScorer:
         }
 
     def images(self, sheet: Sheet, edit: Edit | None) -> Images:
-        """The images of a sheet as they are saved, uint8 [rows, columns, H, W, 3].
-
-        Drawn where the store has none.
-
-        Raises:
-            OutputError: the sheet before it can't be saved.
-        """
+        """The images of a sheet, uint8 [rows, columns, H, W, 3]; drawn where the store has none."""
         if self._unsaved is not None and self._unsaved[0] == sheet.key:
             return self._unsaved[1]
         images = self.store.sheet(sheet.key, sheet.shape)
@@ -204,11 +181,8 @@ def score_page(
     A concept that is none of the classes has rank NaN.
 
     Args:
-        judges: score.
-        labels: the classes.
         page: the concepts, one per row.
-        images: uint8 [rows, columns, H, W, 3].
-        reference: the base model's images from the same noises.
+        images, reference: uint8 [rows, columns, H, W, 3], and as the base model draws them.
     """
     columns = images.shape[1]
     flat, base = (a.reshape(-1, *a.shape[2:]) for a in (images, reference))
@@ -242,10 +216,7 @@ def measure_sets(
     The un-erased model has none where it is itself what others are held against.
 
     Args:
-        sheets: draws, and knows the measures.
-        planned: what is evaluated.
-        weights: hash of the model, or key of the edit.
-        edit: the edit; None for the model.
+        weights: hash of the model, or key of `edit`.
     """
     found: dict[str, Estimate] = {}
     for measure in sheets.judges.sets:
@@ -266,18 +237,18 @@ def missing_features(
     """Images that `measure` has yet to look at, those of its reference aside.
 
     Args:
-        sheets: knows their sheets, and the store.
-        measure: the measure.
         wanted: what is evaluated, each with the hash of the model and keys of edits.
     """
     lacking = {
-        _key({"sheet": sheet.key}, measure): sheet.images
+        _key({"sheet": sheet.key}, measure): math.prod(sheet.shape)
         for planned, weights in wanted
         for page, key in itertools.product(_caption_pages(planned), weights)
         for sheet in [sheets.sheet(page, key)]
     }
     return sum(
-        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+        images
+        for key, images in lacking.items()
+        if not sheets.store.path("features", key).is_file()
     )
 
 
@@ -290,7 +261,7 @@ def _features(
         sheet = sheets.sheet(page, weights)
         key = _key({"sheet": sheet.key}, measure)
         features = sheets.store.features(key)
-        if features is None or len(features) != sheet.images:
+        if features is None or len(features) != math.prod(sheet.shape):
             images = sheets.images(sheet, edit)
             features = measure.features(images.reshape(-1, *images.shape[2:]))
             sheets.store.put_features(key, features)

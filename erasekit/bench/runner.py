@@ -54,13 +54,11 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        erased_sets: with all cells.
         missing: the cells that will run.
         erasures: those of them that will erase, since an edit of theirs is not in the store; the
             others are drawn and scored alone.
         failed: the cells that failed before and are left alone.
-        costs: UNet passes that the erasures are expected to take.
-        images: images that will be drawn.
+        images: how many will be drawn.
         image_passes: UNet passes of these images.
         damaged: files that are not what they were when they were written, and will be removed.
         remarks: which they are and what is computed again for it, as sentences.
@@ -78,7 +76,6 @@ class Plan:
 
     @property
     def cells(self) -> list[PlannedCell]:
-        """All cells."""
         return [cell for planned in self.erased_sets for cell in planned.cells]
 
     @property
@@ -91,10 +88,8 @@ class BenchmarkRunner:
     """Runs sweeps on one model with one scorer and one store.
 
     Args:
-        model: the model; it is left as it was.
-        scorer: judges its images; a scorer alone also classifies them.
-        store: where records are kept, and looked up.
-        observer: hears of the run.
+        model: it is left as it was.
+        scorer: a scorer alone also classifies.
         edits: edits by their names in the store, which are taken from here and not kept there; a
             fault while one is drawn or scored is raised, not recorded.
     """
@@ -124,7 +119,10 @@ class BenchmarkRunner:
 
         def sound(cell: Cell, what: str, *, base: bool = False) -> Record | None:
             """The record of a cell if all is well with what is behind it; else `damaged` has it."""
-            record, path = store.record(cell.key, base=base), store.record_path(cell.key, base=base)
+            record, path = (
+                store.record(cell.key, base=base),
+                store.path("base" if base else "cells", cell.key),
+            )
             broken = store.damaged(record) if record else [path] * path.is_file()
             damaged.update(dict.fromkeys(broken and [*broken, path], what))
             return None if broken else record
@@ -143,7 +141,7 @@ class BenchmarkRunner:
             cell
             for cell in missing
             for keys in (cell.edit_keys,)
-            if lost_edits & set(keys) or not all(store.edit_path(key).is_dir() for key in keys)
+            if lost_edits & set(keys) or not all(store.path("edits", key).is_dir() for key in keys)
         ]
         files: dict[str, list[str]] = {}
         for path, what in damaged.items():
@@ -182,7 +180,7 @@ class BenchmarkRunner:
             for page in planned.pages:
                 for weights in (self.model.hash, *(key for keys in own for key in keys)):
                     sheet = sheets.sheet(page, weights)
-                    wanted[self.store.sheet_path(sheet.key)] = sheet.images
+                    wanted[self.store.path("sheets", sheet.key)] = math.prod(sheet.shape)
         return sum(n for path, n in wanted.items() if path in gone or not path.is_file())
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:

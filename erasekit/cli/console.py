@@ -12,9 +12,8 @@ import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -122,8 +121,8 @@ def _remark(label: str, style: str, sentence: str) -> None:
 
 def print_json(payload: Mapping[str, Any]) -> None:
     """`payload` with `"schema"` first, as JSON on standard output; a NaN becomes null."""
-    value = json_ready({"schema": SCHEMA, **payload})
     if speaks():
+        value = json_ready({"schema": SCHEMA, **payload})
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         (_results[-1] if _results else sys.stdout).write(text + "\n")
@@ -145,11 +144,7 @@ def json_ready(value: Any) -> Any:
 
 
 def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    *,
-    right: Sequence[str] = (),
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
 ) -> Table:
     """A table of plain cells; the columns named in `right` hold numbers."""
     result = Table(
@@ -159,12 +154,13 @@ def table(
         box=None,
         pad_edge=False,
     )
-    for position, name in enumerate(columns):
+    for name in columns:
+        first, justify = name is columns[0], "right" if name in right else "left"
         result.add_column(
             Text(plain(name)),
-            justify="right" if name in right else "left",
-            style="cyan" if position == 0 else None,
-            no_wrap=position == 0,
+            justify=justify,  # type: ignore[arg-type]
+            style="cyan" if first else None,
+            no_wrap=first,
         )
     for row in rows:
         result.add_row(*(Text(plain(str(cell))) for cell in row))
@@ -190,10 +186,10 @@ class RateColumn(ProgressColumn):
 class ProgressBar:
     """A bar on standard error with rate and time left; where that is no terminal, a line at times.
 
-    Use it as a context manager, or through `progress`.
+    `with ProgressBar("Drawing", 16) as bar: bar.advance(4)`
     """
 
-    def __init__(self, description: str, total: int | None = None) -> None:
+    def __init__(self, description: str, total: int | None = None, period: float = 30.0) -> None:
         console = stderr()
         self._shown = console.is_terminal and speaks()
         self._progress = Progress(
@@ -206,13 +202,11 @@ class ProgressBar:
             console=console,
             transient=True,
             disable=not self._shown,
+            speed_estimate_period=period,
         )
         self._id = self._progress.add_task(plain(description), total=total, status="")
+        self._task = self._progress.tasks[0]
         self._said = time.monotonic()
-
-    @property
-    def _task(self) -> Task:
-        return next(task for task in self._progress.tasks if task.id == self._id)
 
     def __enter__(self) -> ProgressBar:
         if self._shown:
@@ -252,34 +246,11 @@ class ProgressBar:
         stderr().print(", ".join(filter(None, words)), soft_wrap=True)
 
 
-@contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[ProgressBar]:
-    """`with progress("Drawing", 16) as bar: bar.advance(4)`."""
-    with ProgressBar(description, total) as bar:
-        yield bar
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> AbstractContextManager[None]:
     """Silence the progress bars, log lines and warnings of diffusers and transformers.
 
-    Their settings are put back at the end, so that a caller in a longer-lived process keeps its
-    own. Imports both libraries, so enter it only where a model is about to be loaded.
+    Imports both libraries, so enter it only where a model is about to be loaded.
     """
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    from erasekit.models.pipeline_files import quiet
 
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(lib, lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        try:
-            yield
-        finally:
-            for library, verbosity, bars in before:
-                library.set_verbosity(verbosity)
-                if bars:
-                    library.enable_progress_bar()
+    return quiet(Warning)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from erasekit.cli.console import print_json, print_note, progress, stdout
+from erasekit.cli.console import ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -25,7 +25,7 @@ from erasekit.cli.options import (
     registry_of,
 )
 from erasekit.concepts import slug
-from erasekit.files import check_output_folder, new_run_folder, writing
+from erasekit.files import check_output_folder, new_run_folder
 
 RUNS = Path("runs")
 GRID = "grid.png"
@@ -88,7 +88,7 @@ def generate(
             if excess > 0:
                 print_note(f"The last {excess} tokens of {text!r} are cut.")
         applied = loaded_edit.applied(loaded, force=force) if loaded_edit else nullcontext()
-        with applied, progress("Drawing", len(prompts) * num) as bar:
+        with applied, ProgressBar("Drawing", len(prompts) * num) as bar:
             images = draw(
                 loaded,
                 [text for text in prompts for _ in seeds],
@@ -100,7 +100,7 @@ def generate(
             )
         steps = steps or loaded.descriptor.num_inference_steps
         guidance = loaded.descriptor.guidance_scale if guidance is None else guidance
-    folder = _folder(output, prompts)
+    folder = output or new_run_folder(RUNS, f"images-{slug(prompts[0])[:40]}")
     files: list[dict[str, Any]] = []
     stems = _stems(prompts)
     for index, image in enumerate(images):
@@ -125,14 +125,6 @@ def generate(
         )
         return
     stdout().print(f"{len(files)} images of {name}{' with ' + str(edit) if edit else ''}: {grid}")
-
-
-def _folder(output: Path | None, prompts: list[str]) -> Path:
-    if output is None:
-        return new_run_folder(RUNS, f"images-{slug(prompts[0])[:40]}")
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-    return output
 
 
 def _stems(prompts: list[str]) -> dict[str, str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import initial_noise
-from erasekit.diffusion.solvers import ddim_scheduler, guided_step
+from erasekit.diffusion.scope import FrozenWeights
+from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import trajectory_seed
 from erasekit.models.families import FamilyAdapter
 
@@ -30,10 +30,9 @@ class NoisedBatch:
 
 
 class CleanLatents:
-    """z_0 of pictures, which can be noised to any timestep.
+    """z_0 of pictures, [N, C, h, w], which can be noised to any timestep.
 
-    Args:
-        family: the adapter.
+    Attributes:
         latents: z_0, [N, C, h, w].
         prompts: which prompt each image is of, [N], int64.
     """
@@ -44,9 +43,7 @@ class CleanLatents:
     def draw(
         self, images: Tensor, generator: torch.Generator, timesteps: Tensor | None = None
     ) -> NoisedBatch:
-        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps.
-
-        Ho et al., NeurIPS 2020, eq. 4.
+        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps (Ho et al., NeurIPS 2020, eq. 4).
 
         Args:
             images: which image each row is of, [B], int64.
@@ -68,7 +65,6 @@ class GeneratedLatents(CleanLatents):
     """z_0 of the frozen model, drawn once and kept; what a data set is to diffusion training.
 
     Args:
-        family: the adapter.
         prompt_embeds: the prompts, [P, L, D]; image n is of prompt n mod P.
         count: images N.
         num_inference_steps: solver steps (DDIM).
@@ -76,10 +72,6 @@ class GeneratedLatents(CleanLatents):
         seed: decides the starting noises; image n has the one of `trajectory_seed(seed, n)`.
         frozen: the original weights, swapped in while sampling.
         batch_size: images drawn at once.
-
-    Attributes:
-        latents: z_0, [N, C, h, w].
-        prompts: which prompt each image is of, [N], int64.
 
     Raises:
         ConfigError: no solver steps, or more than the model has timesteps.
@@ -98,17 +90,12 @@ class GeneratedLatents(CleanLatents):
         batch_size: int = 32,
     ) -> None:
         prompts = torch.arange(count) % len(prompt_embeds)
-        scheduler = ddim_scheduler(family.pipeline, num_inference_steps)
+        solver = DDIM(family, num_inference_steps)
         drawn = []
         with torch.no_grad(), frozen.swapped():
             for numbers in torch.split(torch.arange(count), batch_size):
                 embeds = prompt_embeds[prompts[numbers].to(prompt_embeds.device)]
-                both = torch.cat([family.unconditional_embeds().expand_as(embeds), embeds])
                 seeds = [trajectory_seed(seed, int(n)) for n in numbers]
-                latents = initial_noise(family, seeds) * scheduler.init_noise_sigma
-                for t in scheduler.timesteps:
-                    inputs = torch.cat([latents, latents])
-                    output = family.predict_output(inputs, t.expand(len(inputs)), both)
-                    latents = guided_step(scheduler, output, t, latents, guidance_scale)
-                drawn.append(latents)
+                noise = initial_noise(family, seeds) * solver.scheduler.init_noise_sigma
+                drawn.append(solver.solve(noise, embeds, guidance_scale, num_inference_steps))
         super().__init__(family, torch.cat(drawn), prompts)

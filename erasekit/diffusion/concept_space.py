@@ -35,7 +35,7 @@ class ConceptSpace:
     """Words of one pipeline with their prompt embeddings.
 
     Attributes:
-        words: the words, [K].
+        words: [K].
         features: unit vectors that nearness is measured by, [K, F].
 
     Args:
@@ -68,11 +68,9 @@ class ConceptSpace:
         """
         fitting = []
         for word in dict.fromkeys(words):
-            try:
+            with suppress(ConceptError):
                 model.family.check_prompt(word)
-            except ConceptError:
-                continue
-            fitting.append(word)
+                fitting.append(word)
         if not fitting:
             raise ConceptError("The concept space is empty; name a source with words in it.")
         return cls(fitting, model.family.embed_prompts, word_features(model, fitting))
@@ -127,8 +125,7 @@ class ConceptSpace:
 def words_for(model: LoadedModel, source: str = "") -> list[str]:
     """Words of a registered source, or of a text file with one word a line and "#" comments.
 
-    Args:
-        source: a registered source or a file; "" takes the model's registered source.
+    `source` "" takes the model's registered source.
 
     Raises:
         UnknownNameError: neither registered nor a file.
@@ -143,12 +140,11 @@ def words_for(model: LoadedModel, source: str = "") -> list[str]:
             "concept space", source, registry.concept_spaces(), "Or name a file, one word a line."
         )
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The concept space {source!r} can't be read as text: {error}."
         ) from error
-    words = [line.strip() for line in lines]
     return [word for word in words if word and not word.startswith("#")]
 
 
@@ -157,9 +153,6 @@ def concept_space(model: LoadedModel, erasure: Erasure, source: str = "") -> Con
 
     Never contains an erased concept or an alias of one, be it the erasure's or one the model is
     known by: keeping it would cancel its erasure. Nor a concept that the evaluation has withheld.
-
-    Args:
-        source: as of `words_for`.
     """
     words = list(erasure.keep) or words_for(model, source)
     names = [name for c in erasure.erased for name in c.names] + list(erasure.withheld)
@@ -171,11 +164,7 @@ def concept_space(model: LoadedModel, erasure: Erasure, source: str = "") -> Con
 def model_words(model: LoadedModel) -> list[str]:
     """Source "model": the concepts the model is known to draw, without the held-out ones.
 
-    Held-out concepts are for the evaluation alone; keeping them on purpose would flatter a
-    method.
-
-    Raises:
-        ConfigError: the model has no list of concepts.
+    Those are for the evaluation alone; keeping them on purpose would flatter a method.
     """
     words = [concept.name for concept in model.concepts if concept.split == "pool"]
     if not words:
@@ -186,11 +175,7 @@ def model_words(model: LoadedModel) -> list[str]:
 
 
 def english_words(model: LoadedModel, count: int = 3000) -> list[str]:
-    """Source "english": the most frequent English words that are not function words.
-
-    Raises:
-        MissingExtraError: `wordfreq` is not installed.
-    """
+    """Source "english": the most frequent English words that are not function words."""
     try:
         from wordfreq import top_n_list
     except ImportError as error:
@@ -205,9 +190,6 @@ def vocabulary_words(model: LoadedModel, count: int = 3000) -> list[str]:
     A byte-pair vocabulary is in the order of its merges, frequent ones first. It marks what ends a
     word, and endings are among that ("tion"): what ends more of its words than it begins is left
     out.
-
-    Raises:
-        ConfigError: the tokenizer does not mark where words end.
     """
     vocabulary = model.pipeline.tokenizer.get_vocab()
     tokens = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
@@ -241,8 +223,8 @@ def word_features(model: LoadedModel, words: Sequence[str]) -> Tensor:
 
     A file is named by all that the features follow from: the weights of the text encoders, the
     family, the words, precision, device, and the libraries' versions. So models that share their
-    text encoders share files, and another encoder never gets this one's. A damaged file is
-    written anew; a folder that can't be written, or a full disk, costs the time alone.
+    text encoders share files. A damaged file is written anew; a folder that can't be written, or a
+    full disk, costs the time alone.
     """
     if len(words) < WORTH_KEEPING:
         return model.family.word_features(words)
@@ -259,8 +241,6 @@ def word_features(model: LoadedModel, words: Sequence[str]) -> Tensor:
 
 def _key(model: LoadedModel, words: Sequence[str]) -> str:
     family = model.family
-    facts = (
-        *(hash_weights(family.text_encoders()), family.name, family.max_tokens),
-        *(family.dtype, family.device.type, version("torch"), version("transformers")),
-    )
-    return hashlib.sha256("\n".join([*map(str, facts), *words]).encode()).hexdigest()
+    facts = [hash_weights(family.text_encoders()), family.name, family.max_tokens, family.dtype]
+    facts += [family.device.type, version("torch"), version("transformers"), *words]
+    return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()

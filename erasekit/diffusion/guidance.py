@@ -13,7 +13,7 @@ added, so their order does not matter.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,15 +59,11 @@ class GuidanceTerm(ABC):
 
 
 class Drawing:
-    """The terms of one UNet over one drawing of a batch.
-
-    Args:
-        family: whose UNet draws.
-    """
+    """The terms of one UNet over one drawing of a batch."""
 
     def __init__(self, family: FamilyAdapter) -> None:
         self.family = family
-        self._gammas = [term.begin() for term in terms_of(family.unet)]
+        self._gammas = [term.begin() for term in family.unet.__dict__.get(_TERMS, ())]
         self._index = 0
 
     def condition(
@@ -103,23 +99,14 @@ class Drawing:
         return output_cond - gamma.to(output_cond.dtype)
 
 
-def terms_of(unet: nn.Module) -> Sequence[GuidanceTerm]:
-    """The terms that are installed on a UNet."""
-    return tuple(unet.__dict__.get(_TERMS, ()))
-
-
 @contextmanager
 def guidance_installed(family: FamilyAdapter, term: GuidanceTerm) -> Iterator[None]:
     """For the block, images are drawn with this term.
 
     That goes for `erasekit.diffusion.sampling` and for a call of the diffusers pipeline, with
     guidance of more than 1; without guidance there is nothing for a term to change. What methods
-    draw in training, and single predictions of noise, have no terms.
-
-    Args:
-        family: whose UNet gets the term. For SDXL, predictions that a term asks for are
-            conditioned on the model's own size, also where the pipeline draws another.
-        term: the term.
+    draw in training, and single predictions of noise, have no terms. For SDXL, predictions that a
+    term asks for are conditioned on the model's own size, also where the pipeline draws another.
     """
     unet = family.unet
     terms = unet.__dict__.setdefault(_TERMS, [])

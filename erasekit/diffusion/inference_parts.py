@@ -44,14 +44,13 @@ class InferenceRecord:
         Raises:
             UnknownNameError: it is not registered.
         """
-        descriptor = registry.inference_part(self.name)
-        owner = registry.owner(descriptor)
-        versions = [plugin.version for plugin in registry.manager.plugins if plugin.name == owner]
+        owner = registry.owner(registry.inference_part(self.name))
+        versions = {plugin.name: plugin.version for plugin in registry.manager.plugins}
         return {
             "name": self.name,
             "kind": part_class(self.name, registry).kind,
             "plugin": owner.partition(":")[0],
-            "plugin_version": versions[0] if versions else "unknown",
+            "plugin_version": versions.get(owner, "unknown"),
             "settings": dict(self.settings),
         }
 
@@ -86,10 +85,6 @@ class InferencePart(ABC):
     Class attributes:
         Config: its settings, as a method's are.
         kind: "adapter" where it adds to layers, "hook" where it changes how images are drawn.
-
-    Args:
-        config: the settings.
-        tensors: its tensors; kept as they are.
     """
 
     Config: ClassVar[type[Settings]] = Settings
@@ -99,11 +94,7 @@ class InferencePart(ABC):
         self.config, self.tensors = config, dict(tensors)
 
     def check(self, family: FamilyAdapter) -> None:
-        """Called before anything is changed.
-
-        Raises:
-            EditError: it does not fit this model.
-        """
+        """Raise `EditError` where it does not fit this model; nothing is changed yet."""
 
     @abstractmethod
     @contextmanager
@@ -112,17 +103,11 @@ class InferencePart(ABC):
 
         Parts are installed with the edit's weights in place. Several may be installed at once,
         and are removed in reverse order.
-
-        Args:
-            family: the adapter of the pipeline: its UNet, embeddings of prompts.
         """
         yield
 
     def merged(self, parameters: Mapping[str, Tensor]) -> Merged:
-        """The part as changed weights.
-
-        Args:
-            parameters: the UNet's, by name.
+        """The part as changed weights, from the UNet's parameters by name.
 
         Raises:
             EditError: no weights can carry it; this is so unless a subclass says otherwise.
@@ -160,11 +145,7 @@ def is_description(value: Any) -> bool:
 
 
 def check_installed(info: Mapping[str, Any], registry: Registry) -> None:
-    """Check that the inference part that `edit.json` describes is registered.
-
-    Raises:
-        EditError: it is not; says what to install.
-    """
+    """Refuse an inference part that is not registered, by an `EditError` of what to install."""
     if info["name"] not in registry.inference_parts():
         raise EditError(
             f"This edit works by the inference part {info['name']!r} of {info['plugin']}, which is "
@@ -181,6 +162,5 @@ def build_part(record: InferenceRecord, registry: Registry) -> InferencePart:
         EditError: its tensors are not.
     """
     target = part_class(record.name, registry)
-    owner = f"inference part {record.name!r}"
-    (config,) = resolve((target.Config,), [record.settings], owner)
+    (config,) = resolve((target.Config,), [record.settings], f"inference part {record.name!r}")
     return target(config, record.tensors)

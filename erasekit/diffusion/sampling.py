@@ -46,11 +46,7 @@ def guided(noise_uncond: Tensor, noise_cond: Tensor, guidance_scale: float) -> T
 
 
 def check_steps(pipeline: Any, steps: int) -> None:
-    """Refuse a number of solver steps that the model's noise schedule does not allow.
-
-    Raises:
-        ConfigError: it is not positive, or larger than the number of timesteps.
-    """
+    """Refuse, by `ConfigError`, a number of solver steps that the noise schedule does not allow."""
     most = int(pipeline.scheduler.config.num_train_timesteps)
     if not 1 <= steps <= most:
         raise ConfigError(f"{steps} solver steps are not possible; use 1 to {most}.")
@@ -74,8 +70,6 @@ def sample(
     draws noise on the way draws it from the generator of the image's seed, as plain diffusers does.
 
     Args:
-        model: the model that draws.
-        prompt_embeds: one embedding per image.
         seeds: one starting noise per image.
         num_inference_steps: sampling steps; None takes the model's registered value.
         guidance_scale: 1 or less draws without guidance; None takes the model's registered value.
@@ -85,52 +79,47 @@ def sample(
     Raises:
         ConfigError: no steps, or more than the model has timesteps.
     """
-    steps = model.descriptor.num_inference_steps
-    if num_inference_steps is not None:
-        steps = num_inference_steps
+    own = model.descriptor
+    steps = own.num_inference_steps if num_inference_steps is None else num_inference_steps
+    scale = own.guidance_scale if guidance_scale is None else guidance_scale
     check_steps(model.pipeline, steps)
-    scale = model.descriptor.guidance_scale if guidance_scale is None else guidance_scale
-    with held_still(model.pipeline):
-        return _sample(model, prompt_embeds, seeds, steps, scale, batch_size, on_images)
-
-
-def _sample(
-    model: LoadedModel,
-    prompt_embeds: Tensor,
-    seeds: Sequence[int],
-    steps: int,
-    scale: float,
-    batch_size: int,
-    on_images: Callable[[int], None] | None,
-) -> np.ndarray:
-    family = model.family
-    empty = family.unconditional_embeds()
     images = []
-    for start in range(0, len(seeds), batch_size):
-        embeds = prompt_embeds[start : start + batch_size]
-        generators = _generators(seeds[start : start + batch_size])
-        noise = _drawn_noise(family, generators)
-        scheduler = copy.deepcopy(model.pipeline.scheduler)
-        scheduler.set_timesteps(steps, device=family.device)
-        taken = inspect.signature(scheduler.step).parameters
-        plain = {"generator": generators, "eta": 0.0}  # eta as the pipelines give it, also to TCD
-        extra = {name: value for name, value in plain.items() if name in taken}
-        latents = noise * scheduler.init_noise_sigma
-        both = torch.cat([empty.expand_as(embeds), embeds]) if scale > 1 else embeds
-        drawing = Drawing(family)
-        for t in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(latents, t)
-            inputs = torch.cat([scaled, scaled]) if scale > 1 else scaled
-            output = family.predict_output(inputs, t.expand(len(inputs)), both)
-            if scale > 1:
-                uncond, cond = output.chunk(2)
-                cond = drawing.condition(uncond, cond, scaled, t.expand(len(scaled)))
-                output = guided(uncond, cond, scale)
-            latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
-        images.append(family.decode(latents))
-        if on_images:
-            on_images(len(embeds))
+    with held_still(model.pipeline):
+        for start in range(0, len(seeds), batch_size):
+            rows = slice(start, start + batch_size)
+            latents = _sampled_latents(model, prompt_embeds[rows], seeds[rows], steps, scale)
+            images.append(model.family.decode(latents))
+            if on_images:
+                on_images(len(latents))
     return np.concatenate(images)
+
+
+def _sampled_latents(
+    model: LoadedModel, prompt_embeds: Tensor, seeds: Sequence[int], steps: int, scale: float
+) -> Tensor:
+    """Clean latents [B, C, h, w] of one batch."""
+    family, generators = model.family, _generators(seeds)
+    scheduler = copy.deepcopy(model.pipeline.scheduler)
+    scheduler.set_timesteps(steps, device=family.device)
+    taken = inspect.signature(scheduler.step).parameters
+    plain = {"generator": generators, "eta": 0.0}  # eta as the pipelines give it, also to TCD
+    extra = {name: value for name, value in plain.items() if name in taken}
+    latents: Tensor = _drawn_noise(family, generators) * scheduler.init_noise_sigma
+    embeds, sides = prompt_embeds, 1
+    if scale > 1:
+        empty = family.unconditional_embeds().expand_as(prompt_embeds)
+        embeds, sides = torch.cat([empty, prompt_embeds]), 2
+    drawing = Drawing(family)
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, t)
+        inputs = torch.cat([scaled] * sides)
+        output = family.predict_output(inputs, t.expand(len(inputs)), embeds)
+        if scale > 1:
+            uncond, cond = output.chunk(2)
+            cond = drawing.condition(uncond, cond, scaled, t.expand(len(scaled)))
+            output = guided(uncond, cond, scale)
+        latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
+    return latents
 
 
 def generate(

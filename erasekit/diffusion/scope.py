@@ -1,9 +1,10 @@
-"""Which of the UNet's parameters an erasure may change."""
+"""Which of the UNet's parameters an erasure may change, and their original values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -43,17 +44,17 @@ class ParameterScope:
     name: str
 
     def __post_init__(self) -> None:
-        if self.name.startswith(REGEX_PREFIX):
-            try:
-                re.compile(self.name.removeprefix(REGEX_PREFIX))
-            except re.error as error:
-                raise ScopeError(
-                    f"The scope {self.name!r} is not a regular expression: {error}."
-                ) from error
-        elif self.name not in _SCOPES:
-            raise UnknownNameError(
-                "scope", self.name, _SCOPES, "Or select by name: 're:mid_block'."
-            )
+        if not self.name.startswith(REGEX_PREFIX):
+            if self.name not in _SCOPES:
+                hint = "Or select by name: 're:mid_block'."
+                raise UnknownNameError("scope", self.name, _SCOPES, hint)
+            return
+        try:
+            re.compile(self.name.removeprefix(REGEX_PREFIX))
+        except re.error as error:
+            raise ScopeError(
+                f"The scope {self.name!r} is not a regular expression: {error}."
+            ) from error
 
     @staticmethod
     def names() -> dict[str, str]:
@@ -85,3 +86,35 @@ class ParameterScope:
                 f"use one of {', '.join(_SCOPES)}."
             )
         return selected
+
+
+class FrozenWeights:
+    """The original values of the parameters in scope: the frozen model without a second copy.
+
+    `with frozen.swapped():` makes the UNet the frozen one for the block. Modules are given other
+    parameter objects and get their own back, so a graph recorded before the block stays valid.
+
+    Args:
+        unet: the module that owns the parameters.
+        parameters: the parameters in scope by name; their present values are kept.
+    """
+
+    def __init__(self, unet: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+        self._slots: list[tuple[nn.Module, str, nn.Parameter]] = []
+        for name, value in self.values.items():
+            owner, _, attribute = name.rpartition(".")
+            frozen = nn.Parameter(value, requires_grad=False)
+            self._slots.append((unet.get_submodule(owner), attribute, frozen))
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Run the block with the original weights."""
+        trained = [module._parameters[attribute] for module, attribute, _ in self._slots]
+        for module, attribute, frozen in self._slots:
+            module._parameters[attribute] = frozen
+        try:
+            yield
+        finally:
+            for (module, attribute, _), parameter in zip(self._slots, trained, strict=True):
+                module._parameters[attribute] = parameter

@@ -20,7 +20,6 @@ class Solver(ABC):
     """One solver, on the timesteps that DDIM has with the model's own noise schedule.
 
     Args:
-        family: the adapter.
         num_inference_steps: solver steps S.
         spacing: of the timesteps; "model" is the model's own, "trailing" begins at the last one
             (Lin et al., WACV 2024), which matters where steps are few.
@@ -60,6 +59,24 @@ class Solver(ABC):
                 does not look back is given None.
         """
 
+    def solve(
+        self, latents: Tensor, prompt_embeds: Tensor, guidance_scale: float, steps: int
+    ) -> Tensor:
+        """z_t after `steps` solver steps from starting latents [B, C, h, w], with guidance."""
+        family, before = self.family, None
+        embeds = family.unconditional_embeds().expand_as(prompt_embeds)
+        embeds = torch.cat([embeds, prompt_embeds])
+        for s, t in enumerate(self.timesteps[:steps]):
+            inputs = torch.cat([latents, latents])
+            output = family.predict_output(inputs, t.expand(len(inputs)), embeds)
+            uncond, cond = output.chunk(2)
+            output = guided(uncond, cond, guidance_scale)
+            following = self.step(s, latents, output, before)
+            if self.looks_back:
+                before = latents, family.to_noise(output, latents, t.expand(len(latents)))
+            latents = following
+        return latents
+
 
 class DDIM(Solver):
     """The first-order solver of Song et al., ICLR 2021, without noise (eta = 0)."""
@@ -67,9 +84,8 @@ class DDIM(Solver):
     def step(
         self, s: int, latents: Tensor, output: Tensor, before: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        following: Tensor = self.scheduler.step(
-            output, self.timesteps[s], latents, return_dict=False
-        )[0]
+        t = self.timesteps[s]
+        following: Tensor = self.scheduler.step(output, t, latents, return_dict=False)[0]
         return following
 
 
@@ -135,9 +151,3 @@ def ddim_scheduler(pipeline: Any, num_inference_steps: int, spacing: Spacing = "
     scheduler = DDIMScheduler.from_config({**config, **own})
     scheduler.set_timesteps(num_inference_steps, device=pipeline.unet.device)
     return scheduler
-
-
-def guided_step(scheduler: Any, output: Tensor, t: Tensor, latents: Tensor, scale: float) -> Any:
-    """z_{t-1} from the UNet's outputs [2B, C, h, w] without and with the prompt."""
-    uncond, cond = output.chunk(2)
-    return scheduler.step(guided(uncond, cond, scale), t, latents, return_dict=False)[0]

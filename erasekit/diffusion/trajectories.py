@@ -15,14 +15,14 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import guided, initial_noise
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import Solver
 from erasekit.files import writing
 from erasekit.models.families import FamilyAdapter
@@ -46,24 +46,23 @@ class LatentBatch:
     noise_pred_uncond: Tensor | None
 
     def unconditional_noise_pred(self) -> Tensor:
-        """`noise_pred_uncond` of a source that has it.
-
-        Raises:
-            ValueError: it has not.
-        """
+        """`noise_pred_uncond` of a source that has it; `ValueError` of another."""
         if self.noise_pred_uncond is None:
             raise ValueError("The latents were sampled without the unconditional prediction.")
         return self.noise_pred_uncond
 
 
+@dataclass(eq=False, repr=False)
 class LatentSource(ABC):
     """Gives z_t for the prompts of a list that it was made for.
 
     Attributes:
         family: the adapter.
         prompt_embeds: the prompts, [P, L, D].
+        solver: of the trajectories; its timesteps, S, are what t is drawn from.
+        guidance_scale: guidance while sampling.
         frozen: the original weights, swapped in for what the frozen model predicts.
-        solver: of the trajectories.
+        with_uncond: whether rows need the prediction without the prompt.
         within_bins: t is drawn from the bin of the solver's timestep at which z_t is
             (`Solver.bins`), as published, and so the frozen predictions are passes of their own;
             else t is that timestep.
@@ -71,9 +70,16 @@ class LatentSource(ABC):
 
     family: FamilyAdapter
     prompt_embeds: Tensor
-    frozen: FrozenWeights
+    _: KW_ONLY
     solver: Solver
-    within_bins: bool
+    guidance_scale: float
+    frozen: FrozenWeights
+    with_uncond: bool = True
+    within_bins: bool = False
+
+    @property
+    def steps(self) -> int:
+        return len(self.solver.timesteps)
 
     @abstractmethod
     def draw(
@@ -98,12 +104,10 @@ class LatentSource(ABC):
         return low + (share * (above - low)).long()
 
     @torch.no_grad()
-    def predicted(
-        self, latents: Tensor, timesteps: Tensor, indices: Tensor, with_uncond: bool = True
-    ) -> LatentBatch:
+    def predicted(self, latents: Tensor, timesteps: Tensor, indices: Tensor) -> LatentBatch:
         """The rows with what the frozen model predicts there, by one pass."""
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
-        if with_uncond:
+        if self.with_uncond:
             embeds = torch.cat([self.family.unconditional_embeds().expand_as(embeds), embeds])
         sides = len(embeds) // len(latents)
         with self.frozen.swapped():
@@ -116,10 +120,7 @@ class LatentSource(ABC):
         """What was sampled, in order: rows of batch, prompt, number of the noise, solver steps.
 
         Batches matter to the last bit alone, but a resumed run must sample what was there before
-        in the same ones. A source that keeps nothing has no rows.
-
-        Returns:
-            [M, 4], int64.
+        in the same ones. [M, 4], int64; a source that keeps nothing has no rows.
         """
         return torch.zeros(0, 4, dtype=torch.int64)
 
@@ -130,70 +131,51 @@ class LatentSource(ABC):
         """From now on from the starting noises of this round; nothing happens within one."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class FrozenTrajectories(LatentSource):
     """Trajectories of the frozen model, sampled as far as they are drawn, and kept.
 
     A row at solver step s needs the s steps before it, and its trajectory goes on from there when
-    a later one is drawn: what is never drawn is never sampled.
+    a later one is drawn: what is never drawn is never sampled. Where `with_uncond` is off and
+    `guidance_scale` is 1, a solver step is one pass and not two. A solver that looks back reads the
+    step before from what is kept, so where it is guided, `with_uncond` must be true.
 
-    Args:
-        family: the adapter.
-        prompt_embeds: the prompts, [P, L, D].
-        solver: its timesteps, S, are what t is drawn from. One that looks back reads the step
-            before from what is kept, so where it is guided, `with_uncond` must be true.
-        guidance_scale: guidance while sampling.
+    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
+    `trajectory_bytes` of all.
+
+    Attributes:
         per_prompt: trajectories per prompt N; prompts share their N starting noises.
         seed: decides the starting noises, so a trajectory does not depend on which others are
             sampled.
         batch_size: trajectories sampled together; the runner bounds how many of their rows are
             in the UNet at once.
-        frozen: the original weights, swapped in while sampling.
         whole: all trajectories are sampled to their ends, in full batches, when one is first
             drawn; for few that are drawn often.
         mapped: keep them in a temporary file that is mapped into memory, not on the device.
-        with_uncond: whether rows need the prediction without the prompt. Where they don't, and
-            `guidance_scale` is 1, a solver step is one pass and not two.
-        within_bins: see `LatentSource`.
-
-    Memory: 3 tensors of [N, S, C, h, w] per prompt that was drawn, 2 without `with_uncond`;
-    `trajectory_bytes` of all.
 
     Raises:
         ValueError: what `solver` would look back at is not kept.
         OutputError: `mapped`, and the folder for temporary files (TMPDIR) has no space.
     """
 
-    def __init__(
-        self,
-        family: FamilyAdapter,
-        prompt_embeds: Tensor,
-        *,
-        solver: Solver,
-        guidance_scale: float,
-        per_prompt: int,
-        seed: int,
-        frozen: FrozenWeights,
-        batch_size: int = 32,
-        whole: bool = False,
-        mapped: bool = False,
-        with_uncond: bool = True,
-        within_bins: bool = False,
-    ) -> None:
-        self.family, self.prompt_embeds, self.with_uncond = family, prompt_embeds, with_uncond
-        self.within_bins = within_bins
-        self.solver, self.steps, self.scale = solver, len(solver.timesteps), guidance_scale
-        self.per_prompt, self.seed, self.batch_size = per_prompt, seed, batch_size
-        self.frozen, self.whole, self.round = frozen, whole, 0
-        both = with_uncond or guidance_scale != 1
-        self.empty_embeds = family.unconditional_embeds() if both else None
-        if solver.looks_back and guidance_scale != 1 and not with_uncond:
-            raise ValueError(
-                f"{type(solver).__name__} with guidance needs the predictions without the prompt."
-            )
-        self._kept: dict[int, tuple[Tensor, ...]] = {}
-        self._reached = torch.zeros(len(prompt_embeds), per_prompt, dtype=torch.int64)
+    per_prompt: int
+    seed: int
+    batch_size: int = 32
+    whole: bool = False
+    mapped: bool = False
+
+    def __post_init__(self) -> None:
+        both = self.with_uncond or self.guidance_scale != 1
+        if self.solver.looks_back and both and not self.with_uncond:
+            name = type(self.solver).__name__
+            raise ValueError(f"{name} with guidance needs the predictions without the prompt.")
+        self.empty_embeds = self.family.unconditional_embeds() if both else None
+        self.round = 0
+        self._kept: dict[int, Tensor] = {}
+        """z_t and the predictions of each prompt, [3 or 2, N, S, C, h, w]."""
+        self._reached = torch.zeros(len(self.prompt_embeds), self.per_prompt, dtype=torch.int64)
         self._sampled: list[tuple[int, int, int, int]] = []
-        self._file = self._mapped_file() if mapped else None
+        self._file = self._mapped_file() if self.mapped else None
 
     def draw(
         self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
@@ -204,21 +186,14 @@ class FrozenTrajectories(LatentSource):
         step = torch.randint(self.steps, (size,), generator=generator)
         timesteps = self.timesteps_at(step, generator).to(self.family.device).expand(rows)
         step = step.expand(rows)
+        drawn = list(zip(indices.tolist(), which.tolist(), step.tolist(), strict=True))
         if self.whole:
             self.sample_all()
         else:
-            drawn = zip(indices.tolist(), which.tolist(), (step + 1).tolist(), strict=True)
-            self.sample([(p, n, steps) for p, n, steps in drawn])
-        picked = [
-            [part[w, s] for part in self._kept[int(p)]]
-            for p, w, s in zip(indices, which, step, strict=True)
-        ]
-        device = self.family.device
-        latents, cond, *uncond = (
-            torch.stack(parts).to(device) for parts in zip(*picked, strict=True)
-        )
+            self.sample([(p, n, s + 1) for p, n, s in drawn])
+        latents, cond, *uncond = self._rows(drawn)
         if self.within_bins:
-            return self.predicted(latents, timesteps, indices, self.with_uncond)
+            return self.predicted(latents, timesteps, indices)
         return LatentBatch(latents, timesteps, cond, uncond[0] if uncond else None)
 
     def sample_all(self) -> None:
@@ -228,11 +203,7 @@ class FrozenTrajectories(LatentSource):
 
     @torch.no_grad()
     def sample(self, wanted: Sequence[tuple[int, int, int]]) -> None:
-        """Go on with trajectories that are not so far yet, in batches.
-
-        Args:
-            wanted: prompt, number of the starting noise, and how many solver steps are asked for.
-        """
+        """Go on with trajectories (prompt, number, solver steps) that are not so far yet."""
         goals: dict[tuple[int, int], int] = {}
         for p, n, steps in wanted:
             if steps > self._reached[p, n]:
@@ -263,24 +234,41 @@ class FrozenTrajectories(LatentSource):
             self._reached.zero_()
             self._sampled.clear()
 
-    def _mapped_file(self) -> Tensor:
-        """Room for all prompts on disk, [P, 3, N, S, C, h, w], 2 for 3 without `with_uncond`.
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Of what is kept of one prompt."""
+        return (2 + self.with_uncond, self.per_prompt, self.steps, *self.family.latents_shape())
 
-        The file goes with this object.
-        """
-        prompts, latent = len(self.prompt_embeds), self.family.latents_shape()
-        shape = (prompts, 2 + self.with_uncond, self.per_prompt, self.steps, *latent)
-        count = prompts * self.per_prompt
-        size = trajectory_bytes(self.family, count, self.steps, self.with_uncond)
+    def _mapped_file(self) -> Tensor:
+        """Room for all prompts in a file that goes with this object, [P, 3 or 2, N, S, C, h, w]."""
+        prompts = len(self.prompt_embeds)
+        size = trajectory_bytes(
+            self.family, prompts * self.per_prompt, self.steps, self.with_uncond
+        )
         folder = tempfile.mkdtemp(prefix="erasekit-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / "trajectories"
         with writing(path), path.open("wb") as file:
             if hasattr(os, "posix_fallocate"):  # a full disk is told now, not by a crash later
                 os.posix_fallocate(file.fileno(), 0, size)
-        dtype = self.family.dtype
+        shape, dtype = (prompts, *self._shape), self.family.dtype
         kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
         return kept.view(shape)
+
+    def _room(self, p: int) -> Tensor:
+        """Where z_t and the predictions of prompt `p` are kept."""
+        if p not in self._kept:
+            if self._file is not None:
+                self._kept[p] = self._file[p]
+            else:
+                dtype, device = self.family.dtype, self.family.device
+                self._kept[p] = torch.empty(self._shape, dtype=dtype, device=device)
+        return self._kept[p]
+
+    def _rows(self, places: Sequence[tuple[int, int, int]]) -> Tensor:
+        """What is kept of rows (prompt, number, solver step), [3 or 2, B, C, h, w]."""
+        kept = torch.stack([self._kept[p][:, n, s] for p, n, s in places], dim=1)
+        return kept.to(self.family.device)
 
     def _go_on(self, jobs: Sequence[tuple[int, int, int]]) -> None:
         """Solver steps of trajectories (prompt, number, steps), those at the same one together."""
@@ -297,29 +285,26 @@ class FrozenTrajectories(LatentSource):
             timesteps = self.solver.timesteps[s].expand(len(inputs))
             output = self.family.predict_output(inputs, timesteps, embeds)
             noise_pred = self.family.to_noise(output, inputs, timesteps).chunk(sides)
-            kept = (latents, noise_pred[-1], noise_pred[0])[: 2 + self.with_uncond]
-            following = None
+            kept = [latents, noise_pred[-1], noise_pred[0]][: 2 + self.with_uncond]
             if s + 1 < self.steps:
                 if sides == 2:
                     uncond, cond = output.chunk(2)
-                    output = guided(uncond, cond, self.scale)
-                following = self.solver.step(s, latents, output, self._before(rows, s))
+                    output = guided(uncond, cond, self.guidance_scale)
+                kept.append(self.solver.step(s, latents, output, self._before(rows, s)))
             if self._file is not None:
-                kept = tuple(part.cpu() for part in kept)
-                following = None if following is None else following.cpu()
+                kept = [part.cpu() for part in kept]
             for row, (p, n) in enumerate(rows):
-                places = self._places(p, [part.dtype for part in kept])
-                for place, part in zip(places, kept, strict=True):
-                    place[n, s] = part[row]
-                if following is not None:
-                    places[0][n, s + 1] = following[row]
+                room = self._room(p)
+                for part in range(len(room)):
+                    room[part, n, s] = kept[part][row]
+                if s + 1 < self.steps:
+                    room[0, n, s + 1] = kept[-1][row]
                 self._reached[p, n] = s + 1
 
     def _latents(self, rows: Sequence[tuple[int, int]], s: int) -> Tensor:
         """z_t before solver step `s`, of trajectories that have come so far, [B, C, h, w]."""
         if s:
-            latents = torch.stack([self._kept[p][0][n, s] for p, n in rows])
-            return latents.to(self.family.device)
+            return torch.stack([self._kept[p][0, n, s] for p, n in rows]).to(self.family.device)
         first = self.round * self.per_prompt
         seeds = [trajectory_seed(self.seed, first + n) for _, n in rows]
         noise: Tensor = initial_noise(self.family, seeds) * self.solver.scheduler.init_noise_sigma
@@ -329,21 +314,8 @@ class FrozenTrajectories(LatentSource):
         """Latents and guided prediction one solver step before `s`, each [B, C, h, w]."""
         if s == 0 or not self.solver.looks_back:
             return None
-        parts = zip(*([part[n, s - 1] for part in self._kept[p]] for p, n in rows), strict=True)
-        latents, cond, *uncond = (torch.stack(part).to(self.family.device) for part in parts)
-        return latents, guided(uncond[0], cond, self.scale) if uncond else cond
-
-    def _places(self, p: int, dtypes: Sequence[torch.dtype]) -> tuple[Tensor, ...]:
-        """Room for z_t and the predictions of prompt `p`, each [N, S, C, h, w]."""
-        if p not in self._kept:
-            shape = (self.per_prompt, self.steps, *self.family.latents_shape())
-            device = self.family.device
-            self._kept[p] = (
-                tuple(torch.empty(shape, dtype=dtype, device=device) for dtype in dtypes)
-                if self._file is None
-                else tuple(self._file[p])
-            )
-        return self._kept[p]
+        latents, cond, *uncond = self._rows([(p, n, s - 1) for p, n in rows])
+        return latents, guided(uncond[0], cond, self.guidance_scale) if uncond else cond
 
 
 class CurrentTrajectories(LatentSource):
@@ -354,49 +326,21 @@ class CurrentTrajectories(LatentSource):
     timestep, and the same starting noise row by row.
     """
 
-    def __init__(
-        self,
-        family: FamilyAdapter,
-        prompt_embeds: Tensor,
-        *,
-        solver: Solver,
-        guidance_scale: float,
-        frozen: FrozenWeights,
-        with_uncond: bool = True,
-        within_bins: bool = False,
-    ) -> None:
-        self.family, self.prompt_embeds, self.scale = family, prompt_embeds, guidance_scale
-        self.frozen, self.with_uncond = frozen, with_uncond
-        self.solver, self.steps = solver, len(solver.timesteps)
-        self.within_bins = within_bins
-        self.empty_embeds: Tensor = family.unconditional_embeds()
-
     @torch.no_grad()
     def draw(
         self, indices: Tensor, generator: torch.Generator, shared_timestep: bool = False
     ) -> LatentBatch:
-        rows = len(indices)
+        rows, solver = len(indices), self.solver
         embeds = self.prompt_embeds[indices.to(self.prompt_embeds.device)]
-        both = torch.cat([self.empty_embeds.expand_as(embeds), embeds])
         stop = torch.randint(self.steps, (1,), generator=generator)
         timesteps = self.timesteps_at(stop, generator).expand(rows)
         shape = self.family.latents_shape()
         noise = [torch.randn(shape, generator=generator) for _ in range(rows)]
         if shared_timestep:
             noise = noise[:1] * rows
-        latents = torch.stack(noise).to(embeds) * self.solver.scheduler.init_noise_sigma
-        before: tuple[Tensor, Tensor] | None = None
-        for s, t in enumerate(self.solver.timesteps[: int(stop)]):
-            output = self.family.predict_output(
-                latents.repeat(2, 1, 1, 1), t.expand(2 * rows), both
-            )
-            uncond, cond = output.chunk(2)
-            output = guided(uncond, cond, self.scale)
-            following = self.solver.step(s, latents, output, before)
-            if self.solver.looks_back:
-                before = latents, self.family.to_noise(output, latents, t.expand(rows))
-            latents = following
-        return self.predicted(latents, timesteps, indices, self.with_uncond)
+        latents = torch.stack(noise).to(embeds) * solver.scheduler.init_noise_sigma
+        latents = solver.solve(latents, embeds, self.guidance_scale, int(stop))
+        return self.predicted(latents, timesteps, indices)
 
 
 def trajectory_bytes(

@@ -25,21 +25,11 @@ from erasekit.cli.options import (
     registry_of,
 )
 from erasekit.concepts import slug
-from erasekit.exports.formats import (
-    ALIASES,
-    FORMATS,
-    ExportOptions,
-    ExportResult,
-    Layout,
-    Precision,
-    format_named,
-)
-from erasekit.exports.formats import (
-    export as write,
-)
+from erasekit.exports import formats
+from erasekit.exports.formats import FORMATS, ExportOptions, ExportResult, Layout, Precision
 from erasekit.files import atomic_folder, check_output_folder, new_run_folder
 
-Target = StrEnum("Target", {n.upper().replace("-", "_"): n for n in (*FORMATS, *ALIASES)})  # type: ignore[misc]
+Target = StrEnum("Target", {n.upper().replace("-", "_"): n for n in (*FORMATS, *formats.ALIASES)})  # type: ignore[misc]
 """What `--to` takes."""
 
 RUNS = Path("runs")
@@ -82,14 +72,8 @@ FolderOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    for name, command in (
-        ("export", export),
-        ("import", import_),
-        ("apply", apply),
-        ("push", push),
-        ("pull", pull),
-    ):
-        app.command(name, rich_help_panel="Share")(command)
+    for command in (export, import_, apply, push, pull):
+        app.command(command.__name__.strip("_"), rich_help_panel="Share")(command)
 
 
 def export(
@@ -132,7 +116,7 @@ def export(
     options = ExportOptions(
         dtype, max_shard_size, layout, energy, rank, allow_loss, images, force=force
     )
-    form = format_named(to.value)
+    form = formats.format_named(to.value)
     form.check(options)
     from erasekit.edits import load_edit
 
@@ -143,7 +127,7 @@ def export(
     name = chosen_model(model, edit, revision)
     opening = opened(name, registry, device=device) if form.needs_model else nullcontext()
     with opening as loaded:
-        result = write(edit, loaded, form.name, path, options)
+        result = formats.export(edit, loaded, form.name, path, options)
     said = {"model": name, "edit": str(run), "to": form.name}
     _print_result(result, said if as_json else None)
 
@@ -208,20 +192,18 @@ def apply(
     """Write another model with an edit applied: for a fine-tune of the model it was made from."""
     from erasekit.edits import load_edit
     from erasekit.exports import transfer
-    from erasekit.exports.diffusers import export_diffusers
+    from erasekit.exports.whole_model import export_diffusers
 
     options = ExportOptions(dtype, max_shard_size, force=True)
-    form = format_named("diffusers")
+    form = formats.format_named("diffusers")
     form.check(options)
     registry = registry_of(context)
     loaded_edit = load_edit(edit, registry)
     form.destination(output, options, overwrite=overwrite)
     model = chosen_model(model, revision=revision)
     with opened(model, registry) as loaded:
-        transfer.fits(loaded_edit, loaded)
-        if not force:
-            with loaded_edit.applied(loaded):
-                pass  # refuses another model, naming both hashes
+        with loaded_edit.applied(loaded, force=force):
+            pass  # refuses another architecture, and another model by both hashes
         applied = loaded_edit
         if difference:
             with opened(str(loaded_edit.info["base_model"]["id"]), registry) as base:
@@ -260,9 +242,9 @@ def push(
     with quiet_libraries(), working(f"Sending to {repo_id}"):
         pushed = hub.push(run, repo_id, whole, private=private, message=message)
     if as_json:
-        print_json({"edit": str(run), **vars(pushed)})
+        print_json({"edit": str(run), **pushed})
         return
-    stdout().print(f"Sent: {pushed.url}\nFetch it with: erasekit pull {repo_id}", soft_wrap=True)
+    stdout().print(f"Sent: {pushed['url']}\nFetch it with: erasekit pull {repo_id}", soft_wrap=True)
 
 
 def pull(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
 
-FILE_SUFFIX = ".safetensors"
 PROVENANCE = "erasekit.json"
 """Says how a model was made, in a diffusers folder that erasekit wrote."""
 
@@ -112,19 +111,14 @@ class Format:
     file_stem: str = ""
     needs_model: bool = True
 
-    def load(self) -> Callable[[Edit, LoadedModel | None, Path, ExportOptions], ExportResult]:
+    def load(self) -> Callable[..., ExportResult]:
         """The function that writes it."""
         module, _, function = self.target.partition(":")
-        loaded: Callable[[Edit, LoadedModel | None, Path, ExportOptions], ExportResult]
-        loaded = getattr(importlib.import_module(module), function)
+        loaded: Callable[..., ExportResult] = getattr(importlib.import_module(module), function)
         return loaded
 
     def check(self, options: ExportOptions) -> None:
-        """Refuse options that this form would ignore.
-
-        Raises:
-            ConfigError: one is given.
-        """
+        """Refuse options that this form would ignore, by `ConfigError`."""
         for name in sorted(options.given() - self.options - {"force"}):
             takers = ", ".join(f.name for f in FORMATS.values() if name in f.options)
             flag = name.replace("_", "-")
@@ -134,18 +128,16 @@ class Format:
         """The folder or file to write for `output`; touches nothing.
 
         A form that writes one file puts it under its usual name into `output`, unless `output`
-        ends in ".safetensors".
-
-        Raises:
-            OutputError: it is there already and `overwrite` is off, or erasekit did not make it, or
-                it can't be written.
+        ends in ".safetensors". Raises `OutputError` as `check_output_folder`, also for a file.
         """
         if not self.file_stem:
             check_output_folder(output, overwrite=overwrite, marks=[PROVENANCE])
             return output
-        path = output
-        if output.suffix != FILE_SUFFIX:
-            path = output / f"{_file_stem(self, options)}{FILE_SUFFIX}"
+        path, stem = output, self.file_stem
+        if "layout" in self.options and options.layout is Layout.DIFFUSERS:
+            stem = "pytorch_lora_weights"  # which diffusers looks for
+        if output.suffix != ".safetensors":
+            path = output / f"{stem}.safetensors"
         check_output_folder(path.parent, overwrite=True)
         if path.is_dir():
             raise OutputError(f"{str(path)!r} is a folder; name a file.")
@@ -168,20 +160,13 @@ def _is_ours(path: Path) -> bool:
     return metadata.get("format") == "erasekit" or "erasekit.edit" in metadata
 
 
-def _file_stem(form: Format, options: ExportOptions) -> str:
-    """The name under which readers look for the file."""
-    if "layout" in form.options and options.layout is Layout.DIFFUSERS:
-        return "pytorch_lora_weights"
-    return form.file_stem
-
-
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
         Format(
             "diffusers",
             "a folder that from_pretrained loads",
-            "erasekit.exports.diffusers:export_diffusers",
+            "erasekit.exports.whole_model:export_diffusers",
             frozenset({"dtype", "max_shard_size", "allow_loss"}),
         ),
         Format(
@@ -194,7 +179,7 @@ FORMATS: dict[str, Format] = {
         Format(
             "single-file",
             "one file in the original layout, for from_single_file, ComfyUI and A1111",
-            "erasekit.exports.single_file:export_single_file",
+            "erasekit.exports.whole_model:export_single_file",
             frozenset({"dtype", "allow_loss"}),
             file_stem="model",
         ),
@@ -207,18 +192,12 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-
-
 ALIASES = {"delta": "weights"}
 """Former names of forms."""
 
 
 def format_named(name: str) -> Format:
-    """The form of this name, or of this former name.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
+    """The form of this name, or of this former name; `UnknownNameError` where there is none."""
     name = ALIASES.get(name, name)
     if name not in FORMATS:
         raise UnknownNameError("export form", name, FORMATS)
@@ -231,19 +210,18 @@ def export(
     """Write an edit in the form `to`.
 
     Args:
-        edit: what to write.
         model: the model it was made from; may be None where the form needs none.
-        to: name of the form.
         path: folder or file to write; replaced where it exists.
-        options: see `ExportOptions`.
 
     Raises:
         UnknownNameError: no such form.
-        ConfigError: an option that the form does not take.
+        ConfigError: no model, or an option that the form does not take.
         EditError: the edit does not fit the model, or the form can't carry it.
         OutputError: it can't be written.
     """
     form = format_named(to)
     form.check(options)
+    if form.needs_model and model is None:
+        raise ConfigError(f"An export --to {form.name} is made of the base model; give it.")
     destination = form.destination(Path(path), options, overwrite=True)
     return form.load()(edit, model, destination, options)

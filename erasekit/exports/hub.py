@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
 from erasekit.edits import HISTORY, INFO, WEIGHTS, load_edit
 from erasekit.errors import ConfigError, EditError, HubError
@@ -23,24 +25,9 @@ FILES = (INFO, WEIGHTS, HISTORY, "adversary.safetensors", "before-after.png")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Pushed:
-    """Where an edit went.
-
-    Attributes:
-        repo_id: owner/name.
-        url: of the commit.
-        files: names of what was sent.
-    """
-
-    repo_id: str
-    url: str
-    files: list[str]
-
-
 def push(
     folder: Path, repo_id: str, card: str, *, private: bool = False, message: str = ""
-) -> Pushed:
+) -> dict[str, Any]:
     """Send an edit to a repository, in one commit; the repository is made where there is none.
 
     Args:
@@ -48,15 +35,15 @@ def push(
         repo_id: owner/name.
         card: text of the repository's README.md.
         private: of a repository that is made.
-        message: of the commit.
+
+    Returns:
+        repo_id, url of the commit, names of the files that were sent.
 
     Raises:
         EditError: the folder holds no edit, or a damaged one.
         ConfigError: the name is no repository's.
         HubError: the hub can't be reached, or refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     check_repo_id(repo_id)
     if folder.is_file():
         raise EditError(f"{str(folder)!r} is a file; name the run folder of an erasure.")
@@ -70,29 +57,23 @@ def push(
         commit = api.create_commit(
             repo_id, operations, commit_message=message or "Add an edit by erasekit"
         )
-    return Pushed(repo_id, str(commit.commit_url), [*names, CARD])
+    return {"repo_id": repo_id, "url": str(commit.commit_url), "files": [*names, CARD]}
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     """Fetch an edit from a repository into the hub's cache; gives the folder there.
 
-    Only the files of an edit are fetched, none of which can hold code.
-
-    Args:
-        repo_id: owner/name.
-        revision: branch, tag or commit; None is the main branch.
+    Only the files of an edit are fetched, none of which can hold code. `revision` is a branch, tag
+    or commit; None is the main branch.
 
     Raises:
         EditError: the repository holds no edit, or a damaged one.
         ConfigError: the name is no repository's.
         HubError: the hub can't be reached, or refuses.
     """
-    from huggingface_hub import snapshot_download
-
     check_repo_id(repo_id)
     with hub_errors("repository", repo_id, HubError):
-        path = snapshot_download(repo_id, revision=revision, allow_patterns=[*FILES, CARD])
-    fetched = Path(path)
+        fetched = Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*FILES, CARD]))
     if not (fetched / INFO).is_file() or not (fetched / WEIGHTS).is_file():
         raise EditError(
             f"The repository {repo_id!r} holds no edit of erasekit ({INFO} and {WEIGHTS}); "
@@ -103,11 +84,7 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
 
 
 def place(fetched: Path, folder: Path) -> None:
-    """Copy a fetched edit to `folder`, when it is whole in place of an edit that is there.
-
-    Raises:
-        OutputError: the folder can't be written, or the disk is full.
-    """
+    """Copy a fetched edit to `folder`, when it is whole in place of an edit that is there."""
     names = (*FILES, CARD)
     with atomic_folder(folder, stale=names) as temporary:
         for name in names:
@@ -116,11 +93,7 @@ def place(fetched: Path, folder: Path) -> None:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Check that this may be a repository's name.
-
-    Raises:
-        ConfigError: it is not owner/name.
-    """
+    """Refuse what is no name of a repository, owner/name, by `ConfigError`."""
     if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
         raise ConfigError(
             f"{repo_id!r} names no repository; write it as owner/name, in letters, digits, '-', "

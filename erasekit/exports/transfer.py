@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-from torch import Tensor
 
 from erasekit.edits import Edit
 from erasekit.errors import EditError
 from erasekit.models.loading import LoadedModel
-
-
-def fits(edit: Edit, model: LoadedModel) -> None:
-    """Check that the model has every tensor of the edit, in its shape.
-
-    Raises:
-        EditError: it has not; names the first.
-    """
-    parameters = dict(model.unet.named_parameters())
-    for name, value in edit.tensors.items():
-        if name not in parameters or parameters[name].shape != value.shape:
-            found = tuple(parameters[name].shape) if name in parameters else "no such tensor"
-            raise EditError(
-                f"The edit does not fit {model.id!r}: its {name!r} has shape {tuple(value.shape)}, "
-                f"and the model has {found}; only models of one architecture can share an edit."
-            )
 
 
 def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
@@ -43,8 +24,10 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
             f"The difference is taken from the model that the edit was made from, with hash "
             f"{edit.base_hash[:16]}; {base.id!r} has {base.hash[:16]}."
         )
-    fits(edit, other)
-    ours, theirs = _parameters(base), _parameters(other)
+    ours, theirs = (
+        {name: p.detach().cpu().float() for name, p in edit.parameters_of(model.unet).items()}
+        for model in (base, other)
+    )
     tensors = {
         name: theirs[name] + (value.float().cpu() - ours[name])
         for name, value in edit.tensors.items()
@@ -52,10 +35,17 @@ def as_difference(edit: Edit, base: LoadedModel, other: LoadedModel) -> Edit:
     return replace(edit, tensors=tensors)
 
 
-def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:
-    """What nobody has measured, as sentences; [] where `model` is the edit's own."""
-    if model.hash == edit.base_hash:
-        return []
+def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
+    """Where an applied model comes from, as JSON has it; "unknown" is what nobody has measured."""
+    facts: dict[str, Any] = {
+        "edit": edit.info,
+        "applied_to": {"id": model.id, "hash": model.hash},
+        "how": "difference" if difference else "values",
+        "same_model": model.hash == edit.base_hash,
+        "unknown": [],
+    }
+    if facts["same_model"]:
+        return facts
     base, concepts = edit.info["base_model"]["id"], ", ".join(edit.info["concepts"])
     how = (
         "Its weights were changed by the edit's difference"
@@ -63,24 +53,10 @@ def unknowns(edit: Edit, model: LoadedModel, *, difference: bool) -> list[str]:
         else "Its weights in the edit's scope were replaced by edited ones of the base model, so "
         "what it had learnt there is lost"
     )
-    return [
+    unknown = [
         f"This edit was made from {base!r} (hash {edit.base_hash[:16]}) and applied to "
         f"{model.id!r} (hash {model.hash[:16]}). {how}.",
         f"Not known: whether {concepts} is gone from {model.id!r}, and what else changed there. "
         f"Erasure and side effects were measured on {base!r} alone; measure them again.",
     ]
-
-
-def provenance(edit: Edit, model: LoadedModel, *, difference: bool) -> dict[str, Any]:
-    """Where an applied model comes from, as JSON has it."""
-    return {
-        "edit": edit.info,
-        "applied_to": {"id": model.id, "hash": model.hash},
-        "how": "difference" if difference else "values",
-        "same_model": model.hash == edit.base_hash,
-        "unknown": unknowns(edit, model, difference=difference),
-    }
-
-
-def _parameters(model: LoadedModel) -> Mapping[str, Tensor]:
-    return {name: p.detach().cpu().float() for name, p in model.unet.named_parameters()}
+    return {**facts, "unknown": unknown}

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from erasekit.edits import SCHEMA, Edit, load_tensors
+from erasekit.edits import SCHEMA, Edit
 from erasekit.errors import EditError
 from erasekit.exports.formats import ExportOptions, ExportResult, Precision
 from erasekit.models.loading import LoadedModel
-from erasekit.models.names import PICKLED, conversion_command
+from erasekit.models.names import PICKLED, pickled
 from erasekit.models.original_keys import UNET, unet_module
+from erasekit.models.tensor_files import load_tensors
 from erasekit.training.run_folder import command, versions
 
-DTYPES = {
-    Precision.FP32: torch.float32,
-    Precision.FP16: torch.float16,
-    Precision.BF16: torch.bfloat16,
-}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def dtype_of(precision: Precision | None, default: torch.dtype) -> torch.dtype:
     """The dtype that was asked for, or the default."""
-    return default if precision is None else DTYPES[precision]
-
-
-@contextmanager
-def casted(pipeline: Any, dtype: torch.dtype) -> Iterator[None]:
-    """The pipeline's weights in `dtype` for the block; afterwards its own, bit for bit."""
-    originals: list[tuple[Tensor, Tensor]] = []
-    try:
-        for component in pipeline.components.values():
-            if not isinstance(component, nn.Module):
-                continue
-            for tensor in (*component.parameters(), *component.buffers()):
-                if tensor.is_floating_point() and tensor.dtype != dtype:
-                    originals.append((tensor, tensor.data))
-                    tensor.data = tensor.data.to(dtype)
-        yield
-    finally:
-        for tensor, value in originals:
-            tensor.data = value
+    return default if precision is None else _DTYPES[precision]
 
 
 def as_weights(edit: Edit, model: LoadedModel, options: ExportOptions) -> tuple[Edit, list[str]]:
@@ -79,14 +55,14 @@ def export_weights(
     return ExportResult(path, [path], f'load_edit("{path}")', {"tensors": len(edit.stored)})
 
 
+_WHOLE = "is a whole model; name it with --model"
 _OTHERS = {
     "lora": "is a LoRA; fuse it into its model and name that",
     "text_model.": "changes a text encoder, which an edit can't carry",
-    "cond_stage_model.": "is a whole model; name it with --model",
-    "conditioner.": "is a whole model; name it with --model",
-    "first_stage_model.": "is a whole model; name it with --model",
+    **dict.fromkeys(("cond_stage_model.", "conditioner.", "first_stage_model."), _WHOLE),
 }
 """What a file with such names is."""
+_PREFIX = re.compile(rf"^(module\.|unet\.|{re.escape(UNET)}|diffusion_model\.)+")
 
 
 def import_weights(
@@ -111,16 +87,14 @@ def import_weights(
     """
     said = f"The file {str(path)!r}"
     if path.suffix.lower() in PICKLED:
-        raise EditError(
-            f"{said} is pickled, and reading a pickle can run any code that is in it. Convert it "
-            f"once, reading tensors alone: {conversion_command(path)}"
-        )
+        raise EditError(f"{said} {pickled(path)}")
     stored, _ = load_tensors(path)
     parameters = dict(model.unet.named_parameters())
     originals = _original_names(model)
     tensors, foreign = {}, []
     for name, value in stored.items():
-        own = _own_name(name, parameters, originals)
+        bare = _PREFIX.sub("", name)
+        own = bare if bare in parameters else originals.get(bare)
         if own is None:
             foreign.append(name)
             continue
@@ -144,10 +118,9 @@ def import_weights(
         )
     if not tensors:
         raise EditError(f"{said} changes nothing of {model.id!r}: all its tensors are the model's.")
-    texts = [model.concept(text).text for text in concepts]
     info = {
         "method": method,
-        "concepts": texts,
+        "concepts": [model.concept(text).text for text in concepts],
         "neutral": "",
         "keep": [],
         "config": {},
@@ -169,11 +142,3 @@ def _original_names(model: LoadedModel) -> Mapping[str, str]:
         return {place(name): name for name, _ in model.unet.named_parameters()}
     except EditError:
         return {}
-
-
-def _own_name(
-    name: str, parameters: Mapping[str, Tensor], originals: Mapping[str, str]
-) -> str | None:
-    """The parameter that a published name stands for, or None."""
-    bare = re.sub(rf"^(module\.|unet\.|{re.escape(UNET)}|diffusion_model\.)+", "", name)
-    return bare if bare in parameters else originals.get(bare)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download
 
 from erasekit.errors import ErasekitError, ModelError
 from erasekit.models.names import split_revision
@@ -29,7 +30,6 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
     """The local folder of a model on the hub, downloaded where it is not in the cache.
 
     Args:
-        name: what the user typed.
         source: "org/name" or "org/name@revision".
         dtype: precision wanted in memory; decides which variant is downloaded.
 
@@ -37,12 +37,10 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
         ModelError: no such model or revision, gated, no connection, no diffusers pipeline, or
             weights that are pickled.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-
     hub_id, revision = split_revision(source)
     at = revision or None
     with hub_errors("model", source, ModelError):
-        files = _remote_files(hub_id, revision)
+        files = _remote_files(hub_id, at)
         path = hf_hub_download(hub_id, INDEX, revision=at, local_files_only=files is None)
         folder = Path(path).parent
         index = PipelineIndex(name, folder / INDEX, registry)
@@ -63,14 +61,11 @@ def fetch_folder(name: str, source: str, registry: Registry, dtype: torch.dtype)
         return Path(snapshot_download(hub_id, revision=at, allow_patterns=wanted))
 
 
-def _remote_files(hub_id: str, revision: str) -> list[str] | None:
+def _remote_files(hub_id: str, revision: str | None) -> list[str] | None:
     """Names of the repository's files; None where the hub can't be reached."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        info = HfApi().model_info(hub_id, revision=revision or None, timeout=10)
-    except HfHubHTTPError as error:
+        info = HfApi().model_info(hub_id, revision=revision, timeout=10)
+    except errors.HfHubHTTPError as error:
         if error.response is not None and error.response.status_code >= 500:
             return None
         raise
@@ -83,10 +78,7 @@ def _remote_files(hub_id: str, revision: str) -> list[str] | None:
 def hub_errors(kind: str, repo_id: str, error_class: type[ErasekitError]) -> Iterator[None]:
     """Turn the hub's refusals, and its absence, into one sentence.
 
-    Args:
-        kind: what is asked for, "model" or "repository".
-        repo_id: owner/name, or owner/name@revision.
-        error_class: of the sentence.
+    `kind` is what is asked for, "model" or "repository"; `repo_id` may end in "@revision".
     """
     try:
         yield
@@ -100,36 +92,33 @@ def hub_errors(kind: str, repo_id: str, error_class: type[ErasekitError]) -> Ite
 
 def _sentence(error: Exception, kind: str, repo_id: str) -> str | None:
     """What an error of the hub's client says; None where it is none."""
-    from huggingface_hub import constants, errors
-
     named = f"The {kind} {repo_id!r}"
-    if isinstance(error, errors.GatedRepoError):
-        where = f"https://huggingface.co/{repo_id.partition('@')[0]}"
-        return (
-            f"{named} is gated; accept its licence at {where} and set HF_TOKEN to a token of that "
-            "account."
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"The hub has no {kind} {repo_id!r} that you may read; check the name, or set HF_TOKEN."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{named} has no such revision; name a branch, tag or commit of it."
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-        return (
-            f"{named} is not in the local cache and the hub can't be reached{why}; connect, or "
-            "name a local folder, or use --model icons."
-        )
-    if isinstance(error, errors.EntryNotFoundError):
-        return (
-            f"The hub's {repo_id!r} has no {INDEX}, so it is no diffusers pipeline; download its "
-            ".safetensors file, if it has one, and name that."
-        )
-    if isinstance(error, errors.HfHubHTTPError):
-        code = getattr(error.response, "status_code", None)
-        remedy = "set HF_TOKEN to a token that may do this" if code in (401, 403) else "try again"
-        return f"The hub answered with error {code} for {repo_id!r}; {remedy}."
+    match error:  # subclasses before their bases
+        case errors.GatedRepoError():
+            page = f"https://huggingface.co/{repo_id.partition('@')[0]}"
+            return f"{named} is gated; accept its licence at {page} and set HF_TOKEN."
+        case errors.RepositoryNotFoundError():
+            there = f"The hub has no {kind} {repo_id!r} that you may read"
+            return f"{there}; check the name, or set HF_TOKEN."
+        case errors.RevisionNotFoundError():
+            return f"{named} has no such revision; name a branch, tag or commit of it."
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
+            why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+            return (
+                f"{named} is not in the local cache and the hub can't be reached{why}; connect, or "
+                "name a local folder, or use --model icons."
+            )
+        case errors.EntryNotFoundError():
+            return (
+                f"The hub's {repo_id!r} has no {INDEX}, so it is no diffusers pipeline; download "
+                "its .safetensors file, if it has one, and name that."
+            )
+        case errors.HfHubHTTPError():
+            code = getattr(error.response, "status_code", None)
+            remedy = (
+                "set HF_TOKEN to a token that may do this" if code in (401, 403) else "try again"
+            )
+            return f"The hub answered with error {code} for {repo_id!r}; {remedy}."
     of_connection = any(k.__module__.startswith(_CONNECTION) for k in type(error).__mro__)
     if of_connection or isinstance(error, ConnectionError | TimeoutError):
         return f"The hub at {constants.ENDPOINT} can't be reached; connect and try again."

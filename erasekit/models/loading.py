@@ -7,34 +7,21 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-from erasekit.concepts import KINDS, Concept, Kind, normalised
+from erasekit.concepts import Concept, Kind, normalised
 from erasekit.errors import ConfigError, ModelError
 from erasekit.files import why_unreadable
 from erasekit.models.families import FamilyAdapter, adapter_for
-from erasekit.models.hub import fetch_folder
 from erasekit.models.names import plain_descriptor, resolve_source
 from erasekit.models.pipeline_files import quiet, read_folder, reading_errors
 from erasekit.models.pipeline_state import check_plain, freeze, hash_with_parts
-from erasekit.models.single_file import read_single_file
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
-
-__all__ = [
-    "LoadedModel",
-    "hash_pipeline",
-    "hash_weights",
-    "load_model",
-    "plain_descriptor",
-    "resolve_source",
-    "wrap_pipeline",
-]
-
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -93,12 +80,9 @@ class LoadedModel:
         """
         known = self.known_concept(text)
         names = (known.name, *known.aliases) if known else ()
-        kinds: dict[str, Kind] = {k: k for k in KINDS}  # type: ignore[misc]
-        found = Concept(
-            text,
-            kind or (kinds.get(known.kind, "object") if known else "object"),
-            tuple(name for name in names if normalised(name) != normalised(text)),
-        )
+        own: Any = known.kind if known and known.kind in get_args(Kind) else "object"
+        aliases = tuple(name for name in names if normalised(name) != normalised(text))
+        found = Concept(text, kind or own, aliases)
         self.family.check_prompt(found.text)
         return found
 
@@ -118,7 +102,6 @@ def load_model(
     from a model's repository is run.
 
     Args:
-        name: see above.
         registry: what is registered; None loads what is installed.
         device: where its parts go; "auto" is a CUDA GPU where there is one, else the CPU.
         dtype: of all its weights; half precision reads fp16 files where there are some.
@@ -145,20 +128,16 @@ def load_model(
 
 
 def _read(name: str, source: str, registry: Registry, dtype: torch.dtype) -> Any:
-    """The diffusers pipeline that lies at `source`, on the CPU.
-
-    Args:
-        name: what the user typed, for errors.
-        source: a folder, a .safetensors file, or a hub id with or without "@revision".
-        dtype: of all its weights.
-
-    Raises:
-        ModelError: it can't be found or read, or its family is unknown.
-    """
-    path = Path(source)
+    """The diffusers pipeline of a folder, a .safetensors file or a hub id, on the CPU."""
+    folder = path = Path(source)
     if path.is_file():
+        from erasekit.models.single_file import read_single_file
+
         return read_single_file(name, path, registry, dtype)
-    folder = path if path.is_dir() else fetch_folder(name, source, registry, dtype)
+    if not path.is_dir():
+        from erasekit.models.hub import fetch_folder
+
+        folder = fetch_folder(name, source, registry, dtype)
     with reading_errors(name, folder):
         return read_folder(name, folder, registry, dtype)
 
@@ -169,12 +148,7 @@ def wrap_pipeline(
     descriptor: ModelDescriptor | None = None,
     registry: Registry | None = None,
 ) -> LoadedModel:
-    """A `LoadedModel` of a pipeline that is in memory already.
-
-    Changes nothing of it; what works on the model holds it still meanwhile (`held_still`).
-
-    Args:
-        registry: what is registered; None loads what is installed.
+    """A `LoadedModel` of a pipeline that is in memory already, of which nothing is changed.
 
     Raises:
         ModelError: its family is unknown, its adapter can't work on it, or its weights are not
@@ -200,10 +174,7 @@ def wrap_pipeline(
 
 
 def hash_pipeline(pipeline: Any) -> str:
-    """Hash of a pipeline's text encoders and UNet, 64 hex digits. See `hash_weights`.
-
-    Where edits are applied that have an inference part, it is in the hash as well.
-    """
+    """Hash of a pipeline's text encoders, UNet (`hash_weights`) and applied inference parts."""
     parts = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.unet)
     weights = hash_weights([part for part in parts if part is not None])
     return hash_with_parts(weights, pipeline.unet)
@@ -242,16 +213,16 @@ def choose_device(name: str = "auto") -> torch.device:
     if kind not in DEVICES or (":" in name and not (kind == "cuda" and number.isdecimal())):
         raise ConfigError(f"Unknown device {name!r}; use {', '.join(DEVICES)} or cuda:N.")
     cuda = torch.cuda.is_available()
-    if name == "auto":
+    if kind == "auto":
         kind = "cuda" if cuda else "cpu"
     if (kind == "cuda" and not cuda) or (kind == "mps" and not torch.backends.mps.is_available()):
         raise ConfigError(f"PyTorch finds no {name!r} device here; use --device cpu.")
-    if kind == "cuda":
-        place = int(number or os.environ.get("LOCAL_RANK") or 0)
-        if place >= torch.cuda.device_count():
-            raise ConfigError(
-                f"There are {torch.cuda.device_count()} GPUs, so no number {place}; start one "
-                "process for each GPU, or use --device cpu."
-            )
-        return torch.device(kind, place)
-    return torch.device(kind)
+    if kind != "cuda":
+        return torch.device(kind)
+    place = int(number or os.environ.get("LOCAL_RANK") or 0)
+    if place >= torch.cuda.device_count():
+        raise ConfigError(
+            f"There are {torch.cuda.device_count()} GPUs, so no number {place}; start one process "
+            "for each GPU, or use --device cpu."
+        )
+    return torch.device(kind, place)

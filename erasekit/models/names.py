@@ -11,7 +11,6 @@ from erasekit.plugin.registry import Registry
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 """Endings of files that run code when they are read."""
-FILES = (".safetensors", *PICKLED)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -39,7 +38,8 @@ def resolve_source(name: str, registry: Registry) -> tuple[ModelDescriptor, str]
     """
     if not name.strip():
         raise ModelError("The model's name is empty; name one, as in --model icons.")
-    if name in registry.models():
+    known = registry.models()
+    if name in known:
         descriptor = registry.model(name)
         return descriptor, str(descriptor.load()())
     path = Path(name).expanduser()
@@ -49,29 +49,26 @@ def resolve_source(name: str, registry: Registry) -> tuple[ModelDescriptor, str]
                 f"The folder {name!r} has no model_index.json; name a diffusers pipeline folder."
             )
         return _same_as_registered(str(path), registry), str(path)
-    if path.suffix.lower() in FILES:
-        return _single_file(name, path)
+    if path.suffix.lower() in (".safetensors", *PICKLED):
+        if not path.is_file():
+            raise ModelError(f"There is no file {name!r}; name a .safetensors file.")
+        if path.suffix.lower() in PICKLED:
+            raise ModelError(f"The file {name!r} {pickled(path)}")
+        return plain_descriptor(name), str(path)
     base, revision = split_revision(name)
-    if revision and base in registry.models():
-        return _at_revision(base, revision, registry)
+    if revision and base in known:
+        descriptor = registry.model(base)
+        source = str(descriptor.load()())
+        if not _HUB_ID.fullmatch(source) or Path(source).is_absolute():
+            raise ModelError(f"The model {base!r} is not on the hub, so it has no revisions.")
+        return descriptor, f"{source}@{revision}"
     if path.is_absolute() or name.startswith((".", "~")) or base.count("/") > 1:
         raise ModelError(f"There is no folder {name!r}; name a diffusers pipeline folder.")
     if _HUB_ID.fullmatch(base):
-        known = _same_as_registered(base, registry)
-        return (plain_descriptor(name) if known.name == base else known), name
+        same = _same_as_registered(base, registry)
+        return (plain_descriptor(name) if same.name == base else same), name
     registry.model(name)  # raises: two plugins that claim it, or unknown
-    raise UnknownNameError("model", name, registry.models())
-
-
-def _single_file(name: str, path: Path) -> tuple[ModelDescriptor, str]:
-    if not path.is_file():
-        raise ModelError(f"There is no file {name!r}; name a .safetensors file.")
-    if path.suffix.lower() in PICKLED:
-        raise ModelError(
-            f"The file {name!r} is pickled, and reading a pickle can run any code that is in it. "
-            f"Convert it once, reading tensors alone: {conversion_command(path)}"
-        )
-    return plain_descriptor(name), str(path)
+    raise UnknownNameError("model", name, known)
 
 
 def place_of(name: str, registry: Registry) -> str:
@@ -79,6 +76,14 @@ def place_of(name: str, registry: Registry) -> str:
     base, _ = split_revision(name)
     known = registry.models()
     return str(known[base].load()()) if base in known else name
+
+
+def pickled(path: Path) -> str:
+    """Why a pickled file is not read, as the end of a sentence, and how to convert it."""
+    return (
+        "is pickled, and reading a pickle can run any code that is in it. Convert it once, reading "
+        f"tensors alone: {conversion_command(path)}"
+    )
 
 
 def conversion_command(path: Path) -> str:
@@ -92,24 +97,14 @@ def conversion_command(path: Path) -> str:
     )
 
 
-def _at_revision(base: str, revision: str, registry: Registry) -> tuple[ModelDescriptor, str]:
-    descriptor = registry.model(base)
-    source = str(descriptor.load()())
-    if not _HUB_ID.fullmatch(source) or Path(source).is_absolute():
-        raise ModelError(f"The model {base!r} is not on the hub, so it has no revisions.")
-    return descriptor, f"{source}@{revision}"
-
-
 def _same_as_registered(source: str, registry: Registry) -> ModelDescriptor:
     """The registration whose folder or hub id is `source`, or a plain one named so."""
     path = Path(source)
     for descriptor in registry.models().values():
         try:
-            own = str(descriptor.load()())
+            own = Path(str(descriptor.load()()))
         except Exception:  # a plugin's own code; it is reported where its model is asked for
             continue
-        if own == source or (
-            path.is_dir() and Path(own).is_dir() and Path(own).resolve() == path.resolve()
-        ):
+        if str(own) == source or (path.is_dir() and own.is_dir() and own.samefile(path)):
             return descriptor
     return plain_descriptor(source)

@@ -29,8 +29,11 @@ _UNET_ENDS = {
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
 }
-_RESNET = {
+_UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -38,23 +41,19 @@ _RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
-_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)")
-_MID_BLOCK = re.compile(r"mid_block\.((?:resnets|attentions)\.\d+)")
-
-_VAE_ATTENTION = {
+_BLOCK = re.compile(
+    r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(.*)"
+)
+_VAE_MIDDLE = {"resnets.0": "block_1", "attentions.0": "attn_1", "resnets.1": "block_2"}
+_VAE_PARTS = {
     "group_norm": "norm",
     "to_q": "q",
     "to_k": "k",
     "to_v": "v",
     "to_out.0": "proj_out",
+    "conv_shortcut": "nin_shortcut",
 }
-_VAE_MIDDLE = {"resnets.0": "block_1", "attentions.0": "attn_1", "resnets.1": "block_2"}
-_VAE_BLOCK = re.compile(
-    r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)"
-)
-_VAE_MID_BLOCK = re.compile(r"(encoder|decoder)\.mid_block\.((?:resnets|attentions)\.\d+)")
-
+_VAE_MID_BLOCK = re.compile(r"(encoder|decoder)\.mid_block\.((?:resnets|attentions)\.\d+)(.*)")
 _OPEN_CLIP_ENDS = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
@@ -69,7 +68,6 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-_OPEN_CLIP_QKV = re.compile(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
@@ -91,24 +89,21 @@ def unet_module(config: Mapping[str, Any]) -> Callable[[str], str]:
 
     def place(name: str) -> str:
         for ours, theirs in _UNET_ENDS.items():
-            if name == ours or name.startswith(ours + "."):
-                return theirs + name.removeprefix(ours)
-        if match := _MID_BLOCK.match(name):
-            part = match.group(1)
-            if part in _MIDDLE:
-                return f"middle_block.{_MIDDLE[part]}{_inside(name[match.end() :], part)}"
-        if match := _BLOCK.match(name):
-            block, index, part = int(match.group(2)), int(match.group(4)), match.group(3)
-            first, rest = block * (per_block + 1), name[match.end() :]
+            if f"{name}.".startswith(f"{ours}."):
+                rest = name.removeprefix(ours)
+                return theirs + (_renamed(rest, _UNET_RESNET) if ".resnets." in ours else rest)
+        if match := _BLOCK.fullmatch(name):
+            way, part, rest = match.group(1, 3, 5)
+            block, index = int(match.group(2)), int(match.group(4))
+            first = block * (per_block + 1)
             if part == "downsamplers":
                 return f"input_blocks.{first + per_block + 1}.0{rest.replace('.conv', '.op', 1)}"
             if part == "upsamplers":
-                position = 2 if attended[block] else 1
-                return f"output_blocks.{first + per_block}.{position}{rest}"
-            position, inside = int(part == "attentions"), _inside(rest, part)
-            if match.group(1) == "down":
-                return f"input_blocks.{1 + first + index}.{position}{inside}"
-            return f"output_blocks.{first + index}.{position}{inside}"
+                return f"output_blocks.{first + per_block}.{1 + attended[block]}{rest}"
+            inside = f".1{rest}" if part == "attentions" else f".0{_renamed(rest, _UNET_RESNET)}"
+            if way == "down":
+                return f"input_blocks.{1 + first + index}{inside}"
+            return f"output_blocks.{first + index}{inside}"
         raise EditError(
             f"The original layout has no place for the UNet's {name!r}; export --to diffusers."
         )
@@ -135,18 +130,15 @@ def original_vae(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
 
 
 def _vae_name(name: str, last: int) -> str:
-    if match := _VAE_MID_BLOCK.match(name):
-        side, part = match.groups()
-        rest = _renamed(name[match.end() :], {**_VAE_ATTENTION, "conv_shortcut": "nin_shortcut"})
-        return f"{side}.mid.{_VAE_MIDDLE[part]}{rest}"
-    if match := _VAE_BLOCK.match(name):
-        side, way, part, index = match.group(1, 2, 4, 5)
-        block = int(match.group(3))
-        level = block if way == "down" else last - block
-        rest = _renamed(name[match.end() :], {"conv_shortcut": "nin_shortcut"})
-        if part == "resnets":
-            return f"{side}.{way}.{level}.block.{index}{rest}"
-        return f"{side}.{way}.{level}.{part.removesuffix('rs')}{rest}"
+    if match := _VAE_MID_BLOCK.fullmatch(name):
+        side, part, rest = match.groups()
+        return f"{side}.mid.{_VAE_MIDDLE[part]}{_renamed(rest, _VAE_PARTS)}"
+    side, _, inside = name.partition(".")
+    if match := _BLOCK.fullmatch(inside):
+        way, block, part, index, rest = match.groups()
+        level = int(block) if way == "down" else last - int(block)
+        kind = f"block.{index}" if part == "resnets" else part.removesuffix("rs")
+        return f"{side}.{way}.{level}.{kind}{_renamed(rest, _VAE_PARTS)}"
     return name.replace("conv_norm_out", "norm_out")
 
 
@@ -167,33 +159,28 @@ def original_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An OpenCLIP text encoder's state under its own names: q, k and v fused, projection turned."""
     result: dict[str, Tensor] = {}
     fused: dict[str, dict[str, Tensor]] = {}
-    for full, value in tensors.items():
+    for full, value in original_clip(tensors).items():
         name = full.removeprefix("text_model.")
-        if name.endswith("position_ids"):
-            continue
-        if match := _OPEN_CLIP_QKV.fullmatch(name):
-            layer, part, kind = match.groups()
-            fused.setdefault(f"transformer.resblocks.{layer}.attn.in_proj_{kind}", {})[part] = value
-        elif match := _LAYER.fullmatch(name):
+        if match := _LAYER.fullmatch(name):
             layer, inside, kind = match.groups()
-            result[f"transformer.resblocks.{layer}.{_OPEN_CLIP_LAYER[inside]}.{kind}"] = value
+            block = f"transformer.resblocks.{layer}"
+            if inside in _OPEN_CLIP_LAYER:
+                result[f"{block}.{_OPEN_CLIP_LAYER[inside]}.{kind}"] = value
+            else:  # self_attn.q_proj and its like
+                part = inside.removeprefix("self_attn.")
+                fused.setdefault(f"{block}.attn.in_proj_{kind}", {})[part] = value
         else:
             new = _OPEN_CLIP_ENDS[name]
             result[new] = value.T if new == "text_projection" else value
     for name, parts in fused.items():
-        result[name] = torch.cat([parts["q"], parts["k"], parts["v"]])
+        result[name] = torch.cat([parts[f"{part}_proj"] for part in "qkv"])
     return result
-
-
-def _inside(rest: str, part: str) -> str:
-    """Names within a resnet or an attention of the UNet; the latter keep theirs."""
-    return _renamed(rest, _RESNET) if part.startswith("resnets") else rest
 
 
 def _renamed(rest: str, names: Mapping[str, str]) -> str:
     """`rest`, ".part.weight" or ".part", with its part renamed."""
     for ours, theirs in names.items():
-        if rest == f".{ours}" or rest.startswith(f".{ours}."):
+        if f"{rest}.".startswith(f".{ours}."):
             return f".{theirs}{rest[len(ours) + 1 :]}"
     return rest
 
@@ -225,12 +212,10 @@ def original_state(pipeline: Any, family: str) -> dict[str, Tensor]:
             f"{', '.join(_ENCODERS)}; export --to diffusers."
         )
     unet, vae = pipeline.unet, pipeline.vae
-    state = {}
-    for name, value in original_unet(unet.state_dict(), unet.config).items():
-        state[UNET + name] = value
-    for name, value in original_vae(vae.state_dict(), vae.config).items():
-        state[VAE + name] = value
+    parts = [
+        (UNET, original_unet(unet.state_dict(), unet.config)),
+        (VAE, original_vae(vae.state_dict(), vae.config)),
+    ]
     for component, prefix, original in _ENCODERS[family]:
-        for name, value in original(getattr(pipeline, component).state_dict()).items():
-            state[prefix + name] = value
-    return state
+        parts.append((prefix, original(getattr(pipeline, component).state_dict())))
+    return {prefix + name: value for prefix, state in parts for name, value in state.items()}

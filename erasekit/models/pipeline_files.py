@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from erasekit.errors import ErasekitError, ModelError
 from erasekit.files import atomic_folder, atomic_write_json, why_unreadable
@@ -41,10 +41,6 @@ class PipelineIndex:
         families: the registered families it may be of.
         components: names of its parts that are loaded.
         weighted: those of them that have weights.
-
-    Args:
-        name: the model, for errors.
-        path: the file.
 
     Raises:
         ModelError: it can't be read, the family is unknown, or a part would run code that is no
@@ -114,11 +110,7 @@ def _check_part(name: str, folder: Path, part: str, value: Any) -> None:
 
 
 def read_folder(name: str, folder: Path, registry: Registry, dtype: torch.dtype) -> Any:
-    """The pipeline in a diffusers folder, on the CPU.
-
-    Args:
-        name: what the user typed, for errors.
-        dtype: of all its weights.
+    """The pipeline in a diffusers folder, on the CPU, all weights in `dtype`.
 
     Raises:
         ModelError: its family is unknown, or a part is missing, pickled, or would run code.
@@ -150,10 +142,8 @@ def choose_variant(
     where there is no choice. Parts that lack the variant are read from their plain files.
 
     Args:
-        name: the model, for errors.
         files: paths within the pipeline's folder, with "/".
         weighted: the parts that have weights.
-        dtype: precision wanted in memory.
         source: the folder or hub id, with or without "@revision", for the command that converts
             pickled weights; the name where it is not given.
 
@@ -161,15 +151,15 @@ def choose_variant(
         ModelError: a part has no weights, or pickled ones alone.
     """
     found: dict[str, set[str | None]] = {p: set(weight_files(files, p)) for p in weighted}
-    for part, names in found.items():
-        if not names:
+    for part, variants in found.items():
+        if not variants:
             raise ModelError(_no_weights(name, part, files, source or name))
     half = dtype in (torch.float16, torch.bfloat16)
-    others = sorted({v for names in found.values() for v in names if v} - {"fp16"})
-    variant: str | None
-    for variant in (*(("fp16", None) if half else (None, "fp16")), *others):
-        whole = all(variant in names or None in names for names in found.values())
-        if whole and any(variant in names for names in found.values()):
+    preferred: tuple[str | None, ...] = ("fp16", None) if half else (None, "fp16")
+    others = sorted({v for variants in found.values() for v in variants if v} - {"fp16"})
+    for variant in (*preferred, *others):
+        whole = all(variant in variants or None in variants for variants in found.values())
+        if whole and any(variant in variants for variants in found.values()):
             return variant
     raise ModelError(
         f"The weights of the model {name!r} are of different variants ({found}); fetch one whole."
@@ -188,12 +178,8 @@ def weight_files(files: Sequence[str], part: str) -> dict[str | None, list[str]]
 
 def local_files(folder: Path) -> list[str]:
     """Paths of the files within `folder`, two levels deep, with "/"."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for pattern in ("*", "*/*")
-        for path in folder.glob(pattern)
-        if path.is_file()
-    )
+    found = (*folder.glob("*"), *folder.glob("*/*"))
+    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def _no_weights(name: str, part: str, files: Sequence[str], source: str) -> str:
@@ -223,29 +209,26 @@ def reading_errors(name: str, folder: Path | None = None) -> Iterator[None]:
             if fault := _fault(path):
                 file = path.relative_to(folder or path).as_posix()
                 raise ModelError(f"The file {file!r} of the model {name!r} {fault}.") from error
-        if isinstance(error, PermissionError):
-            raise ModelError(why_unreadable(Path(error.filename or name), error)) from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, SafetensorError):
-            raise ModelError(
-                f"A weights file of the model {name!r} is damaged ({line}); fetch it again."
-            ) from error
-        raise ModelError(
-            f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line}); "
-            "fetch it again, or name a model of a known family."
-        ) from error
+        if isinstance(error, PermissionError):
+            said = why_unreadable(Path(error.filename or name), error)
+        elif isinstance(error, SafetensorError):
+            said = f"A weights file of the model {name!r} is damaged ({line}); fetch it again."
+        else:
+            said = (
+                f"The model {name!r} can't be read as a diffusers pipeline in safetensors ({line});"
+                " fetch it again, or name a model of a known family."
+            )
+        raise ModelError(said) from error
 
 
 def _fault(path: Path) -> str | None:
     """Why a folder, configuration or weights file can't be read, going by JSON or header."""
-    from safetensors import safe_open
-
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         return "may not be read: no permission; ask its owner for it"
     try:
         if path.name in ("config.json", "scheduler_config.json", INDEX):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
+            if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
                 return "is damaged (not a JSON object); fetch it again"
         elif path.suffix == ".safetensors":
             with safe_open(path, "pt"):
@@ -260,11 +243,8 @@ def save_pipeline(
 ) -> None:
     """Write `pipeline` to `folder` when it is whole, safetensors only, with `erasekit.json`.
 
-    Parts of an earlier export there are replaced, other files are kept.
-
-    Args:
-        about: how it was made.
-        max_shard_size: largest weights file, such as "2GB"; None leaves it to diffusers.
+    Parts of an earlier export there are replaced, other files are kept. `about` says how it was
+    made; `max_shard_size` is the largest weights file, such as "2GB", None diffusers' own.
 
     Raises:
         OutputError: the folder can't be written, or the disk is full.
@@ -279,23 +259,22 @@ def save_pipeline(
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence bars, notes and deprecations of diffusers and transformers for the block."""
+def quiet(ignored: type[Warning] = FutureWarning) -> Iterator[None]:
+    """Silence bars, notes and such warnings of diffusers and transformers for the block."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     libraries = (diffusers_logging, transformers_logging)
-    verbosities = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
+    before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", ignored)
             yield
     finally:
-        for library, verbosity, bar in zip(libraries, verbosities, bars, strict=True):
+        for library, (verbosity, bar) in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
             if bar:
                 library.enable_progress_bar()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from erasekit.errors import EditError, ModelError
+from erasekit.errors import ModelError
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_HOOKS = ("_hf_hook", "_diffusers_hook")
+"""Attributes of modules that accelerate's and diffusers' hooks leave."""
 
 
 def components(pipeline: Any) -> list[nn.Module]:
@@ -35,18 +37,17 @@ def held_still(pipeline: Any) -> Iterator[None]:
     mode, are as they were, also where the block fails.
     """
     parts = components(pipeline)
-    parameters = [p for part in parts for p in part.parameters()]
-    wanted = [p for p in parameters if p.requires_grad]
-    gradients = [(p, p.grad) for p in parameters if p.grad is not None]
+    parameters = [(p, p.requires_grad, p.grad) for part in parts for p in part.parameters()]
     training = [module for part in parts for module in part.modules() if module.training]
     freeze(pipeline)
     try:
         yield
     finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+        for parameter, wanted, gradient in parameters:
+            if wanted:
+                parameter.requires_grad_(True)
+            if gradient is not None:
+                parameter.grad = gradient
         for module in training:
             module.training = True
 
@@ -67,35 +68,40 @@ def check_plain(pipeline: Any) -> None:
             )
 
 
+_FOREIGN_NAMES = (
+    (
+        ("_orig_mod.",),
+        "is compiled (torch.compile); give the plain module, its `_orig_mod`, and compile "
+        "afterwards",
+    ),
+    (
+        (".base_layer.", ".lora_"),
+        "has a LoRA or another adapter loaded; call unload_lora_weights(), or fuse_lora() and then "
+        "unload_lora_weights() to make it part of the model",
+    ),
+    (
+        (".processor.",),
+        "has attention processors with weights, as an IP-Adapter has; call unload_ip_adapter(), or "
+        "load it again without",
+    ),
+    (
+        (".to_qkv.", ".to_kv."),
+        "has fused projections; load it again without fuse_qkv_projections()",
+    ),
+)
+"""What parts of parameters' names say of a module, and the remedy."""
+
+
 def _not_plain(module: nn.Module) -> str | None:
     """What stands between weights and their names, and the remedy; None where nothing does."""
-    names = [name for name, _ in module.named_parameters()]
-    if type(module).__name__ == "OptimizedModule" or any("_orig_mod." in n for n in names):
-        return (
-            "is compiled (torch.compile); give the plain module, its `_orig_mod`, and compile "
-            "afterwards"
-        )
-    if names and all(name.startswith("module.") for name in names):
+    parameters = dict(module.named_parameters())
+    if parameters and all(name.startswith("module.") for name in parameters):
         return f"is wrapped in a {type(module).__name__}; give the plain module, its `module`"
-    if any(".base_layer." in name or ".lora_" in name for name in names):
-        return (
-            "has a LoRA or another adapter loaded; call unload_lora_weights(), or fuse_lora() and "
-            "then unload_lora_weights() to make it part of the model"
-        )
-    if any(".processor." in name for name in names):
-        return (
-            "has attention processors with weights, as an IP-Adapter has; call "
-            "unload_ip_adapter(), or load it again without"
-        )
-    if any(".to_qkv." in name or ".to_kv." in name for name in names):
-        return "has fused projections; load it again without fuse_qkv_projections()"
-    hooked = {
-        hook
-        for part in module.modules()
-        for hook in ("_hf_hook", "_diffusers_hook")
-        if hasattr(part, hook)
-    }
-    if "_hf_hook" in hooked or any(p.is_meta for p in module.parameters()):
+    for marks, reason in _FOREIGN_NAMES:
+        if any(mark in name for name in parameters for mark in marks):
+            return reason
+    hooked = [h for part in module.modules() for h in _HOOKS if hasattr(part, h)]
+    if _HOOKS[0] in hooked or any(p.is_meta for p in parameters.values()):
         return (
             "is offloaded (enable_model_cpu_offload, enable_sequential_cpu_offload or device_map); "
             "call remove_all_hooks() or reset_device_map(), and to(device)"
@@ -105,7 +111,7 @@ def _not_plain(module: nn.Module) -> str | None:
             "has hooks of diffusers (group offloading, layerwise casting or a cache); load the "
             "pipeline again without them"
         )
-    odd = {p.dtype for p in module.parameters()} - set(_DTYPES)
+    odd = {p.dtype for p in parameters.values()} - set(_DTYPES)
     if odd:
         return f"is quantised ({', '.join(map(str, odd))}); load it in float32, bfloat16 or float16"
     return None
@@ -152,51 +158,5 @@ def hash_with_parts(weights: str, unet: nn.Module) -> str:
     """Hash of a model whose weights have this one, with the inference parts it carries."""
     for edit in carried_edits(unet):
         if edit.inference:
-            weights = hash_with_part(weights, edit.inference)
+            weights = hashlib.sha256(f"{weights}|{edit.inference}".encode()).hexdigest()
     return weights
-
-
-def hash_with_part(model: str, identity: str) -> str:
-    """Hash of the model of this hash with one more inference part, 64 hex digits."""
-    return hashlib.sha256(f"{model}|{identity}".encode()).hexdigest()
-
-
-def check_base(
-    base_hash: str,
-    base_id: str,
-    parameters: Iterable[str],
-    found: str,
-    carried: Sequence[CarriedEdit],
-) -> None:
-    """Check that an edit may be applied to a model.
-
-    It may where the model is the one it was made from, and where that one carries edits of which
-    at most one, this one included, changes parameters.
-
-    Args:
-        base_hash, base_id: the model that the edit was made from.
-        parameters: names of the parameters that the edit changes.
-        found: hash of the model as it is now.
-        carried: the edits it carries.
-
-    Raises:
-        EditError: it may not; says why.
-    """
-    if found == base_hash:
-        return
-    if carried and carried[0].base == base_hash:
-        names = list(parameters)
-        changed = frozenset().union(*(edit.parameters for edit in carried))
-        if not names or not changed:
-            return
-        if shared := [name for name in names if name in changed]:
-            raise EditError(
-                f"This edit and one that is applied already change the same {len(shared)} "
-                f"parameters, such as {shared[0]!r}; apply one at a time, or add --force "
-                "(force=True), and the last one wins."
-            )
-    raise EditError(
-        f"This edit was made from a model with hash {base_hash[:16]}, and this "
-        f"model has hash {found[:16]}; load {base_id!r}, or "
-        "add --force (force=True) to apply it all the same."
-    )

@@ -3,12 +3,11 @@
 Such a file has weights alone. Its family follows from the names in it; the configuration is one of
 those in `erasekit/models/configs`, or a diffusers folder of configurations that lies beside
 the file under its name without the ending (`model.safetensors` and `model/model_index.json`), for
-models of another shape. Nothing is fetched: CLIP's vocabulary is made from open_clip's merges.
+models of another shape. Nothing is fetched: CLIP's vocabulary is open_clip's.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import tempfile
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +44,13 @@ _OTHERS = {
     "lora_": "it is a LoRA; name the model that it was made for",
 }
 """Why a file with such names is refused."""
+_LABELS = {original_keys.UNET: "UNet", original_keys.VAE: "autoencoder", "con": "text encoder"}
+"""What names with such beginnings belong to."""
+_PREDICTIONS = {
+    **dict.fromkeys(("v", "vpred", "vprediction", "velocity", "vscaling"), "v_prediction"),
+    **dict.fromkeys(("eps", "epsilon", "noise", "epsscaling"), "epsilon"),
+}
+"""What the words of metadata and .yaml files mean, without case, "-" and "_"."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,7 @@ class Header:
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return cls(shapes, file.metadata() or {})
 
 
@@ -91,47 +95,41 @@ def _check_fits(name: str, path: Path, header: Header, family: str, folder: Path
     Raises:
         ModelError: it has not, or its UNet has more; names the first.
     """
-    parts = _empty_parts(folder)
-    wanted = {
-        key: tuple(value.shape)
-        for key, value in original_keys.original_state(parts, family).items()
-    }
-    labels = {
-        original_keys.UNET: "UNet",
-        original_keys.VAE: "autoencoder",
-        "con": "text encoder",
-    }
-    beside = (
-        f"put a diffusers folder of its configurations at {str(path.with_suffix(''))!r}, or name "
-        "a diffusers folder"
-    )
-    for prefix, label in labels.items():
-        ours = {key: shape for key, shape in wanted.items() if key.startswith(prefix)}
+    state = original_keys.original_state(_empty_parts(folder), family)
+    wanted = {key: tuple(value.shape) for key, value in state.items()}
+    for prefix, label in _LABELS.items():
         theirs = {key: s for key, s in header.shapes.items() if key.startswith(prefix)}
+        ours = {key: shape for key, shape in wanted.items() if key.startswith(prefix)}
         missing = [key for key in ours if key not in theirs]
         more = [key for key in theirs if key not in wanted]
+        reshaped = [k for k in ours if k in theirs and _squeezed(ours[k]) != _squeezed(theirs[k])]
+        said = f"The {label} in the file {name!r}"
         if missing and more and prefix != "con":
-            raise ModelError(
-                f"The {label} in the file {name!r} is not that of {family}: it has no "
-                f"{missing[0]!r}, and has {more[0]!r}; {beside}."
-            )
-        if missing:
-            raise ModelError(
+            said += f" is not that of {family}: it has no {missing[0]!r}, and has {more[0]!r}; "
+        elif missing:
+            said = (
                 f"The file {name!r} lacks {len(missing)} tensors of its {label}, such as "
                 f"{missing[0]!r}; if it is whole, it is of another architecture than {family}: "
-                f"{beside}."
             )
-        if more and prefix == original_keys.UNET:
-            raise ModelError(
-                f"The {label} in the file {name!r} has {len(more)} tensors more than that of "
-                f"{family}, such as {more[0]!r}; {beside}."
+        elif more and prefix == original_keys.UNET:
+            said += f" has {len(more)} tensors more than that of {family}, such as {more[0]!r}; "
+        elif reshaped:
+            key = reshaped[0]
+            said += (
+                f" is of another shape than that of {family}: {key!r} is {theirs[key]}, not "
+                f"{ours[key]}; "
             )
-        for key, shape in ours.items():
-            if _squeezed(shape) != _squeezed(theirs[key]):
-                raise ModelError(
-                    f"The {label} in the file {name!r} is of another shape than that of {family}: "
-                    f"{key!r} is {theirs[key]}, not {shape}; {beside}."
-                )
+        else:
+            continue
+        raise ModelError(
+            f"{said}put a diffusers folder of its configurations at "
+            f"{str(path.with_suffix(''))!r}, or name a diffusers folder."
+        )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the 1 x 1 of a convolution that stands for a linear layer."""
+    return shape[:2] if shape[2:] == (1, 1) else shape
 
 
 def _empty_parts(folder: Path) -> SimpleNamespace:
@@ -143,22 +141,14 @@ def _empty_parts(folder: Path) -> SimpleNamespace:
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     with torch.device("meta"):
         for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-            if part not in index:
-                continue
-            library, class_name = index[part]
+            library, class_name = index.get(part, ("", ""))
             if library == "diffusers":
                 model = getattr(diffusers, class_name)
-                built = model.from_config(model.load_config(folder / part))
-            else:
+                setattr(parts, part, model.from_config(model.load_config(folder / part)))
+            elif library:
                 config = transformers.CLIPTextConfig.from_pretrained(folder / part)
-                built = getattr(transformers, class_name)(config)
-            setattr(parts, part, built)
+                setattr(parts, part, getattr(transformers, class_name)(config))
     return parts
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the 1 x 1 of a convolution that stands for a linear layer."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
 
 
 def family_of(name: str, header: Header) -> str:
@@ -168,25 +158,24 @@ def family_of(name: str, header: Header) -> str:
         ModelError: it has none of them, or lacks a part.
     """
     shapes = header.shapes
-    for family, mark in _FAMILIES.items():
-        if mark in shapes:
-            for part, needed in _PARTS.items():
-                if needed not in shapes:
-                    raise ModelError(f"The file {name!r} has no {part}; name a whole model.")
-            channels = shapes[_UNET][1]
-            if channels != 4:
-                raise ModelError(
-                    f"The UNet in the file {name!r} takes {channels} channels and not the 4 of a "
-                    "latent, so it edits or fills in pictures; name a text-to-image model."
-                )
-            return family
-    for part, reason in _OTHERS.items():
-        if any(part in key for key in shapes):
-            raise ModelError(f"The file {name!r} can't be worked on: {reason}.")
-    raise ModelError(
-        f"The file {name!r} has no text encoder under the names of Stable Diffusion 1.x, 2.x or "
-        "XL; name a whole model in its original layout, or a diffusers folder."
-    )
+    family = next((family for family, mark in _FAMILIES.items() if mark in shapes), None)
+    if family is None:
+        for part, reason in _OTHERS.items():
+            if any(part in key for key in shapes):
+                raise ModelError(f"The file {name!r} can't be worked on: {reason}.")
+        raise ModelError(
+            f"The file {name!r} has no text encoder under the names of Stable Diffusion 1.x, 2.x "
+            "or XL; name a whole model in its original layout, or a diffusers folder."
+        )
+    for part, needed in _PARTS.items():
+        if needed not in shapes:
+            raise ModelError(f"The file {name!r} has no {part}; name a whole model.")
+    if (channels := shapes[_UNET][1]) != 4:
+        raise ModelError(
+            f"The UNet in the file {name!r} takes {channels} channels and not the 4 of a latent, "
+            "so it edits or fills in pictures; name a text-to-image model."
+        )
+    return family
 
 
 @contextmanager
@@ -201,7 +190,9 @@ def _config_folder(name: str, path: Path, header: Header, family: str) -> Iterat
         folder = Path(temporary) / family
         shutil.copytree(bundled_config(family), folder)
         for part, values in changes.items():
-            _update_json(folder / part, values)
+            file = folder / part
+            current = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps({**current, **values}), encoding="utf-8")
         for tokenizer in folder.glob("tokenizer*"):
             write_clip_vocabulary(tokenizer)
         yield folder
@@ -221,13 +212,6 @@ def _configuration(name: str, path: Path, header: Header, family: str) -> dict[s
     if family == "sd2" and scheduler["prediction_type"] == "epsilon":  # 2.x base: 512 pixels
         changes["unet/config.json"] = {"sample_size": 64}
     return changes
-
-
-_PREDICTIONS = {
-    **dict.fromkeys(("v", "vpred", "vprediction", "velocity", "vscaling"), "v_prediction"),
-    **dict.fromkeys(("eps", "epsilon", "noise", "epsscaling"), "epsilon"),
-}
-"""What the words of metadata and .yaml files mean, without case, "-" and "_"."""
 
 
 def prediction_type(name: str, path: Path, header: Header, family: str) -> str:
@@ -251,14 +235,12 @@ def prediction_type(name: str, path: Path, header: Header, family: str) -> str:
     for key in ("modelspec.prediction_type", "prediction_type", "modelspec.predict_key"):
         if metadata.get(key):
             return _prediction(name, f"{key} in its metadata", metadata[key])
-    if metadata.get("ss_v_parameterization", metadata.get("ss_v_pred", "")).lower() == "true":
-        return "v_prediction"
-    if "v_pred" in header.shapes or architecture.endswith("-v"):
+    noted = metadata.get("ss_v_parameterization", metadata.get("ss_v_pred", ""))
+    if noted.lower() == "true" or "v_pred" in header.shapes or architecture.endswith("-v"):
         return "v_prediction"
     if beside.is_file():
-        for said in _said_in_yaml(beside):
-            return _prediction(name, str(beside), said)
-        return "epsilon"  # the default of LDM's classes
+        said = next(_said_in_yaml(beside), "epsilon")  # the default of LDM's classes
+        return _prediction(name, str(beside), said)
     if family != "sd2" or architecture:
         return "epsilon"
     raise ModelError(
@@ -285,11 +267,10 @@ def _said_in_yaml(path: Path) -> Iterator[str]:
         ModelError: it can't be read as YAML.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        open_nodes = [yaml.safe_load(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         line = str(error).splitlines()[0]
         raise ModelError(why_unreadable(path, OSError(line))) from error
-    open_nodes = [tree]
     while open_nodes:
         node = open_nodes.pop()
         if isinstance(node, list):
@@ -303,48 +284,22 @@ def _said_in_yaml(path: Path) -> Iterator[str]:
                 yield target.rpartition(".")[2]
 
 
-def _update_json(path: Path, values: Mapping[str, Any]) -> None:
-    current = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**current, **values}), encoding="utf-8")
-
-
-_MERGES = "bpe_simple_vocab_16e6.txt.gz"
-_MERGE_COUNT = 49152 - 256 - 2
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-
-
 def clip_vocabulary() -> tuple[dict[str, int], list[str]]:
     """CLIP's vocabulary: token to id (49,408 of them), and the merges, "left right", first first.
 
-    All of Stable Diffusion 1.x, 2.x and XL use it. A vocabulary is the 256 bytes, the same ending a
-    word, the merges in their order, and begin and end of text (Radford et al., CLIP, 2021).
+    All of Stable Diffusion 1.x, 2.x and XL use it (Radford et al., CLIP, 2021). open_clip has it
+    under other names of begin and end of text.
     """
-    spec = find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
-    packed = (Path(spec.origin).parent / _MERGES).read_bytes()
-    merges = gzip.decompress(packed).decode("utf-8").split("\n")[1 : _MERGE_COUNT + 1]
-    letters = list(byte_letters())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
-    tokens += ["".join(merge.split()) for merge in merges]
-    return {token: i for i, token in enumerate([*tokens, BEGIN, END])}, merges
+    from open_clip.tokenizer import SimpleTokenizer
 
-
-def byte_letters() -> list[str]:
-    """The printable letter that stands for each byte, in the vocabulary's order.
-
-    Printable bytes of Latin-1 stand for themselves and come first; the others follow, as the
-    letters from U+0100 on.
-    """
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = 256 - len(printable)
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(others)]
+    tokenizer = SimpleTokenizer()
+    tokens = [*list(tokenizer.encoder)[:-2], "<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}, [" ".join(m) for m in tokenizer.bpe_ranks]
 
 
 def write_clip_vocabulary(folder: Path) -> None:
     """Write `vocab.json` and `merges.txt` into a tokenizer's folder."""
     vocabulary, merges = clip_vocabulary()
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text(
-        "\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8"
-    )
+    lines = "\n".join(["#version: 0.2", *merges, ""])
+    (folder / "merges.txt").write_text(lines, encoding="utf-8")

@@ -30,10 +30,11 @@ def save_tensors(
     with atomic_path(path) as temporary:
         try:
             save_file(contiguous, temporary, dict(metadata or {}))
-            _sort_metadata(temporary)
         except SafetensorError as error:
             with writing(path):
                 raise as_os_error(error) from error
+        if metadata:
+            _sort_metadata(temporary)
 
 
 def _sort_metadata(path: Path) -> None:
@@ -44,13 +45,12 @@ def _sort_metadata(path: Path) -> None:
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-            if len(text) > length:
-                raise ValueError(f"the header of {path} grew from {length} to {len(text)} bytes")
-            file.seek(8)
-            file.write(text.ljust(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > length:
+            raise ValueError(f"the header of {path} grew from {length} to {len(text)} bytes")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""UNet passes: in which precision, how many parts and which memory they are run; their count.
+"""How UNet passes are carried out: in which precision, in how many parts, compiled or checkpointed.
 
 `FamilyAdapter.predict_output` hands each pass to its `runner`, so trajectories, the rows of a
 training step, ascents and images all follow suit, and no method need know.
@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ class PassCount:
 
     def as_dict(self) -> dict[str, int]:
         """As `edit.json` has it."""
-        return {"forward": self.forward, "backward": self.backward}
+        return asdict(self)
 
 
 def free_memory(device: torch.device) -> int:
@@ -151,10 +151,8 @@ class TrainingRunner(Runner):
         self.autocast, self.parts = autocast, parts
         self.dtype = torch.float32 if autocast else None
         self._trained = list(parameters.values())
-        self._slots = [
-            (unet.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-            for name in parameters
-        ]
+        owners = [name.rpartition(".") for name in parameters]
+        self._slots = [(unet.get_submodule(owner), attribute) for owner, _, attribute in owners]
 
     def __call__(
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
@@ -170,21 +168,20 @@ class TrainingRunner(Runner):
         blocks = [m for m in self.unet.modules() if getattr(m, "gradient_checkpointing", False)]
         if self.parts == 1 and not (frozen and blocks):
             return self._pass(run, *inputs)
-        # Blocks that are checkpointed are computed again later still, when frozen weights are no
-        # longer swapped in; so in a frozen pass they are not.
-        again = _Again(self, installed, blocks if frozen else [])
-        return torch.cat(
-            [
-                checkpoint(
-                    partial(self._pass, run),
-                    *(tensor[part] for tensor in inputs),
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                    context_fn=lambda: (_switched_off(again.blocks), again),
-                )
-                for part in even_parts(len(latents), min(self.parts, len(latents)))
-            ]
-        )
+        versions = [weight._version for weight in installed]
+
+        def part(*inputs: Tensor) -> Tensor:
+            """One part, with the weights that the modules have now, also when computed again."""
+            if [weight._version for weight in installed] != versions:
+                raise RuntimeError("A weight was changed between a pass and its gradient.")
+            # Blocks that are checkpointed are computed again later still, when frozen weights are
+            # no longer swapped in; so in a frozen pass they are not.
+            with self._weights(installed), _no_checkpoints(blocks if frozen else ()):
+                return self._pass(run, *inputs)
+
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        slices = even_parts(len(latents), min(self.parts, len(latents)))
+        return torch.cat([checkpoint(part, *(t[s] for t in inputs), **options) for s in slices])
 
     def _pass(
         self, run: UNetPass, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor
@@ -244,32 +241,9 @@ class _Scale(torch.autograd.Function):
         return grad * ctx.scale[0], None, None
 
 
-class _Again:
-    """Context of a pass that is computed again: it finds the weights that it had.
-
-    It may be entered more than once, as where a gradient is asked for twice.
-    """
-
-    def __init__(
-        self, runner: TrainingRunner, weights: Sequence[Tensor], blocks: Sequence[Any]
-    ) -> None:
-        self.runner, self.weights, self.blocks = runner, weights, blocks
-        self.versions = [weight._version for weight in weights]
-
-    def __enter__(self) -> None:
-        if [weight._version for weight in self.weights] != self.versions:
-            raise RuntimeError("A weight was changed between a pass and its gradient.")
-        self.stack = ExitStack()
-        self.stack.enter_context(self.runner._weights(self.weights))
-        self.stack.enter_context(_switched_off(self.blocks))
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-
 @contextmanager
-def _switched_off(blocks: Sequence[Any]) -> Iterator[None]:
-    """Blocks without gradient checkpointing, for the block."""
+def _no_checkpoints(blocks: Sequence[Any]) -> Iterator[None]:
+    """These modules without gradient checkpointing, for the block."""
     for module in blocks:
         module.gradient_checkpointing = False
     try:
@@ -286,12 +260,9 @@ def even_parts(rows: int, parts: int) -> list[slice]:
 
 
 def autocast_dtype(precision: str, device: torch.device, stored: torch.dtype) -> torch.dtype | None:
-    """What the UNet computes in; None for float32.
+    """What the UNet computes in, None for float32, with weights that are in `stored`.
 
-    Args:
-        precision: fp32, bf16, fp16, or auto: what the weights are stored in.
-        device: where it computes.
-        stored: of the weights.
+    `precision` is fp32, bf16, fp16, or auto: that of the weights.
 
     Raises:
         ConfigError: the device can't, or the weights are stored in another half precision.
@@ -326,11 +297,10 @@ def training_passes(
     compile_backend: str = "",
     limit: int | None = None,
 ) -> Iterator[None]:
-    """For the block, UNet passes are run as the arguments say. See `TrainingRunner`.
+    """For the block, UNet passes are run as the arguments say; see `TrainingRunner` and `Runner`.
 
     Args:
         compile_backend: of `torch.compile`; "" does not compile.
-        limit: as of `Runner`.
 
     Raises:
         ConfigError: the device can't compute in that precision, or the UNet can't checkpoint.

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import initial_noise
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import ddim_scheduler
 from erasekit.diffusion.trajectories import trajectory_seed
 from erasekit.edits import Edit

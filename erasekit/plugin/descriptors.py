@@ -34,8 +34,8 @@ class Descriptor:
         """Import and return the target.
 
         Raises:
-            PluginError: the module can't be imported, or the attribute is not there.
-            ErasekitError: what the module itself raises of this tree, such as a missing extra.
+            PluginError: it can't be imported.
+            ErasekitError: what its module raises of this tree, such as a missing extra.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
@@ -66,14 +66,12 @@ class MethodDescriptor(Descriptor):
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
 class StrategyDescriptor(Descriptor):
     """A preservation strategy: target is a `PreservationStrategy` class."""
 
     kind = "strategy"
 
 
-@dataclass(frozen=True)
 class InferenceDescriptor(Descriptor):
     """What an edit does while a pipeline draws: target is an `InferencePart` class.
 
@@ -84,27 +82,39 @@ class InferenceDescriptor(Descriptor):
 
 
 @dataclass(frozen=True)
+class AttackDescriptor(Descriptor):
+    """An attack on erased models: target is an `Attack` class.
+
+    Attributes:
+        needs: what it can't do without: "tokens" (a family whose prompts CLIP reads), "pictures"
+            (of the concept), "prompts" (the user's).
+        budgets: hyperparameters by budget, such as "small"; its own defaults are as published.
+    """
+
+    kind = "attack"
+
+    needs: tuple[str, ...] = ()
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
 class ScorerDescriptor(Descriptor):
     """A scorer: target is a `Scorer` class (or a function that returns one)."""
 
     kind = "scorer"
 
 
-@dataclass(frozen=True)
 class MetricDescriptor(Descriptor):
     """A metric: target is a `Metric` class."""
 
     kind = "metric"
 
 
-@dataclass(frozen=True)
 class SuiteDescriptor(Descriptor):
     """A suite: target is a `Suite`, or a function `(ModelDescriptor) -> Suite`."""
 
     kind = "suite"
 
 
-@dataclass(frozen=True)
 class ConceptSpaceDescriptor(Descriptor):
     """A source of words: target is a function `(LoadedModel) -> list[str]`."""
 
@@ -118,8 +128,9 @@ class FamilyDescriptor(Descriptor):
     Attributes:
         pipelines: class names of the diffusers pipelines whose models are of this family.
         pipeline_options: keyword arguments given to such a pipeline when it is loaded.
-        guidance_scale, num_inference_steps, defaults: of `ModelDescriptor`, for models of this
-            family that nobody registered.
+        guidance_scale: of `ModelDescriptor`, for models of the family that nobody registered.
+        num_inference_steps: the same.
+        defaults: the same.
     """
 
     kind = "family"

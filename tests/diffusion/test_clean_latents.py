@@ -10,8 +10,7 @@ from diffusers import DDPMScheduler
 from scipy.stats import kstest
 
 from erasekit.diffusion.clean_latents import GeneratedLatents
-from erasekit.diffusion.frozen_weights import FrozenWeights
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 from erasekit.diffusion.trajectories import trajectory_seed
 from erasekit.errors import ConfigError
 

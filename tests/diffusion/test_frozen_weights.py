@@ -7,8 +7,7 @@ import copy
 import pytest
 import torch
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 
 
 @pytest.fixture

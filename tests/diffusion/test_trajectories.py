@@ -12,8 +12,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 from erasekit.diffusion.solvers import DDIM
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,

@@ -17,8 +17,11 @@ from erasekit.diffusion.sampling import generate, initial_noise
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.errors import ConceptError, ModelError, UnknownNameError
 from erasekit.models.families import FamilyAdapter, adapter_for, base
-from erasekit.models.families.sd1 import StableDiffusion1
-from erasekit.models.families.text import pack_pooled, pooled_rows, unpack_pooled
+from erasekit.models.families.stable_diffusion import (
+    StableDiffusion1,
+    pack_pooled,
+    unpack_pooled,
+)
 from erasekit.models.loading import LoadedModel, hash_weights, load_model, wrap_pipeline
 from erasekit.models.unet_passes import TrainingRunner
 from erasekit.plugin.descriptors import FamilyDescriptor
@@ -121,7 +124,7 @@ def test_each_encoder_of_two_has_its_own_last_token(loaded: Loaded, tmp_path: Pa
 def test_pooled_vectors_are_packed_without_loss(size: int, width: int) -> None:
     tokens, pooled = torch.randn(3, 7, width), torch.randn(3, size)
     packed = pack_pooled(tokens, pooled)
-    assert packed.shape == (3, 7 + pooled_rows(size, width), width)
+    assert packed.shape == (3, 7 - (-size // width), width)
     back = unpack_pooled(packed, size)
     assert torch.equal(back[0], tokens)
     assert torch.equal(back[1], pooled)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from erasekit.diffusion.frozen_weights import FrozenWeights
 from erasekit.diffusion.sampling import generate
+from erasekit.diffusion.scope import FrozenWeights
 from erasekit.diffusion.solvers import DDIM, ddim_scheduler
 from erasekit.diffusion.trajectories import FrozenTrajectories, trajectory_seed
 from erasekit.errors import ModelError

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 import erasekit.models.unet_passes
-from erasekit.diffusion.frozen_weights import FrozenWeights
-from erasekit.diffusion.scope import ParameterScope
+from erasekit.diffusion.scope import FrozenWeights, ParameterScope
 from erasekit.errors import ConfigError
 from erasekit.models.loading import LoadedModel
 from erasekit.models.unet_passes import (

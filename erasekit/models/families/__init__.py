@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from erasekit.errors import ModelError
@@ -15,17 +16,10 @@ __all__ = ["ClipFamily", "FamilyAdapter", "adapter_for", "families_of"]
 _TRANSFORMER = "its transformer predicts no noise of the kind the objectives are defined on"
 _PICTURE = "it takes a picture beside the prompt, so there is no plain text-to-image model to edit"
 _REASONS = {
-    "StableDiffusion3": _TRANSFORMER,
-    "Flux": _TRANSFORMER,
-    "Inpaint": _PICTURE,
-    "Img2Img": _PICTURE,
-    "Pix2Pix": _PICTURE,
-    "Upscale": _PICTURE,
-    "Depth2Img": _PICTURE,
-    "ImageVariation": _PICTURE,
-    "ControlNet": _PICTURE,
+    "StableDiffusion3|Flux": _TRANSFORMER,
+    "Inpaint|Img2Img|Pix2Pix|Upscale|Depth2Img|ImageVariation|ControlNet": _PICTURE,
 }
-"""Why erasekit itself has no adapter, by a part of the pipeline's class name."""
+"""Why erasekit itself has no adapter, by a pattern in the pipeline's class name."""
 
 
 def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescriptor]:
@@ -34,15 +28,15 @@ def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescripto
     Raises:
         ModelError: there is none.
     """
-    families = registry.families()
-    found = [family for family in families.values() if pipeline_class in family.pipelines]
-    if found:
+    families = registry.families().values()
+    if found := [family for family in families if pipeline_class in family.pipelines]:
         return found
-    reason = next((why for part, why in _REASONS.items() if part in pipeline_class), "")
-    known = "; ".join(f"{family.name} ({family.summary})" for family in families.values())
+    reason = next(
+        (f": {why}" for name, why in _REASONS.items() if re.search(name, pipeline_class)), ""
+    )
+    known = "; ".join(f"{family.name} ({family.summary})" for family in families)
     raise ModelError(
-        f"A {pipeline_class} is of no family that erasekit works on"
-        f"{f': {reason}' if reason else ''}. Known: {known}. "
+        f"A {pipeline_class} is of no family that erasekit works on{reason}. Known: {known}. "
         "A plugin adds one with the hook erasekit_register_families."
     )
 
@@ -50,11 +44,7 @@ def families_of(pipeline_class: str, registry: Registry) -> list[FamilyDescripto
 def adapter_for(
     pipeline: Any, registry: Registry, family: str = ""
 ) -> tuple[FamilyDescriptor, FamilyAdapter]:
-    """The family of `pipeline`, and its adapter.
-
-    Args:
-        registry: where families come from.
-        family: its family, where that is known; "" recognises it.
+    """The family of `pipeline`, and its adapter; `family` names it where it is known.
 
     Raises:
         ModelError: no family's adapter works on it; says why.

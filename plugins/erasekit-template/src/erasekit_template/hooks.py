@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from erasekit.plugin.descriptors import (
+    AttackDescriptor,
     MethodDescriptor,
     ScorerDescriptor,
     StrategyDescriptor,
@@ -18,7 +19,6 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
             "template-closed-form",
             "solve for the keys and values of cross-attention, in one step",
             "erasekit_template.closed_form:ClosedFormErasure",
-            "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024",
         ),
         MethodDescriptor(
             "template-hardest",
@@ -36,6 +36,17 @@ def erasekit_register_strategies() -> list[StrategyDescriptor]:
             "template-hardest",
             "keep the most harmed of a few words of R, drawn anew in each step",
             "erasekit_template.hardest:HardestOfSample",
+        ),
+    ]
+
+
+@hookimpl
+def erasekit_register_attacks() -> list[AttackDescriptor]:
+    return [
+        AttackDescriptor(
+            "template-typos",
+            "the concept's name with a typing error",
+            "erasekit_template.typos:Typos",
         ),
     ]
 
