@@ -50,7 +50,6 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Content hash of the identity."""
         return content_key(self.identity)
 
     @property
@@ -372,12 +371,10 @@ class Measured:
 
     @property
     def erased(self) -> list[MeasuredConcept]:
-        """The erased concepts."""
         return [concept for concept in self.concepts if concept.paired.split == "erased"]
 
     @property
     def kept(self) -> list[MeasuredConcept]:
-        """The concepts that should stay."""
         return [concept for concept in self.concepts if concept.paired.split != "erased"]
 
     def as_dict(self) -> dict[str, Any]:

@@ -87,7 +87,6 @@ class Plan:
 
     @property
     def cells(self) -> list[PlannedCell]:
-        """All cells."""
         return [cell for planned in self.erased_sets for cell in planned.cells]
 
     @property
@@ -131,7 +130,10 @@ class BenchmarkRunner:
 
         def sound(cell: Cell, what: str, *, base: bool = False) -> Record | None:
             """The record of a cell if all is well with what is behind it; else `damaged` has it."""
-            record, path = store.record(cell.key, base=base), store.record_path(cell.key, base=base)
+            record, path = (
+                store.record(cell.key, base=base),
+                store.path("base" if base else "cells", cell.key),
+            )
             broken = store.damaged(record) if record else [path] * path.is_file()
             damaged.update(dict.fromkeys(broken and [*broken, path], what))
             return None if broken else record
@@ -150,7 +152,7 @@ class BenchmarkRunner:
             cell
             for cell in missing
             for keys in (cell.edit_keys,)
-            if lost_edits & set(keys) or not all(store.edit_path(key).is_dir() for key in keys)
+            if lost_edits & set(keys) or not all(store.path("edits", key).is_dir() for key in keys)
         ]
         files: dict[str, list[str]] = {}
         for path, what in damaged.items():
@@ -189,7 +191,7 @@ class BenchmarkRunner:
             for page in planned.pages:
                 for weights in (self.model.hash, *(key for keys in own for key in keys)):
                     sheet = sheets.sheet(page, weights)
-                    wanted[self.store.sheet_path(sheet.key)] = math.prod(sheet.shape)
+                    wanted[self.store.path("sheets", sheet.key)] = math.prod(sheet.shape)
         return sum(n for path, n in wanted.items() if path in gone or not path.is_file())
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:

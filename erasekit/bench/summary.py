@@ -280,10 +280,7 @@ def harmed_share(deltas: Mapping[str, NDArray[np.float64]]) -> tuple[Estimate, d
 
 def _over_seeds(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means over seeds of the noises that have a value, [noises]."""
-    there = ~np.isnan(deltas)
-    kept = there.any(axis=1)
-    summed = np.where(there, deltas, 0.0).sum(axis=1)
-    return np.asarray(summed[kept] / there.sum(axis=1)[kept])
+    return np.asarray(np.nanmean(deltas[~np.isnan(deltas).all(axis=1)], axis=1))
 
 
 def _too_few(noises: int, concepts: int) -> str:

@@ -31,7 +31,7 @@ from erasekit.cli.options import (
     SuiteOption,
     chosen_model,
     opened,
-    output_path,
+    path_option,
     registry_of,
 )
 from erasekit.concepts import slug
@@ -62,7 +62,6 @@ SOME_FAILED = 1
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
     group = typer.Typer()
     group.callback(invoke_without_command=True)(bench)
     for command in (status, show, export):
@@ -143,14 +142,7 @@ def bench(
     device: Annotated[Device, _option("", "--device", panel=MODEL_PANEL)] = Device.AUTO,
     dtype: Annotated[LoadedAs, _rare("What weights are loaded in.", "--dtype")] = LoadedAs.FP32,
     output: Annotated[
-        Path | None,
-        _option(
-            "Folder of records [default: runs/bench-SUITE].",
-            *("--output", "-o"),
-            panel=OUTPUT_PANEL,
-            parser=output_path,
-            metavar="PATH",
-        ),
+        Path | None, path_option("PATH", "Folder of records [default: runs/bench-SUITE].")
     ] = None,
     retry_failed: Annotated[
         bool, _option("Run failed cells again.", "--retry-failed", panel=OUTPUT_PANEL)
