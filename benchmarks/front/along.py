@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
 from erasekit.metrics.judges import load_scorer

@@ -15,7 +15,7 @@ from benchmarks.speed.published import PublishedConfig, erase_as_published
 from benchmarks.tuning.published import installed
 from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import ConceptSpace, concept_space
 from erasekit.diffusion.sampling import generate

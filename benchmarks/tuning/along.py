@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erasekit.bench.measure import spread_of
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.concepts import Erasure
 from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.scope import FrozenWeights

@@ -48,12 +48,7 @@ def estimate_over(metric: Metric, runs: Iterable[Record]) -> Estimate:
 def compare_methods(
     rows: Sequence[Row], runs: Mapping[str, Sequence[Record]]
 ) -> tuple[Comparison, ...]:
-    """Every pair of methods of one erased set (or of all), from what both have measured.
-
-    Args:
-        rows: the methods' rows, without the un-erased model's.
-        runs: the records of each method.
-    """
+    """Every pair of methods of one erased set (or of all), from what both have measured."""
     return (
         _comparisons(rows[0].erased, [(r.method, r.esr1.value) for r in rows], runs) if rows else ()
     )
@@ -138,8 +133,6 @@ def _verdict(
     """What a difference says as a sentence, and how many seeds would say more, as `Comparison`.
 
     Args:
-        one, two: what is compared, the less harmful first.
-        effect: delta(one) - delta(two), paired.
         told: whether it is significant.
         pairs: how many comparisons it was corrected for.
     """
@@ -285,10 +278,9 @@ class Difference:
     Attributes:
         method: "one -> other" where they are two.
         changed: what was asked for differently, by name: the values in A and in B.
-        delta, esr1: in A and in B: mean delta over held-out concepts, ESR-1.
+        delta, esr1: in A and in B, delta over held-out concepts.
         delta_difference, esr1_difference: B - A, paired by concept, noise and seed.
         p_value: of the difference of delta, Holm-adjusted over all that differ.
-        verdict: what it says, as a sentence.
         concepts: the held-out concepts that differ, Holm-adjusted among themselves, worst first.
     """
 
@@ -324,11 +316,7 @@ class Differences:
 def compare_benches(
     a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]
 ) -> Differences:
-    """Hold B's records against A's, cell by cell.
-
-    Args:
-        a, b: the records of two benches.
-        names: what errors call the two.
+    """Hold B's records against A's, cell by cell; `names` is what errors call the two.
 
     Raises:
         ConfigError: they have no method or erased set in common, or were not measured alike.
@@ -354,12 +342,7 @@ def compare_benches(
 def compare_pairs(
     groups: Sequence[Pairs], only_a: tuple[str, ...] = (), only_b: tuple[str, ...] = ()
 ) -> Differences:
-    """Hold each B against its A.
-
-    Args:
-        groups: the pairs of A and B, per method and erased set.
-        only_a, only_b: as in `Differences`.
-    """
+    """Hold each B against its A; a group is of one method and erased set."""
     same = [pairs for pairs in groups if all(_scores(a) == _scores(b) for a, b in pairs)]
     differing = [pairs for pairs in groups if pairs not in same]
     effects = [_effect(pairs) for pairs in differing]

@@ -36,7 +36,6 @@ class Sheet:
 
     Attributes:
         weights: hash of the model, or key of the edit.
-        generation: how it is drawn.
     """
 
     weights: str
@@ -77,9 +76,6 @@ class SheetScorer:
     `finish` or before the next one is encoded.
 
     Args:
-        model: draws.
-        judges: score; a scorer alone also classifies.
-        store: keeps both.
         suite: the generation settings.
         on_images: called with the number of images just drawn.
     """
@@ -108,7 +104,6 @@ class SheetScorer:
         """Scores of a sheet, a row per concept; drawn and scored where the store has none.
 
         Args:
-            sheet: what to score.
             labels: the classes that a concept's rank is among.
             edit: the edit whose key the sheet's weights are; None draws with the base model.
         """
@@ -131,11 +126,7 @@ class SheetScorer:
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
     def finish(self) -> None:
-        """Save the sheet that was drawn last.
-
-        Raises:
-            OutputError: the store can't be written, or the disk is full.
-        """
+        """Save the sheet that was drawn last."""
         unsaved, self._unsaved = self._unsaved, None
         if unsaved is not None:
             key, _, png = unsaved
@@ -151,13 +142,7 @@ class SheetScorer:
         }
 
     def images(self, sheet: Sheet, edit: Edit | None) -> Images:
-        """The images of a sheet as they are saved, uint8 [rows, columns, H, W, 3].
-
-        Drawn where the store has none.
-
-        Raises:
-            OutputError: the sheet before it can't be saved.
-        """
+        """The images of a sheet, uint8 [rows, columns, H, W, 3]; drawn where the store has none."""
         if self._unsaved is not None and self._unsaved[0] == sheet.key:
             return self._unsaved[1]
         images = self.store.sheet(sheet.key, sheet.shape)
@@ -204,11 +189,8 @@ def score_page(
     A concept that is none of the classes has rank NaN.
 
     Args:
-        judges: score.
-        labels: the classes.
         page: the concepts, one per row.
-        images: uint8 [rows, columns, H, W, 3].
-        reference: the base model's images from the same noises.
+        images, reference: uint8 [rows, columns, H, W, 3], and as the base model draws them.
     """
     columns = images.shape[1]
     flat, base = (a.reshape(-1, *a.shape[2:]) for a in (images, reference))
@@ -242,10 +224,7 @@ def measure_sets(
     The un-erased model has none where it is itself what others are held against.
 
     Args:
-        sheets: draws, and knows the measures.
-        planned: what is evaluated.
-        weights: hash of the model, or key of the edit.
-        edit: the edit; None for the model.
+        weights: hash of the model, or key of `edit`.
     """
     found: dict[str, Estimate] = {}
     for measure in sheets.judges.sets:
@@ -266,8 +245,6 @@ def missing_features(
     """Images that `measure` has yet to look at, those of its reference aside.
 
     Args:
-        sheets: knows their sheets, and the store.
-        measure: the measure.
         wanted: what is evaluated, each with the hash of the model and keys of edits.
     """
     lacking = {

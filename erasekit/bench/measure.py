@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from erasekit.bench.compare import Pairs, estimate_over
-from erasekit.bench.plan import PlannedCell, Sweep, planned_set
+from erasekit.bench.plan import PlannedCell, Sweep, judges_of, planned_set
 from erasekit.bench.prompts import EvaluatedConcept, pages, with_prompts
 from erasekit.bench.records import (
     Cell,
@@ -31,14 +31,14 @@ from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite, spread_over_families
 from erasekit.bench.suite_file import load_suite
-from erasekit.bench.suites.paper import paper_world
+from erasekit.bench.suites import paper_world
 from erasekit.bench.summary import summarise_stored
 from erasekit.concepts import Erasure, normalised
 from erasekit.edits import Edit
 from erasekit.errors import EditError, Interrupted
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.delta import Delta
-from erasekit.metrics.judges import Judges, load_judges, load_scorer
+from erasekit.metrics.judges import Judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.metrics.scores import Split, mean
 from erasekit.metrics.success_rates import ErasingSuccessRate
@@ -155,14 +155,7 @@ def benchmark(
         images_per_concept=images_per_concept, images_per_erased=images_per_concept, seeds=seeds
     )
     chosen = with_prompts(chosen, None, None, model)
-    judges = load_judges(
-        registry,
-        scorer or chosen.scorer or model.descriptor.scorer,
-        preferred=chosen.classifier,
-        measures=chosen.measures,
-        optional=chosen.optional_measures,
-        device=model.family.device,
-    )
+    judges = judges_of(chosen, model, scorer)
     sweep = Sweep.of(chosen, model, methods, concepts, settings)
     with nullcontext(folder) if folder else TemporaryDirectory() as place:
         runner = BenchmarkRunner(model, judges, RecordStore(Path(place)), observer)

@@ -18,7 +18,7 @@ from erasekit.concepts import Erasure, normalised, split_cases, split_concepts
 from erasekit.diffusion.concept_space import words_for
 from erasekit.diffusion.sampling import check_steps
 from erasekit.errors import ConceptError, ConfigError, nearest_name
-from erasekit.metrics.judges import Judges
+from erasekit.metrics.judges import Judges, load_judges
 from erasekit.metrics.judges.labels import LabelSet
 from erasekit.models.loading import LoadedModel, hash_weights
 from erasekit.plugin.registry import Registry
@@ -38,14 +38,7 @@ RESOLVED = frozenset({"models/catalog.py"})
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to run.
-
-    Attributes:
-        methods: names of methods, each once.
-        erasures: the erased sets.
-        seeds: the erasure seeds.
-        settings: hyperparameters; each goes to the methods that have it.
-    """
+    """What to run: methods x erased sets x erasure seeds; a setting goes to who has it."""
 
     suite: Suite
     methods: tuple[str, ...]
@@ -67,6 +60,40 @@ class Sweep:
         typed = tuple(suite.typed(erasure) for erasure in erasures)
         names = tuple(methods or suite.methods)
         return cls(suite, names, typed, tuple(range(suite.seeds)), settings or {})
+
+
+def judges_of(
+    suite: Suite,
+    model: LoadedModel,
+    scorer: str = "",
+    *,
+    measures: Sequence[str] | None = None,
+    **named: Any,
+) -> Judges:
+    """The judges that a suite asks for, on the model's device.
+
+    Args:
+        scorer: "" takes the suite's, or the model's.
+        measures: None takes the suite's, with its optional ones.
+        named: what else `load_judges` takes.
+
+    Raises: as `load_judges`; ConfigError if a measure is of captions' images, and there are none.
+    """
+    judges = load_judges(
+        model.registry,
+        scorer or suite.scorer or model.descriptor.scorer,
+        preferred=suite.classifier,
+        measures=suite.measures if measures is None else measures,
+        optional=suite.optional_measures if measures is None else (),
+        device=model.family.device,
+        **named,
+    )
+    if judges.sets and not suite.captions:
+        raise ConfigError(
+            f"The measure {judges.sets[0].name!r} is of captions' images, and the suite "
+            f"{suite.name!r} has no captions; name a file with --captions."
+        )
+    return judges
 
 
 @dataclass(frozen=True)
@@ -237,10 +264,7 @@ def words_kept(
     """Words that a run may keep on purpose: those that were named, else its concept space's.
 
     Args:
-        method: the method's name.
         settings: all hyperparameters of the run; `keep` names words, where a method has it.
-        erasure: what goes and what the user names to keep.
-        model: whose words a concept space defaults to.
     """
     named = [*erasure.keep, *settings.get("keep", ())]
     if named or not uses_concept_space(model.registry.method(method), model.registry, settings):
@@ -309,7 +333,7 @@ def _like(identity: Mapping[str, Any]) -> str:
 
 
 def typed_sets(text: str | None, more: Iterable[str] = ()) -> list[str]:
-    """The erased sets that a user typed, each as one text for `parse_erased_set`.
+    """The erased sets that a user typed, each as one text for `parse_erased_sets`.
 
     Args:
         text: "a,b+c", see `split_cases`; or a text file, an erased set a line.
@@ -332,14 +356,13 @@ def typed_sets(text: str | None, more: Iterable[str] = ()) -> list[str]:
 
 
 def parse_erased_sets(sets: str | Iterable[str], model: LoadedModel) -> tuple[Erasure, ...]:
-    """Erased sets with kinds and aliases from the model's list.
+    """Erased sets of texts such as "b+c", with kinds and aliases from the model's list.
 
-    Args:
-        sets: texts for `parse_erased_set`; one text of several is split as `typed_sets` does.
-        model: knows kinds and aliases.
+    One text of several sets is split as `typed_sets` does.
 
     Raises:
-        ConceptError: an empty concept, one that does not fit the tokenizer, or a set twice.
+        ConceptError: an empty concept, one that does not fit the tokenizer, one twice in a set, or
+            a set twice.
     """
     texts = typed_sets(sets) if isinstance(sets, str) else list(sets)
     found: dict[frozenset[str], str] = {}
@@ -350,16 +373,7 @@ def parse_erased_sets(sets: str | Iterable[str], model: LoadedModel) -> tuple[Er
                 f"The erased set {text!r} stands twice (as {found[names]!r}); name each once."
             )
         found[names] = text
-    return tuple(parse_erased_set(text, model) for text in texts)
-
-
-def parse_erased_set(text: str, model: LoadedModel) -> Erasure:
-    """One erased set of "b+c", with kinds and aliases from the model's list.
-
-    Raises:
-        ConceptError: an empty concept, the same one twice, or one too long for the tokenizer.
-    """
-    return Erasure(tuple(model.concept(part) for part in split_concepts(text)))
+    return tuple(Erasure(tuple(map(model.concept, split_concepts(text)))) for text in texts)
 
 
 def generation_identity(suite: Suite, model: LoadedModel) -> dict[str, Any]:
@@ -420,9 +434,7 @@ def source_hash(parts: tuple[str, ...]) -> str:
 
 
 def steps_along(fractions: Sequence[float], steps: int) -> tuple[int, ...]:
-    """The steps of a run of `steps` that lie at these fractions of it, each once, in order.
-
-    A method of one step has none before its last.
+    """The steps of a run of `steps` that lie at these fractions of it, but for its last.
 
     Raises:
         ConfigError: a fraction that is not between 0 and 1.

@@ -45,11 +45,6 @@ class EvaluatedConcept:
         prompt = template.format(concept)
         return cls(concept, split, family, prompt, noise_seeds(prompt, images))
 
-    def parts(self) -> Iterator[EvaluatedConcept]:
-        """The concept in parts of at most `SHEET` noises."""
-        for start in range(0, len(self.noises), SHEET):
-            yield replace(self, noises=self.noises[start : start + SHEET])
-
 
 def noise_seeds(prompt: str, count: int) -> tuple[int, ...]:
     """Seeds of a prompt's starting noises; the first ones stay the same when there are more.
@@ -68,7 +63,11 @@ def pages(
 ) -> Iterator[list[EvaluatedConcept]]:
     """`concepts` in pages: several to a page of `PAGE` images, or one to a page or more of them."""
     size = max(1, PAGE // images_per_concept)
-    parts = [part for concept in concepts for part in concept.parts()]
+    parts = [
+        replace(concept, noises=concept.noises[start : start + SHEET])
+        for concept in concepts
+        for start in range(0, len(concept.noises), SHEET)
+    ]
     for start in range(0, len(parts), size):
         yield parts[start : start + size]
 
@@ -82,8 +81,7 @@ def paired_pages(
     found: dict[str, Paired] = {}
     for page, ones, others in zip(pages, before, after, strict=True):
         for what, one, other in zip(page, ones, others, strict=True):
-            known = found.get(what.concept)
-            if known is not None:
+            if known := found.get(what.concept):
                 one, other = _joined(known.before, one), _joined(known.after, other)
             found[what.concept] = Paired(what.concept, what.split, what.family, one, other)
     return tuple(found.values())
@@ -91,12 +89,13 @@ def paired_pages(
 
 def _joined(first: ConceptScores, second: ConceptScores) -> ConceptScores:
     """One concept's scores of other noises, together."""
+    measures = {name: values + second.measures[name] for name, values in first.measures.items()}
     return ConceptScores(
         first.prompt,
         first.noises + second.noises,
         first.scores + second.scores,
         first.ranks + second.ranks,
-        {name: values + second.measures[name] for name, values in first.measures.items()},
+        measures,
     )
 
 
@@ -112,25 +111,16 @@ COCO = ("captions_val2014.json", "annotations/captions_val2014.json")
 
 Prompt = tuple[str, int]
 """A prompt, and the seed of its starting noise."""
+Row = tuple[int, Mapping[str, Any]]
+"""The line of a row in its file, and its values by column."""
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """What a file asks for.
-
-    Attributes:
-        prompts: each once, in the file's order.
-        remarks: a sentence for what it says besides and is not done.
-    """
+    """Prompts of a file, each once and in its order, and a sentence for what it asks in vain."""
 
     prompts: tuple[Prompt, ...]
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    values: Mapping[str, Any]
 
 
 def read_prompts(
@@ -166,29 +156,28 @@ def read_prompts(
             f"The prompts {source!r} can't be read: {reason}; name a .csv, .tsv, .jsonl or .txt "
             f"file in UTF-8, or {' or '.join(HUB_FILES)} on the hub."
         ) from error
-    suffix = path.suffix.lower()
+    file, suffix = f"The file {source!r}", path.suffix.lower()
+    rows: list[Row] = []
     if suffix == ".json":
-        found, remarks = _from_coco(text, source), []
+        found = _from_coco(text, file)
     else:
         if suffix == ".txt":
-            lines = enumerate(_lines(text), start=1)
-            rows = [_Row(line, {columns[0]: prompt}) for line, prompt in lines]
+            rows = [(n, {columns[0]: line}) for n, line in _lines(text)]
         elif suffix in (".jsonl", ".ndjson"):
-            rows = list(_from_json_lines(text, source, columns[0]))
+            rows = list(_from_json_lines(text, file, columns[0]))
         else:
-            rows = list(_from_csv(text, source, "\t" if suffix == ".tsv" else ","))
-        column = next((name for name in columns if any(name in row.values for row in rows)), None)
+            rows = list(_from_csv(text, file, "\t" if suffix == ".tsv" else ","))
+        column = next((name for name in columns if any(name in own for _, own in rows)), None)
         if rows and column is None:
-            raise ConfigError(f"The file {source!r} has no column {columns[0]!r}; name it so.")
-        found = [prompt for row in rows if (prompt := _prompt(row, column or "", source))]
-        remarks = list(_remarks(rows))
+            raise ConfigError(f"{file} has no column {columns[0]!r}; name it so.")
+        found = [prompt for row in rows if (prompt := _prompt(row, column or "", file))]
     prompts = list(dict.fromkeys(found))
     if not prompts:
-        raise ConfigError(f"The file {source!r} has no {columns[0]}s; add a row for each.")
+        raise ConfigError(f"{file} has no {columns[0]}s; add a row for each.")
     if most is not None and len(prompts) > most:
         chosen = set(sorted(prompts, key=_hash)[:most])
         prompts = [prompt for prompt in prompts if prompt in chosen]
-    return PromptFile(tuple(prompts), tuple(remarks))
+    return PromptFile(tuple(prompts), tuple(_remarks(rows)))
 
 
 def coco_captions() -> str | None:
@@ -196,110 +185,100 @@ def coco_captions() -> str | None:
     return next((name for name in COCO if Path(name).is_file()), None)
 
 
-def _lines(text: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", text)
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    return enumerate(re.split(r"\r\n|\r|\n", text), start=1)
 
 
-def _from_csv(text: str, source: str, delimiter: str) -> Iterator[_Row]:
+def _from_csv(text: str, file: str, delimiter: str) -> Iterator[Row]:
     """Rows below the header, whose names are taken without case and spaces around."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
-    begins = 1
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise ConfigError(
-                f"The file {source!r} is no CSV from line {begins} on ({error}); mend the quotes "
-                "there: a field with a comma, quote or line end stands in double quotes, a quote "
-                "in it doubled."
-            ) from error
-        if row is None:
-            return
-        line, begins = begins, reader.line_num + 1
-        if not any(field.strip() for field in row):
-            continue
-        if not header:
-            header = [name.strip().lower() for name in row]
-            twice = next((name for name in header if name and header.count(name) > 1), None)
-            if twice:
-                raise ConfigError(f"The file {source!r} has two columns {twice!r}; drop one.")
-        elif any(field.strip() for field in row[len(header) :]):
-            raise ConfigError(
-                f"The file {source!r} has {len(row)} fields in line {line} and {len(header)} "
-                "columns; put fields with a comma into double quotes."
-            )
-        else:
-            yield _Row(line, dict(zip(header, row, strict=False)))
+    line = 1
+    try:
+        for row in reader:
+            begins, line = line, reader.line_num + 1
+            if not any(field.strip() for field in row):
+                continue
+            if not header:
+                header = [name.strip().lower() for name in row]
+                twice = next((name for name in header if name and header.count(name) > 1), None)
+                if twice:
+                    raise ConfigError(f"{file} has two columns {twice!r}; drop one.")
+            elif any(field.strip() for field in row[len(header) :]):
+                raise ConfigError(
+                    f"{file} has {len(row)} fields in line {begins} and {len(header)} columns; "
+                    "put fields with a comma into double quotes."
+                )
+            else:
+                yield begins, dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise ConfigError(
+            f"{file} is no CSV from line {line} on ({error}); mend the quotes there: a field with "
+            "a comma, quote or line end stands in double quotes, a quote in it doubled."
+        ) from error
 
 
-def _from_json_lines(text: str, source: str, column: str) -> Iterator[_Row]:
-    for line, own in enumerate(_lines(text), start=1):
+def _from_json_lines(text: str, file: str, column: str) -> Iterator[Row]:
+    for line, own in _lines(text):
         if not own.strip():
             continue
         try:
             value = json.loads(own)
         except (ValueError, RecursionError) as error:
             raise ConfigError(
-                f"The file {source!r} is no JSON in line {line} ({error}); write an object a line."
+                f"{file} is no JSON in line {line} ({error}); write an object a line."
             ) from error
         if isinstance(value, str):
             value = {column: value}
         if not isinstance(value, dict):
-            raise ConfigError(f"The file {source!r} has no object in line {line}; write one there.")
-        yield _Row(line, {name.strip().lower(): found for name, found in value.items()})
+            raise ConfigError(f"{file} has no object in line {line}; write one there.")
+        yield line, {name.strip().lower(): found for name, found in value.items()}
 
 
-def _from_coco(text: str, source: str) -> list[Prompt]:
+def _from_coco(text: str, file: str) -> list[Prompt]:
     try:
         annotations: Iterable[Mapping[str, Any]] = json.loads(text)["annotations"]
-        ordered = sorted(annotations, key=lambda one: (one["image_id"], one["id"]))
         first: dict[Any, str] = {}
-        for one in ordered:
+        for one in sorted(annotations, key=lambda one: (one["image_id"], one["id"])):
             first.setdefault(one["image_id"], plain_text(one["caption"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"The file {source!r} is not COCO's captions (no 'annotations' with 'image_id', 'id' "
-            "and 'caption'); name captions_val2014.json, or a CSV file."
+            f"{file} is not COCO's captions (no 'annotations' with 'image_id', 'id' and "
+            "'caption'); name captions_val2014.json, or a CSV file."
         ) from error
     return [(caption, noise_seeds(caption, 1)[0]) for caption in first.values() if caption]
 
 
-def _prompt(row: _Row, column: str, source: str) -> Prompt | None:
-    written = row.values.get(column) or ""
+def _prompt(row: Row, column: str, file: str) -> Prompt | None:
+    line, values = row
+    written = values.get(column) or ""
     if not isinstance(written, str):
-        raise ConfigError(
-            f"The file {source!r} has the {column} {written!r} in line {row.line}; write a text."
-        )
+        raise ConfigError(f"{file} has the {column} {written!r} in line {line}; write a text.")
     text = plain_text(written)
     if not text:
         return None
-    seeds = (row.values[name] for name in SEEDS if name in row.values)
+    seeds = (values[name] for name in SEEDS if name in values)
     given = next((seed for seed in seeds if seed is not None and str(seed).strip()), None)
-    return text, noise_seeds(text, 1)[0] if given is None else _seed(given, row.line, source)
-
-
-def _seed(given: Any, line: int, source: str) -> int:
-    """A whole number that torch takes, be it written as 42, 42.0 or 4.2e1."""
-    where = f"The file {source!r} has the seed {str(given)[:40]!r} in line {line}"
+    if given is None:
+        return text, noise_seeds(text, 1)[0]
+    where = f"{file} has the seed {str(given)[:40]!r} in line {line}"
     try:
-        seed = Decimal(str(given).strip())
-        if isinstance(given, bool) or not seed.is_finite():
-            raise InvalidOperation
-    except InvalidOperation as error:
-        raise ConfigError(f"{where}; write a whole number.") from error
-    if not FIRST <= seed <= LAST:
+        seed = Decimal(str(given).strip())  # be it written as 42, 42.0 or 4.2e1
+        whole = not isinstance(given, bool) and seed.is_finite()
+    except InvalidOperation:
+        whole = False
+    if whole and not FIRST <= seed <= LAST:
         raise ConfigError(f"{where}; torch takes {FIRST} to {LAST}.")
-    if seed != int(seed):
+    if not whole or seed != int(seed):
         raise ConfigError(f"{where}; write a whole number.")
-    return int(seed)
+    return text, int(seed)
 
 
-def _remarks(rows: Iterable[_Row]) -> Iterator[str]:
+def _remarks(rows: Iterable[Row]) -> Iterator[str]:
     """What rows ask of their own image and does not happen."""
     asked: dict[str, set[str]] = {}
-    for row in rows:
-        for name, value in row.values.items():
+    for _, values in rows:
+        for name, value in values.items():
             bare = name.removeprefix("sd_").removeprefix("image_")
             if bare in UNUSED and value not in (None, ""):
                 asked.setdefault(name, set()).add(str(value).strip())
@@ -342,10 +321,10 @@ def with_prompts(
     Raises:
         ConfigError: a file that can't be read, or one that the suite needs and that was not named.
     """
-    remarks: list[str] = []
+    remarks = list(suite.remarks)
     if prompts is not None:
         found = read_prompts(prompts)
-        suite, remarks = replace(suite, probes=found.prompts), [*found.remarks]
+        suite, remarks = replace(suite, probes=found.prompts), [*remarks, *found.remarks]
     elif suite.prompts_from:
         raise ConfigError(
             f"The suite {suite.name!r} draws {suite.prompts_from}; name them with "
@@ -361,12 +340,12 @@ def with_prompts(
             "--captions captions_val2014.json, or a CSV file with a column 'caption'."
         )
     family = model.family
+    done = "left out" if suite.long_prompts == "skip" else "cut there, as diffusers does"
     for what, own in (("prompts", suite.probes), ("captions", suite.captions)):
         long = sum(family.token_count(text) > family.max_tokens for text, _ in own)
-        done = "left out" if suite.long_prompts == "skip" else "cut there, as diffusers does"
         if long:
             remarks.append(
                 f"{long} of {len(own)} {what} are too long for the text encoder of {model.id} "
                 f"({family.max_tokens} tokens) and are {done}."
             )
-    return replace(suite, remarks=(*suite.remarks, *remarks))
+    return replace(suite, remarks=tuple(remarks))

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from erasekit.metrics.scores import (
-    NAN,
-    NOTHING,
-    Estimate,
-    Number,
-    Paired,
-    Split,
-    mean,
-    nan_to_null,
-)
+from erasekit.metrics.scores import NAN, NOTHING, Estimate, Number, Paired, Split, mean, nan_to_null
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,11 +35,10 @@ def estimate_json(name: str, estimate: Estimate, *fields: str) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One erasure (method, erased set, seed) and its evaluation, before it has run.
+    """One erasure and its evaluation, before it has run.
 
     Attributes:
         erased: the erased concepts, joined by "+".
-        seed: the erasure seed.
         identity: everything that changes the numbers, JSON-ready.
     """
 
@@ -83,15 +73,13 @@ class Record:
     """What became of a cell: the scores of every image before and after.
 
     Attributes:
-        concepts: every evaluated concept.
         edit: name of the edit in the store.
         seconds: duration of the erasure.
         forward, backward: batch-weighted UNet passes of the erasure.
-        error: why it failed, or "".
-        sheets: file names of the images after the erasure.
+        sheets: names of the files of images after the erasure.
         exposed: held-out concepts that this method may have kept on purpose all the same, because
             its concept space or the user named them.
-        steps: training steps of the whole erasure; 0 where that was not kept.
+        steps: training steps of the whole erasure.
         along: the erasure at earlier steps, in their order, where it was scored along the way.
         sets: measures of all captions' images after the erasure together, by name.
         checksums: SHA-256 of each file of its images and edits, by its path in the store.
@@ -169,24 +157,25 @@ def with_common_splits(records: Sequence[Record]) -> list[Record]:
     One that any of them may have kept on purpose (it is in a method's concept space, or the user
     named it) counts as pool for all.
     """
-    exposed: dict[str, set[str]] = {}
-    for record in records:
-        exposed.setdefault(record.cell.erased, set()).update(record.exposed)
+    exposed = {(record.cell.erased, name) for record in records for name in record.exposed}
 
-    def moved(concepts: Sequence[Paired], names: set[str]) -> tuple[Paired, ...]:
+    def moved(erased: str, concepts: Sequence[Paired]) -> tuple[Paired, ...]:
         return tuple(
-            replace(c, split="pool") if c.split == "held-out" and c.concept in names else c
+            replace(c, split="pool")
+            if c.split == "held-out" and (erased, c.concept) in exposed
+            else c
             for c in concepts
         )
 
     return [
         replace(
             record,
-            concepts=moved(record.concepts, names),
-            along=tuple(replace(w, concepts=moved(w.concepts, names)) for w in record.along),
+            concepts=moved(record.cell.erased, record.concepts),
+            along=tuple(
+                replace(w, concepts=moved(record.cell.erased, w.concepts)) for w in record.along
+            ),
         )
         for record in records
-        for names in (exposed[record.cell.erased],)
     ]
 
 
@@ -200,11 +189,9 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a bench table: a method on an erased set.
+    """One line of a bench table: a method, or the un-erased model ("base"), on an erased set.
 
     Attributes:
-        method: its name; "base" is the un-erased model.
-        erased: the erased concepts, joined by "+".
         alignment_before, alignment_after: of the erased concepts, 100 * cosine.
         esr1, esr5: share of erased images whose class is not among the top one or five; NaN with
             a note where the base model does not draw what is erased.
@@ -212,9 +199,8 @@ class Row:
         esr1_before, ...: the same of the base model's images.
         delta, delta_pool: mean loss of alignment over held-out and over pool concepts.
         worst: the held-out concept that lost most, and how much.
-        seeds: erasure seeds that went in.
+        seeds, images: erasure seeds, and images after the erasure, that went in.
         failed: cells that failed.
-        images: images after the erasure that went in.
         seconds, unet_passes: of one erasure, mean over seeds.
         harmed: share of held-out concepts that are significantly harmed, without limits; NaN
             with a note where that can't be tested; None for the un-erased model.
@@ -272,15 +258,12 @@ class ConceptRow:
 class Comparison:
     """Two methods on an erased set, from the same concepts, noises and erasure seeds.
 
-    At the end of their runs, or where these first reach the same strength of erasure.
-
     Attributes:
-        method, other: `method` is the one that harms less on average.
+        method: the one that harms less on average.
         erased: the erased set, or "all".
         difference: delta(method) - delta(other) over held-out concepts.
         p_value: two-sided, Holm-adjusted over the pairs of the erased set; NaN where nothing can
             be tested.
-        verdict: the outcome as a sentence.
         seeds_needed: erasure seeds that would tell them apart four times in five, if the
             difference is what it looks like; None where it is told already, or where no number of
             seeds would.
@@ -325,9 +308,7 @@ class Summary:
         failures: "method, erased, seed: error" of every failed cell.
         comparisons: every pair of methods of every erased set, and over all sets.
         matched: methods at the same strength of erasure; empty where no run was scored along.
-        notes: sentences that its readers should see.
-        matched_comparisons: every pair of methods at the same strength of erasure, where both
-            reach it with a seed.
+        matched_comparisons: every pair of methods where both reach it with a seed.
     """
 
     rows: tuple[Row, ...]
@@ -374,10 +355,8 @@ class Measured:
     """What one edit does: to the erased concepts, then to a spread of others.
 
     Attributes:
-        concepts: erased concepts first, then near neighbours, then far ones.
         esr1: over all erased concepts' images.
         delta: mean over the concepts that should stay.
-        scorer: name of the scorer.
         remarks: sentences the user should read, such as that a concept is hardly known.
     """
 

@@ -54,13 +54,11 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        erased_sets: with all cells.
         missing: the cells that will run.
         erasures: those of them that will erase, since an edit of theirs is not in the store; the
             others are drawn and scored alone.
         failed: the cells that failed before and are left alone.
-        costs: UNet passes that the erasures are expected to take.
-        images: images that will be drawn.
+        images: how many will be drawn.
         image_passes: UNet passes of these images.
         damaged: files that are not what they were when they were written, and will be removed.
         remarks: which they are and what is computed again for it, as sentences.
@@ -91,10 +89,8 @@ class BenchmarkRunner:
     """Runs sweeps on one model with one scorer and one store.
 
     Args:
-        model: the model; it is left as it was.
-        scorer: judges its images; a scorer alone also classifies them.
-        store: where records are kept, and looked up.
-        observer: hears of the run.
+        model: it is left as it was.
+        scorer: a scorer alone also classifies.
         edits: edits by their names in the store, which are taken from here and not kept there; a
             fault while one is drawn or scored is raised, not recorded.
     """

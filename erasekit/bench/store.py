@@ -267,14 +267,10 @@ class RecordStore:
         return self.root / "sheets" / f"{key}.png"
 
     def sheet(self, key: str, shape: tuple[int, int]) -> Images | None:
-        """The images of a sheet, uint8 [rows, columns, H, W, 3]; None if not there or damaged.
+        """The images of a sheet, uint8 [*shape, H, W, 3]; None if it is not there or damaged.
 
         One that is damaged though its size and times are as they were gets new times, so that the
         next run takes note of it.
-
-        Args:
-            key: the sheet.
-            shape: its rows and columns.
         """
         path = self.sheet_path(key)
         try:
@@ -317,12 +313,7 @@ class RecordStore:
         return self.root / "edits" / key
 
     def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
-        """An edit that was made before, or None.
-
-        Args:
-            key: its name.
-            registry: where its inference part is registered; None loads what is installed.
-        """
+        """An edit that was made before, or None; see `load_edit`."""
         from erasekit.edits import load_edit
 
         try:
@@ -363,7 +354,7 @@ def sheet_png(images: Images, identity: Mapping[str, Any]) -> bytes:
 
     Args:
         images: uint8 [rows, columns, H, W, 3].
-        identity: goes into the file, so that it explains itself.
+        identity: goes into the file.
     """
     rows, columns, height, width, channels = images.shape
     pixels = images.swapaxes(1, 2).reshape(rows * height, columns * width, channels)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
-from erasekit.concepts import Concept, Erasure, Kind, normalised, split_concepts
+from erasekit.concepts import Erasure, Kind, normalised, split_concepts
 from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.metrics.scores import Split
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor, SuiteDescriptor
@@ -34,37 +34,32 @@ class Suite:
         concepts: the world: what the model is known to draw. Their names and aliases are the label
             set of ESR and PSR; their families and splits decide what is evaluated.
         cases: erased sets, each a text for `split_concepts`, as in "bus+car".
-        kept: names of what a case is evaluated on, for cases that have a set of their own. It is
-            all held out: no method may keep it on purpose.
+        kept: names of what an erased set is evaluated on, for those that have a kept set of their
+            own. It is all held out: no method may keep it on purpose.
         labels: names of each class of ESR and PSR; empty takes those of `concepts`.
-        spread: names of the concepts that are evaluated in every case; empty takes them all.
-        words: how many words of the model's concept space are evaluated in every case besides;
-            `with_words` picks them once the model is loaded.
+        spread: names of concepts that are evaluated for every erased set; empty takes them all.
+        words: how many words of the model's concept space are evaluated besides; `with_words`
+            picks them once the model is loaded.
         near: how many more concepts of an erased one's family are evaluated beside it, per split,
             nearest first in the family's order.
-        prompt: the prompt of a concept, "{}" stands for its name.
-        label: what a label is put into before the scorer reads it.
-        images_per_concept: starting noises per kept concept.
-        images_per_erased: starting noises per erased concept.
+        prompt, label: of a concept and of a class, "{}" stands for its name.
+        images_per_concept, images_per_erased: starting noises per kept and per erased concept.
         num_inference_steps, guidance_scale: None takes the model's registered values.
-        scorer: name of a registered scorer; "" takes the model's.
-        classifier: name of the classifier that ranks the classes; "" takes the scorer, and so
-            does a classifier whose weights are not at hand.
-        measures: names of further measures of each image.
+        scorer: a registered scorer; "" takes the model's.
+        classifier: what ranks the classes; "", or one whose weights are not at hand, takes the
+            scorer.
+        measures: further measures of each image.
         optional_measures: the same, but left out, and said so, where their weights or their
             package are not at hand.
-        metrics: names of registered metrics that are computed beside those that every row has.
+        metrics: registered metrics that are computed beside those that every row has.
         probes: prompts that ask for what is erased, each with the seed of its one noise.
-        prompts_from: whose prompts the user is to name as `probes`; "" where the suite needs none.
-        captions: captions of anything, each with the seed of its one noise, for CLIP score and
-            FID.
-        captions_from: whose captions the user is to name; "" where the suite has its own, or none.
+        captions: captions of anything for CLIP score and FID, the same way.
+        prompts_from, captions_from: whose the user is to name; "" where the suite needs none.
         most_captions: how many of the user's captions are drawn.
         long_prompts: what becomes of a probe or caption with more tokens than the text encoder
             takes: "cut" as diffusers does, or "skip".
         remarks: sentences for the readers of its numbers.
-        methods: what runs where the user names none.
-        seeds: how many erasure seeds where the user says none.
+        methods, seeds: what runs, and how many erasure seeds, where the user says nothing.
         along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
             that methods can be compared at the same strength of erasure.
         full: the fields of the full protocol, where they are others than these.
@@ -106,78 +101,64 @@ class Suite:
     protocol: str = "full"
 
     def evaluate(self, erasure: Erasure) -> list[list[EvaluatedConcept]]:
-        """What is drawn for a case, in pages that are each drawn as one batch.
+        """What is drawn for an erased set, in pages that are each drawn as one batch.
 
-        The pages of the spread are the same for every case, less what is erased, so that most of
-        the base model's images serve all cases. Where cases have kept sets of their own, each
-        concept has a page of its own for the same reason.
+        The pages of the spread are the same for every erased set, less what is erased, so that
+        most of the base model's images serve all. Where erased sets have kept sets of their own,
+        each concept has a page of its own for the same reason.
         """
+        images, prompt = self.images_per_erased, self.prompt
         erased = [
-            EvaluatedConcept.of(
-                concept.text,
-                "erased",
-                self.family_of(concept.names),
-                self.prompt,
-                self.images_per_erased,
-            )
-            for concept in erasure.erased
+            EvaluatedConcept.of(c.text, "erased", self.family_of(c.names), prompt, images)
+            for c in erasure.erased
         ]
-        withheld = self.withheld(erasure)
-        if withheld:
-            chosen = [self._kept(c) for c in self.concepts if c.name in withheld]
-            alone = [replace(concept, split="held-out") for concept in chosen]
-            own = [page for concept in (*erased, *alone) for page in pages([concept], PAGE)]
-            return own + list(pages(self._probes(), 1)) + list(pages(self._captions(), 1))
-        stays = self.stays(erasure)
-        spread = [self._kept(concept) for concept in self._spread()]
-        free = stays - {concept.concept for concept in spread}
-        near = [self._kept(concept) for concept in self.near_neighbours(erasure, free, self.near)]
-        laid_out = [
-            *pages(erased, self.images_per_erased),
-            *pages(spread, self.images_per_concept),
-            *pages(near, self.images_per_concept),
-            *pages(self._probes(), 1),
-            *pages(self._captions(), 1),
+        last = [
+            *_pages("prompt", "probe", self.probes),
+            *_pages("caption", "caption", self.captions),
         ]
-        always = ("erased", "probe", "caption")
-        drawn = [[e for e in page if e.split in always or e.concept in stays] for page in laid_out]
-        return [page for page in drawn if page]
+        if withheld := self.withheld(erasure):
+            alone = [replace(self._kept(c), split="held-out") for c in self._named(withheld)]
+            return [page for concept in (*erased, *alone) for page in pages([concept], PAGE)] + last
+        stays, count = self.stays(erasure), self.images_per_concept
+        spread = self._named(self.spread) if self.spread else self.concepts
+        free = stays - {concept.name for concept in spread}
+        near = self.near_neighbours(erasure, free, self.near)
+        kept = [
+            [concept for concept in page if concept.concept in stays]
+            for own in (spread, near)
+            for page in pages([self._kept(concept) for concept in own], count)
+        ]
+        return [*pages(erased, images), *filter(None, kept), *last]
 
     def typed(self, erasure: Erasure) -> Erasure:
         """The erasure with the suite's kinds of concepts where the model knows of none.
 
         The default scope follows from the kind: nudity is not erased as an object is.
         """
-
-        def kind(concept: Concept) -> Concept:
-            known = self.known([concept.text])
-            if known is None or concept.kind != "object":
-                return concept
-            kinds: dict[str, Kind] = {k: k for k in get_args(Kind)}
-            return replace(concept, kind=kinds.get(known.kind, "object"))
-
-        return replace(erasure, erased=tuple(map(kind, erasure.erased)))
+        kinds: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+        known = {c.text: self.known([c.text]) for c in erasure.erased if c.kind == "object"}
+        found = {text: kinds.get(own.kind, "object") for text, own in known.items() if own}
+        erased = (replace(c, kind=found.get(c.text, c.kind)) for c in erasure.erased)
+        return replace(erasure, erased=tuple(erased))
 
     def withheld(self, erasure: Erasure) -> tuple[str, ...]:
-        """What this case keeps for the evaluation alone; empty in suites without kept sets.
+        """What this erased set keeps for the evaluation alone; empty in suites without kept sets.
 
-        A case that the suite does not list keeps the rest of the world.
+        One that the suite does not list keeps the rest of the world.
         """
         erased = {normalised(concept.text) for concept in erasure.erased}
-        for case, names in self.kept.items():
-            if set(map(normalised, split_concepts(case))) == erased:
+        for own, names in self.kept.items():
+            if set(map(normalised, split_concepts(own))) == erased:
                 return names
         stays = self.stays(erasure) if self.kept else set()
         return tuple(concept.name for concept in self.concepts if concept.name in stays)
 
     def classes(self) -> list[tuple[str, ...]]:
         """The names of each class of ESR and PSR."""
-        if self.labels:
-            return list(self.labels)
-        return [(concept.name, *concept.aliases) for concept in self.concepts]
+        return list(self.labels) or [(c.name, *c.aliases) for c in self.concepts]
 
     def fitting(self, check: Callable[[str], None]) -> Suite:
-        """A copy without the concepts that `check` refuses with a `ConceptError`.
+        """A copy without the concepts that `check` refuses by a `ConceptError`.
 
         And without such probes and captions, where long ones are not cut.
         """
@@ -190,10 +171,10 @@ class Suite:
             return True
 
         concepts = tuple(c for c in self.concepts if fits(self.prompt.format(c.name)))
-        if self.long_prompts == "cut":
-            return replace(self, concepts=concepts)
-        probes = tuple(probe for probe in self.probes if fits(probe[0]))
-        captions = tuple(caption for caption in self.captions if fits(caption[0]))
+        cut = self.long_prompts == "cut"
+        probes, captions = (
+            tuple(one for one in own if cut or fits(one[0])) for own in (self.probes, self.captions)
+        )
         return replace(self, concepts=concepts, probes=probes, captions=captions)
 
     def with_words(self, words: Iterable[str]) -> Suite:
@@ -225,9 +206,9 @@ class Suite:
             given["protocol"] = "short"
         return replace(self, **given)
 
-    def _spread(self) -> list[ModelConcept]:
-        wanted = set(self.spread)
-        return [c for c in self.concepts if not wanted or c.name in wanted]
+    def _named(self, names: Iterable[str]) -> list[ModelConcept]:
+        wanted = set(names)
+        return [concept for concept in self.concepts if concept.name in wanted]
 
     def near_neighbours(self, erasure: Erasure, free: set[str], count: int) -> list[ModelConcept]:
         """Members of the erased concepts' families that are `free`, `count` per split.
@@ -252,49 +233,35 @@ class Suite:
         """Names of the world that are not erased: not the name, a part of it, nor an alias."""
         gone = {normalised(name) for concept in erasure.erased for name in concept.names}
         free = set(erasure.excludes(concept.name for concept in self.concepts))
-        return {
-            c.name
-            for c in self.concepts
-            if c.name in free and not gone & {normalised(alias) for alias in c.aliases}
-        }
+        free -= {c.name for c in self.concepts if gone & set(map(normalised, c.aliases))}
+        return free
 
     def known(self, names: Sequence[str]) -> ModelConcept | None:
         """The concept of the world that one of `names` names, by name or alias."""
         wanted = {normalised(name) for name in names}
-        for concept in self.concepts:
-            if wanted & {normalised(name) for name in (concept.name, *concept.aliases)}:
-                return concept
-        return None
+        found = (c for c in self.concepts if wanted & set(map(normalised, (c.name, *c.aliases))))
+        return next(found, None)
 
     def family_of(self, names: Sequence[str]) -> str:
         """The family of the concept that one of `names` names, or ""."""
         known = self.known(names)
         return known.family if known else ""
 
-    def _probes(self) -> list[EvaluatedConcept]:
-        return [
-            EvaluatedConcept(f"prompt {number}", "probe", "", prompt, (seed,))
-            for number, (prompt, seed) in enumerate(self.probes, start=1)
-        ]
+    def _kept(self, own: ModelConcept) -> EvaluatedConcept:
+        split: Split = "pool" if own.split == "pool" else "held-out"
+        images = self.images_per_concept
+        return EvaluatedConcept.of(own.name, split, own.family, self.prompt, images)
 
-    def _captions(self) -> list[EvaluatedConcept]:
-        return [
-            EvaluatedConcept(f"caption {number}", "caption", "", text, (seed,))
-            for number, (text, seed) in enumerate(self.captions, start=1)
-        ]
 
-    def _kept(self, concept: ModelConcept) -> EvaluatedConcept:
-        split: Split = "pool" if concept.split == "pool" else "held-out"
-        return EvaluatedConcept.of(
-            concept.name, split, concept.family, self.prompt, self.images_per_concept
-        )
+def _pages(
+    name: str, split: Split, prompts: Iterable[tuple[str, int]]
+) -> Iterator[list[EvaluatedConcept]]:
+    numbered = enumerate(prompts, start=1)
+    return pages([EvaluatedConcept(f"{name} {i}", split, "", p, (s,)) for i, (p, s) in numbered], 1)
 
 
 def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool = False) -> Suite:
-    """The suite of `descriptor` at the scale that `model` was registered with.
-
-    Args:
-        full: its full protocol, whatever the model's scale.
+    """The suite of `descriptor` at the scale that `model` was registered with, or in full.
 
     Raises:
         PluginError: the target is no suite, or the model's scale names no field of it.
@@ -317,13 +284,7 @@ def build_suite(descriptor: SuiteDescriptor, model: ModelDescriptor, full: bool 
 
 
 def at_scale(suite: Suite, scale: Mapping[str, Any] | None = None, *, full: bool = False) -> Suite:
-    """A copy at the scale of a model, or of the full protocol.
-
-    Args:
-        suite: as it was made.
-        scale: fields that a model has otherwise, unless all is wanted.
-        full: its full protocol.
-    """
+    """A copy with the fields that a model has otherwise, or of the full protocol."""
     changes = suite.full if full else scale or {}
     short = not full and bool(scale or suite.full)
     return replace(suite, **changes, protocol="short" if short else "full")

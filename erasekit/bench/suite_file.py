@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,57 +42,47 @@ class ConceptTable(_Table):
     kind: Kind = "object"
     family: str = ""
     split: Literal["held-out", "pool"] = "held-out"
-    aliases: list[Name] = Field(default_factory=list)
+    aliases: list[Name] = []
 
 
 class CaseTable(_Table):
     """One `[[cases]]` of a suite file: what is erased together, and what it is evaluated on."""
 
     erase: list[Name] = Field(min_length=1)
-    keep: list[Name] = Field(default_factory=list)
+    keep: list[Name] = []
 
 
 class FullTable(_Table):
     """`[full]` of a suite file: what the full protocol has else than the file; see `Suite`."""
 
-    spread: list[Name] = Field(default_factory=list)
+    spread: list[Name] = []
     near: int = Field(0, ge=0)
     images_per_concept: int = Field(4, ge=1, le=MOST_IMAGES)
     images_per_erased: int = Field(8, ge=1, le=MOST_IMAGES)
     num_inference_steps: int | None = Field(None, ge=1, le=1_000)
-    methods: list[Name] = Field(default_factory=list, min_length=1)
+    methods: list[Name] = Field([], min_length=1)
     seeds: int = Field(2, ge=1, le=MOST_SEEDS)
-    along: list[Fraction] = Field(default_factory=list)
+    along: list[Fraction] = []
 
 
-class SuiteTable(_Table):
-    """A suite file; see `Suite` for what the fields mean."""
+class SuiteTable(FullTable):
+    """A suite file; see `Suite` for what the fields mean, and for what they are where unset."""
 
     name: Name
     version: Name
     summary: str = ""
     cases: list[CaseTable] = Field(min_length=1)
-    concepts: list[ConceptTable] = Field(default_factory=list)
-    spread: list[Name] = Field(default_factory=list)
-    near: int = Field(0, ge=0)
+    concepts: list[ConceptTable] = []
     prompt: Template = "{}"
     label: Template = "{}"
-    images_per_concept: int = Field(4, ge=1, le=MOST_IMAGES)
-    images_per_erased: int = Field(8, ge=1, le=MOST_IMAGES)
-    num_inference_steps: int | None = Field(None, ge=1, le=1_000)
     guidance_scale: float | None = Field(None, ge=0)
     scorer: str = ""
     classifier: str = ""
-    measures: list[Name] = Field(default_factory=list)
-    optional_measures: list[Name] = Field(default_factory=list)
-    metrics: list[Name] = Field(default_factory=list)
-    methods: list[Name] = Field(
-        default=["none", "neutral", "l2", "pgd", "random", "gumbel"], min_length=1
-    )
-    seeds: int = Field(2, ge=1, le=MOST_SEEDS)
-    along: list[Fraction] = Field(default_factory=list)
+    measures: list[Name] = []
+    optional_measures: list[Name] = []
+    metrics: list[Name] = []
     long_prompts: Literal["cut", "skip"] = "cut"
-    full: FullTable = Field(default_factory=FullTable)
+    full: FullTable = FullTable()
 
 
 def load_suite(
@@ -100,9 +91,6 @@ def load_suite(
     """A registered suite by its name, or one of the user's by its file, "PATH.toml".
 
     Args:
-        name: what the user typed.
-        registry: where suites are registered.
-        model: the model it is to run on.
         full: the full protocol, whatever the scale for the model.
 
     Raises:
@@ -125,117 +113,114 @@ def read_suite(path: Path, model: ModelDescriptor, registry: Registry) -> Suite:
     """The suite in a TOML file; without `[[concepts]]` its world is the model's list.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown key, an ill-typed value, a case or a method
-            twice, a concept named that is not in its world, no world at all, or a method, judge
-            or metric that is not registered.
+        ConfigError: no such file, not TOML, an unknown key, an ill-typed value, an erased set or a
+            method twice, a concept named that is not in its world, no world at all, or a method,
+            judge or metric that is not registered.
     """
+    file = f"The suite {str(path)!r}"
     try:
         data = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"The suite {str(path)!r} can't be read: {error.strerror}; name another file, or a "
-            "suite of `erasekit suites`."
+            f"{file} can't be read: {error.strerror}; name another file, or a suite of "
+            "`erasekit suites`."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The suite {str(path)!r} is not valid TOML: {error}.") from error
+        raise ConfigError(f"{file} is not valid TOML: {error}.") from error
     try:
         table = SuiteTable(**data)
     except ValidationError as error:
-        raise ConfigError(f"The suite {str(path)!r} {_fault(error, data)}") from error
+        raise ConfigError(f"{file} {_invalid(error, data)}") from error
     world = tuple(
         ModelConcept(c.name, c.kind, c.family, c.split, tuple(c.aliases)) for c in table.concepts
     ) or world_of(model)
-    if not world:
-        raise ConfigError(
-            f"The suite {str(path)!r} has no [[concepts]], and the model {model.name!r} has no "
-            "list of its own; add what is to be kept as [[concepts]]."
-        )
-    _check_concepts(path, table, world)
-    _check_cases(path, table)
-    _check_registered(path, table, registry)
+    for fault in (
+        *_world_faults(table, world, model),
+        *_case_faults(table),
+        *_unregistered(table, registry),
+    ):
+        raise ConfigError(f"{file} {fault}")
     return Suite(
-        **_fields(table.model_dump(exclude={"cases", "concepts", "full"})),
-        full=_fields(table.full.model_dump(exclude_unset=True)),
+        **{"summary": "", **_fields(table, {"cases", "concepts", "full"})},
+        full=_fields(table.full),
         concepts=world,
         cases=tuple(join_concepts(case.erase) for case in table.cases),
         kept={join_concepts(case.erase): tuple(case.keep) for case in table.cases if case.keep},
     )
 
 
-def _fields(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(table: _Table, other: Collection[str] = ()) -> dict[str, Any]:
+    plain = table.model_dump(exclude=set(other), exclude_unset=True)
     return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
 
 
-def _check_concepts(path: Path, table: SuiteTable, world: tuple[ModelConcept, ...]) -> None:
-    """Concepts twice, and names that are not in the world."""
+def _world_faults(
+    table: SuiteTable, world: Sequence[ModelConcept], model: ModelDescriptor
+) -> Iterator[str]:
+    """No world, concepts twice, and names that are not in the world."""
+    if not world:
+        yield (
+            f"has no [[concepts]], and the model {model.name!r} has no list of its own; add what "
+            "is to be kept as [[concepts]]."
+        )
     names = [concept.name for concept in world]
-    for name in names:
-        if [normalised(other) for other in names].count(normalised(name)) > 1:
-            raise ConfigError(
-                f"The suite {str(path)!r} has the concept {name!r} twice; leave one out."
-            )
+    same = Counter(map(normalised, names))
+    yield from (
+        f"has the concept {name!r} twice; leave one out."
+        for name in names
+        if same[normalised(name)] > 1
+    )
     listed = [("spread", table.spread), ("full.spread", table.full.spread)]
     for key, chosen in listed + [("keep", case.keep) for case in table.cases]:
         for name in chosen:
             if name not in names:
                 near = nearest_name(name, names)
                 hint = f"; did you mean {near!r}?" if near else "; add it to [[concepts]]."
-                raise ConfigError(
-                    f"The suite {str(path)!r} names {name!r} under {key!r}, which is none of its "
-                    f"concepts{hint}"
-                )
+                yield f"names {name!r} under {key!r}, which is none of its concepts{hint}"
 
 
-def _check_cases(path: Path, table: SuiteTable) -> None:
-    """Cases that keep what they erase, and cases twice."""
+def _case_faults(table: SuiteTable) -> Iterator[str]:
+    """Erased sets that keep what they erase, and sets twice."""
     found: dict[frozenset[str], int] = {}
     for place, case in enumerate(table.cases):
         try:
             Erasure(tuple(Concept(name) for name in case.erase), keep=tuple(case.keep))
         except ConceptError as error:
-            raise ConfigError(f"The suite {str(path)!r} can't be used: {error}") from error
+            yield f"can't be used: {error}"
         first = found.setdefault(frozenset(map(normalised, case.erase)), place)
         if first != place:
-            raise ConfigError(
-                f"The suite {str(path)!r} has erase={case.erase!r} in cases[{place}], which "
-                f"cases[{first}] erases already; leave one of the two out."
+            yield (
+                f"has erase={case.erase!r} in cases[{place}], which cases[{first}] erases already; "
+                "leave one of the two out."
             )
 
 
-def _check_registered(path: Path, table: SuiteTable, registry: Registry) -> None:
+def _unregistered(table: SuiteTable, registry: Registry) -> Iterator[str]:
     """Methods, judges and metrics that nobody registered, and methods twice."""
-    for key, methods in (("methods", table.methods), ("full.methods", table.full.methods)):
-        for name in methods:
-            if methods.count(name) > 1:
-                raise ConfigError(
-                    f"The suite {str(path)!r} names {name!r} twice under {key!r}; name it once."
-                )
-            _check_one(path, key, name, registry.method)
-    for key, judge in (("scorer", table.scorer), ("classifier", table.classifier)):
-        if judge:
-            _check_one(path, key, judge, lambda name: find_judge(name, registry))
-    for name in table.measures:
-        _check_one(path, "measures", name, registry.scorer)
-    for name in table.optional_measures:
-        _check_one(path, "optional_measures", name, registry.scorer)
-    for name in table.metrics:
-        _check_one(path, "metrics", name, registry.metric)
+    for key, names in (("methods", table.methods), ("full.methods", table.full.methods)):
+        for name in names:
+            if names.count(name) > 1:
+                yield f"names {name!r} twice under {key!r}; name it once."
+    for key, names, find in (
+        ("methods", table.methods, registry.method),
+        ("full.methods", table.full.methods, registry.method),
+        ("scorer", [table.scorer], lambda name: name and find_judge(name, registry)),
+        ("classifier", [table.classifier], lambda name: name and find_judge(name, registry)),
+        ("measures", table.measures, registry.scorer),
+        ("optional_measures", table.optional_measures, registry.scorer),
+        ("metrics", table.metrics, registry.metric),
+    ):
+        for name in names:
+            try:
+                find(name)
+            except UnknownNameError as error:
+                near = nearest_name(name, error.known)
+                hint = f"did you mean {near!r}?" if near else f"known: {', '.join(error.known)}."
+                yield f"names {name!r} under {key!r}, which is no registered {error.kind}; {hint}"
 
 
-def _check_one(path: Path, key: str, name: str, find: Callable[[str], object]) -> None:
-    try:
-        find(name)
-    except UnknownNameError as error:
-        near = nearest_name(name, error.known)
-        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(error.known)}."
-        raise ConfigError(
-            f"The suite {str(path)!r} names {name!r} under {key!r}, which is no registered "
-            f"{error.kind}; {hint}"
-        ) from error
-
-
-def _fault(error: ValidationError, data: Mapping[str, Any]) -> str:
-    """What is wrong first, as the rest of a sentence."""
+def _invalid(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """What is ill-typed first, as the rest of a sentence."""
     first = error.errors()[0]
     *parents, last = first["loc"]
     if isinstance(last, int) and parents:
@@ -250,9 +235,10 @@ def _fault(error: ValidationError, data: Mapping[str, Any]) -> str:
             "cases": CaseTable,
             "full": FullTable,
         }
-        known = tables.get(str(parents[0]) if parents else "", SuiteTable).model_fields
-        near = nearest_name(str(last), known)
+        table = tables.get(str(parents[0]) if parents else "", SuiteTable)
+        near = nearest_name(str(last), table.model_fields)
         hint = f"; did you mean {near!r}?" if near else "."
-        return f"has an unknown key {str(last)!r}{inside}{hint} Known: {', '.join(known)}."
+        known = ", ".join(sorted(table.model_fields))
+        return f"has an unknown key {str(last)!r}{inside}{hint} Known: {known}."
     reason = first["msg"].removeprefix("Value error, ")
     return f"has {last}={first['input']!r}{inside}, which is not valid: {reason}."

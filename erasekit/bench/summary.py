@@ -65,7 +65,6 @@ def summarise(
     All methods are measured on the same concepts, see `with_common_splits`.
 
     Args:
-        records: of a sweep.
         metrics: those of the suite's own, beside what every row has.
         remarks: notes of the sweep, which follow those on its numbers.
     """
@@ -325,13 +324,7 @@ def load_metrics(names: Iterable[str], registry: Registry) -> dict[str, Callable
 def summarise_stored(
     records: Sequence[Record], about: Mapping[str, Any], registry: Registry
 ) -> Summary:
-    """`summarise` with the metrics of the sweep's suite, and a note for each that is not here.
-
-    Args:
-        records: of the sweep.
-        about: what its manifest says of it.
-        registry: where its metrics are registered.
-    """
+    """`summarise` with the metrics that a manifest lists, and a note for each that is not here."""
     metrics, left_out = {}, []
     for name in about.get("metrics", ()):
         try:

@@ -1,8 +1,8 @@
 """The `erasekit` command: builds the application, runs it, and words its failures.
 
 A command module imports no torch at its top and has a function `register(app)` that adds its
-command; what needs torch is imported inside the command's function. Built-in plugins and those of
-third parties add theirs by the hook `erasekit_register_commands`.
+commands. Built-in plugins and those of third parties add theirs by the hook
+`erasekit_register_commands`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -24,11 +25,13 @@ from erasekit.errors import ConfigError, ErasekitError, Interrupted, PluginError
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 from erasekit.plugin.registry import Registry
 
-MODULES = (
-    *("erase", "generate", "trace", "bench", "attack", "compare", "report"),
-    *("listings", "models", "plugin"),
-)
-"""The modules of `erasekit.cli` with commands, in the order of the help."""
+_OWN = ("erase", "generate", "trace", "bench", "attack", "compare", "report")
+MODULES = {
+    **{name: name for name in _OWN},
+    **dict.fromkeys(("methods", "suites", "scorers", "models"), "listings"),
+    **{"attacks": "attack", "plugin": "plugin", "plugins": "plugin"},
+}
+"""The module of `erasekit.cli` that each command is in, in the order of the help."""
 PANELS = {
     "Make": ("erase", "generate"),
     "Measure": ("trace", "bench", "attack", "compare", "report", "observe"),
@@ -46,8 +49,12 @@ UsageError: Any = typer.BadParameter.__base__
 """What the command line could not be read for, in every version of typer."""
 
 
-def build_app(registry: Registry) -> typer.Typer:
-    """The application with the built-in commands and those of `registry`'s plugins."""
+def build_app(registry: Registry, command: str = "") -> typer.Typer:
+    """The application with the built-in commands and those of `registry`'s plugins.
+
+    Args:
+        command: where it is a built-in one, it alone is imported.
+    """
     app = typer.Typer(
         name="erasekit",
         help="Erase concepts from text-to-image diffusion models, and measure what it costs.",
@@ -58,15 +65,19 @@ def build_app(registry: Registry) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in MODULES:
-        importlib.import_module(f"erasekit.cli.{name}").register(app)
+    wanted = {MODULES[command]} if command in MODULES else set(MODULES.values())
+    if "plugin" in wanted:  # which lists plugins whose commands are broken: all are needed
+        wanted = set(MODULES.values())
+    for name in dict.fromkeys(MODULES.values()):
+        if name in wanted:
+            importlib.import_module(f"erasekit.cli.{name}").register(app)
     _guard(app)
     _show_in_panels(app)
-    add_plugin_commands(app, registry.manager)
-    order = [*PANELS, PLUGINS_PANEL]
-    listed: list[list[Any]] = [app.registered_commands, app.registered_groups]
-    for infos in listed:
-        infos.sort(key=lambda info: [*order, info.rich_help_panel].index(info.rich_help_panel))
+    if len(wanted) > 1:
+        add_plugin_commands(app, registry.manager)
+        order = [*PANELS, PLUGINS_PANEL]
+        for infos in _listed(app):
+            infos.sort(key=lambda info: order.index(info.rich_help_panel))
     return app
 
 
@@ -81,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         registry = Registry()
-        app = build_app(registry)
+        app = build_app(registry, typed[0] if typed else "")
         if "_ERASEKIT_COMPLETE" not in os.environ:
             for plugin in registry.manager.plugins:
                 if plugin.error:
@@ -154,32 +165,30 @@ def _usage(error: Any) -> str:
 
 def _within(error: BaseException, packages: tuple[str, ...]) -> bool:
     """Whether it was raised in the code of one of these packages, or through it."""
-    frame = error.__traceback__
-    while frame is not None:
-        if str(frame.tb_frame.f_globals.get("__name__")).split(".")[0] in packages:
-            return True
-        frame = frame.tb_next
-    return False
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(f.f_globals.get("__name__")).split(".")[0] in packages for f in frames)
+
+
+def _listed(app: typer.Typer) -> tuple[list[Any], list[Any]]:
+    """What typer knows of the commands and the groups of `app`."""
+    return app.registered_commands, app.registered_groups
 
 
 def _guard(app: typer.Typer) -> None:
     """Guard the callbacks of all commands and groups that `app` has now."""
     for command in app.registered_commands:
         command.callback = guarded(command.callback)
-    for group in app.registered_groups:
-        inner = group.typer_instance
-        if inner is None:
-            continue
-        if inner.registered_callback:
+    for inner in (group.typer_instance for group in app.registered_groups):
+        if inner and inner.registered_callback:
             inner.registered_callback.callback = guarded(inner.registered_callback.callback)
-        _guard(inner)
+        if inner:
+            _guard(inner)
 
 
 def _show_in_panels(app: typer.Typer, panel: str = "") -> None:
     """Say in which panel of the help commands stand that say nothing of it themselves."""
     own = {name: title for title, names in PANELS.items() for name in names}
-    infos: list[Any] = [*app.registered_commands, *app.registered_groups]
-    for info in infos:
+    for info in chain(*_listed(app)):
         if not isinstance(info.rich_help_panel, str):
             info.rich_help_panel = panel or own.get(str(info.name))
 
@@ -224,12 +233,12 @@ def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
     plugin that raises, declares a command that can't be built, or uses a name that is taken, adds
     nothing and is listed as broken.
     """
-    own, taken = typer.Typer(), _given_names(app)
+    own, taken = typer.Typer(), _names(app)
     for plugin, result in manager.call_each("erasekit_register_commands", app=own):
         own.registered_callback = None
         ours = plugin.startswith("erasekit:")
         if not isinstance(result, BaseException):
-            result = _given_names(own) if ours else attempt(lambda: _built_names(own))
+            result = _names(own) if ours else attempt(lambda: _built_names(own))
             if isinstance(result, set) and result & taken:
                 result = ValueError(f"command {', '.join(sorted(result & taken))} is taken")
         if fault := describe_fault(result):
@@ -239,31 +248,24 @@ def add_plugin_commands(app: typer.Typer, manager: PluginManager) -> None:
             if ours:
                 _guard(own)
             _show_in_panels(own, "" if ours else PLUGINS_PANEL)
-            app.registered_commands.extend(own.registered_commands)
-            app.registered_groups.extend(own.registered_groups)
-        own.registered_commands.clear()
-        own.registered_groups.clear()
+        for infos, new in zip(_listed(app), _listed(own), strict=True):
+            infos.extend(() if fault else new)
+            new.clear()
 
 
-def _given_names(app: typer.Typer) -> set[str]:
+def _names(app: typer.Typer) -> set[str]:
     """The names of an application's commands, where all are given."""
-    infos: list[Any] = [*app.registered_commands, *app.registered_groups]
-    return {str(info.name) for info in infos}
+    return {str(info.name) for info in chain(*_listed(app))}
 
 
 def _built_names(app: typer.Typer) -> set[str]:
     """The names of an application's commands, after building all of them."""
-    if not app.registered_commands and not app.registered_groups:
+    if not any(_listed(app)):
         return set()
     whole = typer.Typer()
-    whole.callback()(_nothing)
-    whole.registered_commands = app.registered_commands
-    whole.registered_groups = app.registered_groups
+    whole.callback()(lambda: None)  # without one, an application of one command is no group
+    whole.registered_commands, whole.registered_groups = _listed(app)
     return set(typer.main.get_command(whole).list_commands(None))  # type: ignore[attr-defined]
-
-
-def _nothing() -> None:
-    """A callback, without which an application of one command would be no group."""
 
 
 def _print_version(wanted: bool) -> None:

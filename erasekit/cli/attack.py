@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.console import print_json, progress, stdout, table
+from erasekit.cli.console import ProgressBar, print_json, stdout, table
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -126,7 +126,7 @@ def attack(
     from erasekit.attacks.run import AttackSetup
     from erasekit.attacks.run import attack as carry_out
     from erasekit.bench.prompts import read_prompts
-    from erasekit.bench.suites.paper import paper_world
+    from erasekit.bench.suites import paper_world
     from erasekit.config import parse_assignments
     from erasekit.metrics.judges import load_judges
     from erasekit.reporting.attack_table import attack_json, attack_sheet, attack_table
@@ -146,7 +146,7 @@ def attack(
         named = concept or (run.stem if run else "")
         output = run / ATTACKS if run and within else RUNS / f"{slug(named)[:60]}-{ATTACKS}"
     name = chosen_model(model, edit, revision)
-    with opened(name, registry, device=device, dtype=dtype) as loaded, progress("Attack") as bar:
+    with opened(name, registry, device=device, dtype=dtype) as loaded, ProgressBar("Attack") as bar:
         known = tuple(loaded.concepts) or paper_world()
         attacked = carry_out(
             loaded,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
-from erasekit.cli.bench_progress import watched
 from erasekit.cli.bench_runs import duration, export, show, status
-from erasekit.cli.console import SCHEMA, print_json, print_note, stderr, stdout, table
+from erasekit.cli.console import (
+    SCHEMA,
+    ProgressBar,
+    print_json,
+    print_note,
+    stderr,
+    stdout,
+    table,
+)
 from erasekit.cli.options import (
     MODEL_PANEL,
     OUTPUT_PANEL,
@@ -30,15 +38,16 @@ from erasekit.concepts import slug
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from erasekit.bench.forecast import Forecast
     from erasekit.bench.plan import Sweep
-    from erasekit.bench.records import Record, Summary
-    from erasekit.bench.runner import Plan
+    from erasekit.bench.records import Cell, Record, Summary
+    from erasekit.bench.runner import Observer, Plan
     from erasekit.bench.store import RecordStore
     from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
+    from erasekit.models.unet_passes import PassCount
 
 
 class LongPrompts(StrEnum):
@@ -51,6 +60,8 @@ class LongPrompts(StrEnum):
 WHAT_PANEL, DRAWN_PANEL, RARE_PANEL = "What is compared", "Prompts of your own", "Rarely needed"
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
+PERIOD = 600.0
+"""Seconds that the speed is averaged over, since one erasure and one batch differ."""
 SOME_FAILED = 1
 """Exit code of a sweep that went through with failed cells."""
 
@@ -73,112 +84,81 @@ def _help_all(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
-def _option(
-    *names: str, help: str, panel: str = WHAT_PANEL, rare: bool = False, **more: Any
-) -> Any:
-    """An option of the bench; a rare one is shown by --help-all alone, and a suite file has it."""
-    return typer.Option(
-        *names,
-        help=help,
-        show_default=False,
-        rich_help_panel=RARE_PANEL if rare else panel,
-        hidden=rare,
-        **more,
-    )
+def _option(help: str, *names: str, panel: str = WHAT_PANEL, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel, **more)
+
+
+def _rare(help: str, *names: str) -> Any:
+    """An option that --help-all alone shows; a suite file has most of them."""
+    return _option(help, *names, panel=RARE_PANEL, hidden=True)
 
 
 def bench(
     context: typer.Context,
     suite: SuiteOption = "icons-mini",
-    methods: Annotated[str | None, _option(help="Separated by commas.")] = None,
+    methods: Annotated[str | None, _option("Separated by commas.")] = None,
     concepts: Annotated[
-        str | None,
-        _option(help="a,b+c is a, then b with c; quote names with a comma; or a .txt file."),
+        str | None, _option("a,b+c is a, then b with c; quote names with a comma; or a .txt file.")
     ] = None,
     concept: Annotated[
-        list[str] | None, _option("--concept", help="One erased set; again for another.")
+        list[str] | None, _option("One erased set; again for another.", "--concept")
     ] = None,
-    seeds: Annotated[int | None, _option(help="Erasure seeds of each method and set.")] = None,
-    images_per_concept: Annotated[int | None, _option(help="Starting noises per concept.")] = None,
-    full: Annotated[bool, _option("--full", help="The full protocol, however long.")] = False,
+    seeds: Annotated[int | None, _option("Erasure seeds of each method and set.")] = None,
+    images_per_concept: Annotated[int | None, _option("Starting noises per concept.")] = None,
+    full: Annotated[bool, _option("The full protocol, however long.", "--full")] = False,
     assignments: Annotated[
-        list[str] | None, _option("--set", help="KEY=VALUE for the methods that have it.")
+        list[str] | None, _option("KEY=VALUE for the methods that have it.", "--set")
     ] = None,
     scorer: ScorerOption = None,
     prompts: Annotated[
-        str | None, _option(help=".csv, .tsv, .jsonl, .txt or AIML-TUDA/i2p.", panel=DRAWN_PANEL)
+        str | None, _option(".csv, .tsv, .jsonl, .txt or AIML-TUDA/i2p.", panel=DRAWN_PANEL)
     ] = None,
     captions: Annotated[
-        str | None, _option(help="The same, or COCO's JSON: CLIP score, FID.", panel=DRAWN_PANEL)
+        str | None, _option("The same, or COCO's JSON: CLIP score, FID.", panel=DRAWN_PANEL)
     ] = None,
     long_prompts: Annotated[
-        LongPrompts | None,
-        _option(help="Those beyond the text encoder's limit.", panel=DRAWN_PANEL),
+        LongPrompts | None, _option("Those beyond the text encoder's limit.", panel=DRAWN_PANEL)
     ] = None,
     classifier: Annotated[
-        str | None,
-        _option(
-            help="What ESR and PSR go by: a registered classifier, or a scorer [default: the "
-            "suite's, or the scorer where its weights are not at hand].",
-            rare=True,
-        ),
+        str | None, _rare("Ranks the classes of ESR and PSR [default: the suite's, or the scorer].")
     ] = None,
     measures: Annotated[
-        str | None,
-        _option(
-            help="Further measures, separated by commas, or none [default: the suite's].",
-            rare=True,
-        ),
+        str | None, _rare("Further ones, separated by commas, or none [default: the suite's].")
     ] = None,
     reference: Annotated[
-        Path | None,
-        _option(
-            help="Folder of images that FID holds others against [default: the base model's].",
-            rare=True,
-        ),
+        Path | None, _rare("Folder of images for FID [default: the base model's images].")
     ] = None,
     weights: Annotated[
-        list[str] | None,
-        _option(help="A judge's weights, NAME=FILE.safetensors, as in resnet50=FILE.", rare=True),
+        list[str] | None, _rare("A judge's weights, as in resnet50=FILE.safetensors.")
     ] = None,
     sampling_steps: Annotated[
-        int | None, _option(help="Solver steps of an image [default: the model's own].", rare=True)
+        int | None, _rare("Solver steps of an image [default: the model's own].")
     ] = None,
     along: Annotated[
         str | None,
-        _option(
-            help="Fractions of a run after which it is drawn and scored too, as in "
-            "0.25,0.5,0.75: it gives delta at matched erasure [default: the suite's].",
-            rare=True,
-        ),
+        _rare("Fractions of a run that are scored too, as in 0.25,0.5: delta at matched erasure."),
     ] = None,
     model: Annotated[
-        str | None,
-        _option("--model", "-m", help="Name, hub id, folder or file.", panel=MODEL_PANEL),
+        str | None, _option("Name, hub id, folder or file.", "--model", "-m", panel=MODEL_PANEL)
     ] = None,
-    revision: Annotated[
-        str | None, _option("--revision", help="Of a model on the hub.", rare=True)
-    ] = None,
-    device: Annotated[Device, _option("--device", help="", panel=MODEL_PANEL)] = Device.AUTO,
-    dtype: Annotated[
-        LoadedAs, _option("--dtype", help="What weights are loaded in.", rare=True)
-    ] = LoadedAs.FP32,
+    revision: Annotated[str | None, _rare("Of a model on the hub.", "--revision")] = None,
+    device: Annotated[Device, _option("", "--device", panel=MODEL_PANEL)] = Device.AUTO,
+    dtype: Annotated[LoadedAs, _rare("What weights are loaded in.", "--dtype")] = LoadedAs.FP32,
     output: Annotated[
         Path | None,
         _option(
-            "--output",
-            "-o",
+            "Folder of records [default: runs/bench-SUITE].",
+            *("--output", "-o"),
+            panel=OUTPUT_PANEL,
             parser=output_path,
             metavar="PATH",
-            help="Folder of records [default: runs/bench-SUITE].",
-            panel=OUTPUT_PANEL,
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, _option("--retry-failed", help="Run failed cells again.", panel=OUTPUT_PANEL)
+        bool, _option("Run failed cells again.", "--retry-failed", panel=OUTPUT_PANEL)
     ] = False,
     dry_run: Annotated[
-        bool, _option("--dry-run", help="What would run, its time and disk.", panel=OUTPUT_PANEL)
+        bool, _option("What would run, its time and disk.", "--dry-run", panel=OUTPUT_PANEL)
     ] = False,
     as_json: JsonOption = False,
     help_all: Annotated[
@@ -194,14 +174,14 @@ def bench(
     if context.invoked_subcommand:
         return
     from erasekit.bench.forecast import forecast
-    from erasekit.bench.plan import Sweep, typed_sets
+    from erasekit.bench.plan import Sweep, judges_of, typed_sets
     from erasekit.bench.prompts import with_prompts
     from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite_file import SUFFIX, load_suite
     from erasekit.bench.summary import load_metrics, summarise_stored, summary_json
     from erasekit.config import parse_assignments
-    from erasekit.metrics.judges import load_judges
+    from erasekit.reporting.bench_table import bench_table
 
     registry = registry_of(context)
     if not suite.endswith(SUFFIX):
@@ -227,22 +207,15 @@ def bench(
         load_metrics(scaled.metrics, registry)
         scaled = with_prompts(scaled, prompts, captions, loaded)
         sweep = Sweep.of(scaled, loaded, chosen, erased, settings)
-        judges = load_judges(
-            registry,
-            scorer or scaled.scorer or loaded.descriptor.scorer,
+        judges = judges_of(
+            scaled,
+            loaded,
+            scorer or "",
+            measures=None if measures is None else _measures(measures),
             classifier=classifier or "",
-            preferred=scaled.classifier,
-            measures=scaled.measures if measures is None else _measures(measures),
-            optional=scaled.optional_measures if measures is None else (),
             files=files,
             reference=str(reference or ""),
-            device=loaded.family.device,
         )
-        if judges.sets and not scaled.captions:
-            raise ConfigError(
-                f"The measure {judges.sets[0].name!r} is of captions' images, and the suite "
-                f"{scaled.name!r} has no captions; name a file with --captions."
-            )
         if scaled.probes and not judges.measures:
             print_note(
                 "The prompts of --prompts are drawn, but no measure looks at them; add one with "
@@ -254,20 +227,14 @@ def bench(
             print_note(sentence)
         told = forecast(runner, scaled, plan) if dry_run else None
         if dry_run and as_json:
-            print_json(
-                {
-                    "plan": {
-                        **_plan_json(plan, sweep, folder),
-                        "estimate": _forecast_json(plan, told),
-                    }
-                }
-            )
+            print_json({"plan": _plan_json(plan, sweep, folder, told)})
             return
         _announce(plan, sweep, loaded, judges, folder, dry_run)
         if dry_run:
             _show_forecast(plan, told)
             return
-        with watched(runner, plan):
+        with ProgressBar("Bench", plan.image_passes + round(plan.costs.total), PERIOD) as bar:
+            runner.observer = _observer(bar, loaded.passes, len(plan.missing))
             records = runner.run(sweep, plan)
     about = runner.manifest(sweep, plan).about
     summary = summarise_stored(records, about, registry)
@@ -276,7 +243,13 @@ def bench(
     if as_json:
         print_json(results)
     else:
-        _show(summary, about, folder, written)
+        stdout().print(bench_table(summary, about))
+        stdout().print(
+            f"{', '.join(map(str, written))}\nA page of it: erasekit report {folder}",
+            soft_wrap=True,
+            style="dim",
+            markup=False,
+        )
     for failure in summary.failures:
         print_note(f"failed: {failure}")
     if summary.failures:
@@ -304,7 +277,7 @@ def _fractions(text: str) -> tuple[float, ...]:
         ) from error
 
 
-def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
+def _plan_json(plan: Plan, sweep: Sweep, folder: Path, told: Forecast | None) -> dict[str, Any]:
     return {
         "suite": sweep.suite.name,
         "protocol": sweep.suite.protocol,
@@ -319,19 +292,15 @@ def _plan_json(plan: Plan, sweep: Sweep, folder: Path) -> dict[str, Any]:
         "image_unet_passes": plan.image_passes,
         "erasure_unet_passes": plan.erasure_passes,
         "store": str(folder),
-    }
-
-
-def _forecast_json(plan: Plan, forecast: Forecast | None) -> dict[str, Any] | None:
-    if forecast is None:
-        return None
-    return {
-        "seconds": forecast.seconds,
-        "bytes": forecast.bytes,
-        "erasure_unet_passes": round(plan.costs.total),
-        "erasures_without_record": plan.costs.guessed,
-        "images_per_second": forecast.images_per_second,
-        "seconds_per_unet_pass": forecast.calibration.pass_seconds,
+        "estimate": told
+        and {
+            "seconds": told.seconds,
+            "bytes": told.bytes,
+            "erasure_unet_passes": round(plan.costs.total),
+            "erasures_without_record": plan.costs.guessed,
+            "images_per_second": told.images_per_second,
+            "seconds_per_unet_pass": told.calibration.pass_seconds,
+        },
     }
 
 
@@ -372,7 +341,7 @@ def _announce(
     console = stdout() if dry_run else stderr()
     suite, erased = sweep.suite, ", ".join(erasure.label for erasure in sweep.erasures)
     images = plan.erased_sets[0].images
-    full = "" if suite.protocol == "full" else " (the full one: --full, with no smaller numbers)"
+    full = "" if suite.protocol == "full" else " (--full runs the full one)"
     console.print(
         f"{suite.name} {suite.version} on {model.id}, {suite.protocol} protocol{full}: "
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.erasures), 'erased set')} "
@@ -399,6 +368,42 @@ def _announce(
     )
 
 
+def _observer(bar: ProgressBar, passes: PassCount, cells: int) -> Observer:
+    """Show on a bar of UNet passes how far a sweep is, with cells done and images a second."""
+    from erasekit.bench.runner import Observer
+
+    class Shown(Observer):
+        def __init__(self) -> None:
+            self.cell, self.done, self.images, self.drawing = "", 0, 0, 0.0
+            self.counted, self.last = passes.cost, time.perf_counter()
+
+        def on_base(self, erased: str) -> None:
+            self.cell = f"base, {erased}"
+            self.on_status("")
+
+        def on_cell(self, cell: Cell) -> None:
+            self.cell = cell.name
+            self.on_status("")
+
+        def on_status(self, text: str) -> None:
+            self.last = time.perf_counter()
+            bar.advance(passes.cost - self.counted)
+            self.counted = passes.cost
+            rate = f", {self.images / self.drawing:.1f} images/s" if self.drawing else ""
+            at = f": {text}" if text else ""
+            bar.status(f"{self.done}/{cells} cells{rate}, {self.cell}{at}")
+
+        def on_images(self, count: int) -> None:
+            self.images += count
+            self.drawing += time.perf_counter() - self.last
+            self.on_status("drawing")
+
+        def on_record(self, record: Record) -> None:
+            self.done += 1
+
+    return Shown()
+
+
 def _save(
     store: RecordStore, results: dict[str, Any], summary: Summary, records: Sequence[Record]
 ) -> list[Path]:
@@ -417,16 +422,3 @@ def _save(
             title = "the same noise in each row"
             save_png(files[-1], sheet(rows, headers=methods, title=title))
     return files
-
-
-def _show(summary: Summary, about: Mapping[str, Any], folder: Path, files: list[Path]) -> None:
-    from erasekit.reporting.bench_table import bench_table
-
-    console = stdout()
-    console.print(bench_table(summary, about))
-    console.print(
-        f"{', '.join(map(str, files))}\nA page of it: erasekit report {folder}",
-        soft_wrap=True,
-        style="dim",
-        markup=False,
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.console import print_json, progress, stdout, table
+from erasekit.cli.console import ProgressBar, print_json, stdout, table
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -97,7 +97,7 @@ def compare(
         with opened(name, registry, device=device, dtype=dtype) as loaded:
             place = loaded.family.device
             judge = load_scorer(scorer, registry, device=place) if scorer else None
-            with progress("Drawing, before and after each") as bar:
+            with ProgressBar("Drawing, before and after each") as bar:
                 pairs = measure_pair(
                     loaded,
                     a,

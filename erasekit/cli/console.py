@@ -121,8 +121,8 @@ def _remark(label: str, style: str, sentence: str) -> None:
 
 def print_json(payload: Mapping[str, Any]) -> None:
     """`payload` with `"schema"` first, as JSON on standard output; a NaN becomes null."""
-    value = json_ready({"schema": SCHEMA, **payload})
     if speaks():
+        value = json_ready({"schema": SCHEMA, **payload})
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         (_results[-1] if _results else sys.stdout).write(text + "\n")
@@ -144,11 +144,7 @@ def json_ready(value: Any) -> Any:
 
 
 def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    *,
-    right: Sequence[str] = (),
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
 ) -> Table:
     """A table of plain cells; the columns named in `right` hold numbers."""
     result = Table(
@@ -158,12 +154,13 @@ def table(
         box=None,
         pad_edge=False,
     )
-    for position, name in enumerate(columns):
+    for name in columns:
+        first, justify = name is columns[0], "right" if name in right else "left"
         result.add_column(
             Text(plain(name)),
-            justify="right" if name in right else "left",
-            style="cyan" if position == 0 else None,
-            no_wrap=position == 0,
+            justify=justify,  # type: ignore[arg-type]
+            style="cyan" if first else None,
+            no_wrap=first,
         )
     for row in rows:
         result.add_row(*(Text(plain(str(cell))) for cell in row))
@@ -189,10 +186,10 @@ class RateColumn(ProgressColumn):
 class ProgressBar:
     """A bar on standard error with rate and time left; where that is no terminal, a line at times.
 
-    Use it as a context manager, or through `progress`.
+    `with ProgressBar("Drawing", 16) as bar: bar.advance(4)`
     """
 
-    def __init__(self, description: str, total: int | None = None) -> None:
+    def __init__(self, description: str, total: int | None = None, period: float = 30.0) -> None:
         console = stderr()
         self._shown = console.is_terminal and speaks()
         self._progress = Progress(
@@ -205,13 +202,11 @@ class ProgressBar:
             console=console,
             transient=True,
             disable=not self._shown,
+            speed_estimate_period=period,
         )
         self._id = self._progress.add_task(plain(description), total=total, status="")
+        self._task = self._progress.tasks[0]
         self._said = time.monotonic()
-
-    @property
-    def _task(self) -> Task:
-        return next(task for task in self._progress.tasks if task.id == self._id)
 
     def __enter__(self) -> ProgressBar:
         if self._shown:
@@ -249,13 +244,6 @@ class ProgressBar:
         left = "" if task.time_remaining is None else f"{task.time_remaining:.0f} s left"
         words = (f"{task.description}: {task.completed:,.0f}{total}", task.fields["status"], left)
         stderr().print(", ".join(filter(None, words)), soft_wrap=True)
-
-
-@contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[ProgressBar]:
-    """`with progress("Drawing", 16) as bar: bar.advance(4)`."""
-    with ProgressBar(description, total) as bar:
-        yield bar
 
 
 def quiet_libraries() -> AbstractContextManager[None]:

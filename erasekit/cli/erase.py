@@ -3,64 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from erasekit.cli.console import (
-    SCHEMA,
-    ProgressBar,
-    print_json,
-    print_note,
-    progress,
-    quiet_libraries,
-    speaks,
-    stdout,
-)
-from erasekit.cli.options import (
-    METHOD_PANEL,
-    MODEL_PANEL,
-    OUTPUT_PANEL,
-    Computed,
-    ConfigOption,
-    Device,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    KindOption,
-    LoadedAs,
-    MethodOption,
-    ModelOption,
-    OutputOption,
-    OverwriteOption,
-    RevisionOption,
-    SetOption,
-    chosen_model,
-    registry_of,
-    torch_dtype,
-)
+from erasekit.cli import options
+from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, speaks, stdout
+from erasekit.cli.options import METHOD_PANEL, MODEL_PANEL, OUTPUT_PANEL
 from erasekit.concepts import Concept, Erasure
-from erasekit.errors import ConfigError, ErasekitError, Interrupted
+from erasekit.errors import ConfigError, ErasekitError
 from erasekit.files import RUN_MARKS, check_output_folder
 
 if TYPE_CHECKING:
     from erasekit.bench.records import Measured
     from erasekit.edits import Edit
-    from erasekit.models.loading import LoadedModel
     from erasekit.plugin.registry import Registry
     from erasekit.training.checkpoint import Checkpoint
     from erasekit.training.plan import Plan
-    from erasekit.training.run_folder import RunFolder, RunRequest
+    from erasekit.training.run_folder import RunFolder
 
-DEFAULT_METHOD = "gumbel"
+DEFAULT_METHOD, PICTURE = "gumbel", "before-after.png"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("erase", rich_help_panel="Make")(erase)
+    app.command("erase")(erase)
 
 
 def erase(
@@ -73,7 +43,7 @@ def erase(
         list[str] | None,
         typer.Option("--concept", "-c", help="What goes; repeat it to erase several together."),
     ] = None,
-    kind: KindOption = None,
+    kind: options.KindOption = None,
     neutral: Annotated[
         str, typer.Option(help="Prompt the concept is mapped to; empty by default.")
     ] = "",
@@ -81,7 +51,7 @@ def erase(
         list[str] | None,
         typer.Option("--keep", help="Keep these, in place of the method's concept space."),
     ] = None,
-    method: MethodOption = DEFAULT_METHOD,
+    method: options.MethodOption = DEFAULT_METHOD,
     scope: Annotated[
         str | None,
         typer.Option(
@@ -93,14 +63,14 @@ def erase(
     seed: Annotated[
         int, typer.Option(help="Same seed, same machine: same edit.", rich_help_panel=METHOD_PANEL)
     ] = 0,
-    assignments: SetOption = None,
-    config: ConfigOption = None,
-    model: ModelOption = None,
-    revision: RevisionOption = None,
-    device: DeviceOption = Device.AUTO,
-    dtype: DtypeOption = LoadedAs.FP32,
+    assignments: options.SetOption = None,
+    config: options.ConfigOption = None,
+    model: options.ModelOption = None,
+    revision: options.RevisionOption = None,
+    device: options.DeviceOption = options.Device.AUTO,
+    dtype: options.DtypeOption = options.LoadedAs.FP32,
     precision: Annotated[
-        Computed | None,
+        options.Computed | None,
         typer.Option(
             help="What is computed in; trained weights stay fp32. By default that of the weights.",
             rich_help_panel=MODEL_PANEL,
@@ -121,8 +91,8 @@ def erase(
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = True,
-    output: OutputOption = None,
-    overwrite: OverwriteOption = False,
+    output: options.OutputOption = None,
+    overwrite: options.OverwriteOption = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -131,40 +101,35 @@ def erase(
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Erase concepts from a model: trains an edit, measures it, and draws before and after."""
     from erasekit.config import parse_assignments
     from erasekit.recipes import read_recipe, shipped_recipes
 
-    registry = registry_of(context)
+    registry = options.registry_of(context)
     if resume is not None:
         _resume(registry, resume, device, measure=measure, as_json=as_json)
         return
     texts = [*(concepts or []), *(concept or [])]
     sort: Any = kind.value if kind else None
-    wanted = Erasure(
-        tuple(Concept(text, sort or "object") for text in texts), neutral, tuple(keep or [])
-    )
+    kept = tuple(keep or [])
+    Erasure(tuple(Concept(text, sort or "object") for text in texts), neutral, kept)  # refuses
     registry.method(method)
     flags = {"scope": scope, "precision": precision and precision.value, "max_memory": max_memory}
-    overrides = {
-        **parse_assignments(assignments or []),
-        **{name: value for name, value in flags.items() if value is not None},
-    }
+    overrides: dict[str, Any] = dict(parse_assignments(assignments or []))
+    overrides |= {name: value for name, value in flags.items() if value is not None}
     recipe: Mapping[str, Any] | str | None = config
     if config is not None and config not in shipped_recipes():
         recipe = read_recipe(Path(config))
-    name = chosen_model(model, revision=revision)
+    name = options.chosen_model(model, revision=revision)
     if output is not None:  # before torch is imported
         check_output_folder(output, overwrite=overwrite, marks=RUN_MARKS)
     from erasekit.training.plan import plan_erasure
     from erasekit.training.run_folder import RunRequest, new_run
 
-    with quiet_libraries():
-        loaded = _load(registry, name, device, dtype)
-        erased = tuple(loaded.concept(text, sort) for text in texts)
-        erasure = Erasure(erased, wanted.neutral, wanted.keep)
+    with options.opened(name, registry, device=device, dtype=dtype) as loaded:
+        erasure = Erasure(tuple(loaded.concept(text, sort) for text in texts), neutral, kept)
         plan = plan_erasure(loaded, method, erasure, overrides, recipe, seed=seed)
         request = RunRequest(
             loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
@@ -173,99 +138,70 @@ def erase(
             _train(plan)
             return
         with new_run(output, request, overwrite=overwrite) as folder:
-            edit = _train(plan, folder)
-            _finish(edit, plan, folder, measure=measure, as_json=as_json)
+            _finish(_train(plan, folder), plan, folder, measure=measure, as_json=as_json)
 
 
 def _resume(
-    registry: Registry, path: Path, device: Device, *, measure: bool, as_json: bool
+    registry: Registry, path: Path, device: options.Device, *, measure: bool, as_json: bool
 ) -> None:
     """Go on from a run's checkpoint, or measure a run that is finished and was not measured."""
+    from erasekit.training.plan import plan_erasure
     from erasekit.training.run_folder import MEASURES, finished_edit, resumed_run
 
-    run = resumed_run(path, writes=speaks())
-    with run as (folder, request, checkpoint), quiet_libraries():
+    with ExitStack() as stack:
+        run = resumed_run(path, writes=speaks())
+        folder, request, checkpoint = stack.enter_context(run)
         if checkpoint is None and (not measure or (folder.path / MEASURES).is_file()):
             raise ConfigError(f"The run {str(path)!r} is finished; there is nothing to resume.")
-        plan = _planned(registry, request, device)
+        opened = options.opened(request.model, registry, device=device, dtype=request.dtype)
+        model = stack.enter_context(opened)
+        if model.hash != request.base_hash:
+            raise ConfigError(
+                f"The model {request.model!r} has changed since the run began: it has hash "
+                f"{model.hash[:16]}, the run has {request.base_hash[:16]}; start the run anew."
+            )
+        method, erasure, settings = request.method, request.erasure, request.settings
+        plan = plan_erasure(model, method, erasure, settings, seed=request.seed)
         if not speaks():
             _train(plan, None, checkpoint)
             return
-        if checkpoint is None:
-            edit = finished_edit(folder.path, registry)
-        else:
-            edit = _train(plan, folder, checkpoint)
+        edit = finished_edit(folder.path, registry) if checkpoint is None else None
+        edit = edit or _train(plan, folder, checkpoint)
         _finish(edit, plan, folder, measure=measure, as_json=as_json)
-
-
-def _planned(registry: Registry, request: RunRequest, device: Device) -> Plan:
-    """The plan of a run that was begun before.
-
-    Raises:
-        ConfigError: the model has changed since.
-    """
-    from erasekit.training.plan import plan_erasure
-
-    model = _load(registry, request.model, device, request.dtype)
-    if model.hash != request.base_hash:
-        raise ConfigError(
-            f"The model {request.model!r} has changed since the run began: it has hash "
-            f"{model.hash[:16]}, the run has {request.base_hash[:16]}; start the run anew."
-        )
-    return plan_erasure(model, request.method, request.erasure, request.settings, seed=request.seed)
-
-
-def _load(registry: Registry, name: str, device: Device, dtype: str) -> LoadedModel:
-    from erasekit.models.loading import choose_device, load_model
-
-    return load_model(name, registry, device=choose_device(device), dtype=torch_dtype(dtype))
 
 
 def _train(
     plan: Plan, folder: RunFolder | None = None, checkpoint: Checkpoint | None = None
 ) -> Edit:
-    """Train, and write the run into its folder."""
+    """Train under a progress bar, and write the run into its folder."""
     from erasekit.training.erase import run
+    from erasekit.training.trainer import Callback
 
-    with _progress_callback() as callback:
+    class Shown(Callback):
+        def on_status(self, text: str) -> None:
+            bar.status(text)
+
+        def on_start(self, step: int, total_steps: int) -> None:
+            bar.start("Erasing", total_steps)
+            bar.advance(step)
+
+        def on_step(self, record: dict[str, Any]) -> None:
+            if record["loss"] is not None:
+                words = [
+                    row["concept"] or row["nearest"] or "" for row in record["adversary"] or ()
+                ]
+                kept = f"  keeping {', '.join(words)[:40]}" if any(words) else ""
+                bar.status(f"loss {record['loss']:.4f}{kept}")
+            bar.advance()
+
+    with ProgressBar("Preparing") as bar:
         work = folder.work if folder else None
-        edit = run(plan, folder=work, callbacks=[callback], resume=checkpoint)
+        edit = run(plan, folder=work, callbacks=[Shown()], resume=checkpoint)
         if folder:
             folder.finish(edit)
     if plan.memory:
         print_note(plan.memory)
     return edit
-
-
-@contextmanager
-def _progress_callback() -> Iterator[Any]:
-    """A progress bar that hears of the run."""
-    from erasekit.training.trainer import Callback
-
-    class Bar(Callback):
-        def __init__(self, bar: ProgressBar) -> None:
-            self.bar = bar
-
-        def on_status(self, text: str) -> None:
-            self.bar.status(text)
-
-        def on_start(self, step: int, total_steps: int) -> None:
-            self.bar.start("Erasing", total_steps)
-            self.bar.advance(step)
-
-        def on_step(self, record: dict[str, Any]) -> None:
-            if record["loss"] is not None:
-                self.bar.status(_step_status(record))
-            self.bar.advance()
-
-    with progress("Preparing") as bar:
-        yield Bar(bar)
-
-
-def _step_status(record: Mapping[str, Any]) -> str:
-    words = ", ".join(a["concept"] or a["nearest"] or "" for a in record["adversary"] or ())
-    kept = f"  keeping {words[:40]}" if words else ""
-    return f"loss {record['loss']:.4f}{kept}"
 
 
 def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json: bool) -> None:
@@ -274,32 +210,37 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     Raises:
         Interrupted: Ctrl-C or a signal while measuring; the card is written all the same.
     """
+    from erasekit.bench.measure import measure as measure_edit
     from erasekit.files import atomic_write_json, atomic_write_text
     from erasekit.reporting.card import run_card
+    from erasekit.reporting.pictures import before_after_sheet, save_png
     from erasekit.reporting.run_table import adversary_uses
     from erasekit.training.run_folder import MEASURES
     from erasekit.training.trainer import StopRequests
 
-    result, stop, stopped, path = None, StopRequests(), False, folder.path
+    result, measures, stop, stopped, path = None, None, StopRequests(), False, folder.path
+    again = f"Measure it with: erasekit erase --resume {shlex.quote(str(path))}"
     if measure:
         try:
-            with stop.heard():
-                result = _measure(edit, plan, folder)
+            with stop.heard(), ProgressBar("Drawing before and after") as bar:
+                result = measure_edit(
+                    plan.model, edit, plan.erasure, on_images=bar.advance, on_total=bar.expect
+                )
         except KeyboardInterrupt:
             stopped = True
+        except ErasekitError as error:
+            print_note(f"The edit is saved, but was not measured: {error} {again}")
     folder.check()
-    measures = result.as_dict() if result else None
-    if measures:
+    if result:
+        save_png(path / PICTURE, before_after_sheet(result))
+        measures = result.as_dict()
         atomic_write_json(path / MEASURES, {"schema": SCHEMA, **measures})
     uses = adversary_uses(edit.history, 6)
     atomic_write_text(path / "README.md", run_card(edit.info, measures, uses, edit.history))
     if stopped:
-        error = Interrupted(
-            f"Stopped while measuring; the edit is saved in {str(path)!r}. Measure it with: "
-            f"erasekit erase --resume {shlex.quote(str(path))}"
+        raise stop.interrupted(
+            f"Stopped while measuring; the edit is saved in {str(path)!r}. {again}"
         )
-        error.exit_code = stop.exit_code
-        raise error
     if as_json:
         found = [vars(use) for use in uses]
         print_json(
@@ -309,57 +250,31 @@ def _finish(edit: Edit, plan: Plan, folder: RunFolder, *, measure: bool, as_json
     _print_result(edit, result, uses, path)
 
 
-def _measure(edit: Edit, plan: Plan, folder: RunFolder) -> Measured | None:
-    from erasekit.bench.measure import measure
-    from erasekit.reporting.pictures import before_after_sheet, save_png
-
-    try:
-        with progress("Drawing before and after") as bar:
-            result = measure(
-                plan.model, edit, plan.erasure, on_images=bar.advance, on_total=bar.expect
-            )
-    except ErasekitError as error:
-        print_note(
-            f"The edit is saved, but was not measured: {error} Measure it with: "
-            f"erasekit erase --resume {shlex.quote(str(folder.path))}"
-        )
-        return None
-    folder.check()
-    save_png(folder.path / "before-after.png", before_after_sheet(result))
-    return result
-
-
-def _what_it_is(edit: Edit) -> str:
-    """What changed, in a few words."""
-    words = [f"Scope {edit.info['config']['scope']}, {len(edit.tensors)} tensors"]
-    if (part := edit.inference) is not None:
-        kind = f"{edit.kinds[-1].capitalize()} {part.name!r}, {len(part.tensors)} tensors"
-        words = [*words, kind] if edit.tensors else [kind]
-    return "; ".join(words)
-
-
 def _print_result(edit: Edit, result: Measured | None, uses: list[Any], folder: Path) -> None:
     from erasekit.reporting.run_table import adversaries_table, measures_tables
 
-    console = stdout()
+    console, info = stdout(), edit.info
     if result is not None:
         console.print(*measures_tables(result.as_dict()), sep="\n")
         for remark in result.remarks:
             print_note(remark)
     if uses:
-        console.print(adversaries_table(uses, edit.info, edit.history))
-    seconds, passes = edit.info["seconds"], edit.info["unet_passes"]
-    console.print(
-        f"{_what_it_is(edit)}; "
-        f"{seconds['total']:.1f} s, {passes['forward']} forward and {passes['backward']} backward "
-        "UNet passes."
-    )
-    console.print(f"Saved in {folder}", soft_wrap=True)
-    if result is not None:
-        console.print(f"Before and after: {folder / 'before-after.png'}", soft_wrap=True)
-    shown, concept = shlex.quote(str(folder)), edit.info["concepts"][0]
-    console.print(
-        f"Next:\n  erasekit generate --edit {shown} --prompt {shlex.quote(concept)}\n"
-        f"  erasekit trace {shown}\n  erasekit export {shown} --to diffusers",
-        soft_wrap=True,
-    )
+        console.print(adversaries_table(uses, info, edit.history))
+    changed = []
+    if edit.tensors or edit.inference is None:
+        changed.append(f"Scope {info['config']['scope']}, {len(edit.tensors)} tensors")
+    if (part := edit.inference) is not None:
+        changed.append(f"{edit.kinds[-1].capitalize()} {part.name!r}, {len(part.tensors)} tensors")
+    passes, shown, concept = info["unet_passes"], shlex.quote(str(folder)), info["concepts"][0]
+    lines = [
+        f"{'; '.join(changed)}; {info['seconds']['total']:.1f} s, {passes['forward']} forward and "
+        f"{passes['backward']} backward UNet passes.",
+        f"Saved in {folder}",
+        *([f"Before and after: {folder / PICTURE}"] if result is not None else []),
+        "Next:",
+        f"  erasekit generate --edit {shown} --prompt {shlex.quote(concept)}",
+        f"  erasekit trace {shown}",
+        f"  erasekit export {shown} --to diffusers",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)

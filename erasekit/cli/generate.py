@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from erasekit.cli.console import print_json, print_note, progress, stdout
+from erasekit.cli.console import ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -88,7 +88,7 @@ def generate(
             if excess > 0:
                 print_note(f"The last {excess} tokens of {text!r} are cut.")
         applied = loaded_edit.applied(loaded, force=force) if loaded_edit else nullcontext()
-        with applied, progress("Drawing", len(prompts) * num) as bar:
+        with applied, ProgressBar("Drawing", len(prompts) * num) as bar:
             images = draw(
                 loaded,
                 [text for text in prompts for _ in seeds],

@@ -1,22 +1,20 @@
-"""`erasekit methods`, `suites` and `scorers`: what is registered, and one of it in full."""
+"""`erasekit methods`, `suites`, `scorers` and `models`: what there is, and one of it in full."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from erasekit.cli.console import plain, print_json, stdout, table
-from erasekit.cli.options import (
-    JsonOption,
-    ModelOption,
-    chosen_model,
-    registered,
-    registry_of,
-)
-from erasekit.plugin.descriptors import Descriptor, MethodDescriptor
+from erasekit.cli.console import plain, print_error, print_json, stdout, table
+from erasekit.cli.options import JsonOption, ModelOption, chosen_model, registered, registry_of
+from erasekit.plugin.descriptors import Descriptor, MethodDescriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
 
 
@@ -28,6 +26,7 @@ def register(app: typer.Typer) -> None:
         group.command("show")(show)
         app.add_typer(group, name=listing.__name__)
     app.command("scorers")(scorers)
+    app.command("models")(models)
 
 
 def methods(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -69,25 +68,26 @@ def show_method(
     as_json: JsonOption = False,
 ) -> None:
     """Every hyperparameter of one method: type, default, the model's own default, help."""
+    from erasekit.config import describe, flatten
+    from erasekit.models.names import resolve_source
+    from erasekit.training.plan import resolve_settings, settings_groups
+
     registry, model = registry_of(context), chosen_model(model)
     method = registry.method(name)
-    settings = _settings(method, registry, model)
+    described, _ = resolve_source(model, registry)
+    on_model = flatten(resolve_settings(method, registry, described))
+    found = describe(settings_groups(method, registry))
     if as_json:
+        settings = [{**asdict(one), "model_default": on_model[one.name]} for one in found]
         print_json({"method": _method(method, registry), "model": model, "settings": settings})
         return
     stdout().print(Text.assemble((plain(method.name), "bold"), f": {method.summary}"))
     if method.reference:
         stdout().print(method.reference, style="dim")
-    rows = [
-        (
-            s["name"],
-            s["type"],
-            _shown(s["default"]),
-            _shown(s["model_default"]) if s["model_default"] != s["default"] else "",
-            s["help"],
-        )
-        for s in settings
-    ]
+    rows = []
+    for one in found:
+        default, own = _shown(one.default), _shown(on_model[one.name])
+        rows.append((one.name, one.type, default, own if own != default else "", one.help))
     columns = ("setting", "type", "default", f"on {model}", "meaning")
     stdout().print(table("Hyperparameters (--set NAME=VALUE, or a TOML recipe)", columns, rows))
 
@@ -147,12 +147,8 @@ def _list(context: typer.Context, kind: str, what: str, as_json: bool) -> None:
 
 
 def _entry(descriptor: Descriptor, registry: Registry) -> dict[str, Any]:
-    return {
-        "name": descriptor.name,
-        "summary": descriptor.summary,
-        "reference": descriptor.reference,
-        "plugin": registry.owner(descriptor),
-    }
+    own = {name: getattr(descriptor, name) for name in ("name", "summary", "reference")}
+    return {**own, "plugin": registry.owner(descriptor)}
 
 
 def _method(method: MethodDescriptor, registry: Registry) -> dict[str, Any]:
@@ -161,27 +157,112 @@ def _method(method: MethodDescriptor, registry: Registry) -> dict[str, Any]:
     return {**_entry(method, registry), "strategy": strategy, "version": version}
 
 
-def _settings(method: MethodDescriptor, registry: Registry, model: str) -> list[dict[str, Any]]:
-    from erasekit.config import describe, flatten
-    from erasekit.models.names import resolve_source
-    from erasekit.training.plan import resolve_settings, settings_groups
-
-    described, _ = resolve_source(model, registry)
-    on_model = flatten(resolve_settings(method, registry, described, {}, {}))
-    return [
-        {
-            "name": field.name,
-            "type": field.type,
-            "default": list(field.default) if isinstance(field.default, tuple) else field.default,
-            "model_default": on_model[field.name],
-            "group": field.group,
-            "help": field.help,
-        }
-        for field in describe(settings_groups(method, registry))
-    ]
-
-
 def _shown(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+@dataclass
+class ModelEntry:
+    """One model in the listing.
+
+    Attributes:
+        id: what `--model` takes.
+        family: the adapter, such as "sd1".
+        source: "wheel" (ships with erasekit), "folder" (a plugin's own files) or "hub".
+        registered: a plugin registered it; the others were found in the local cache.
+        path: a local diffusers folder, or None where it is not on this disk.
+        hub_id: the hub's id, or None.
+        scorer, scorer_path: the scorer that suits it, or ""; the folder of its files, or None.
+        concepts: what it is known to draw.
+        error: why it can't be used, or None.
+    """
+
+    id: str
+    family: str
+    source: str
+    registered: bool
+    path: str | None = None
+    hub_id: str | None = None
+    scorer: str = ""
+    scorer_path: str | None = None
+    concepts: list[ModelConcept] = field(default_factory=list)
+    error: str | None = None
+
+
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the registered models, and the diffusion models in the local Hugging Face cache."""
+    entries = list_models(registry_of(context))
+    if as_json:
+        print_json({"models": [asdict(entry) for entry in entries]})
+        return
+    rows = [
+        (e.id, e.family, e.source, e.path or "not on this disk", len(e.concepts) or "")
+        for e in entries
+    ]
+    columns = ("model", "family", "source", "local path", "concepts")
+    stdout().print(table("Models", columns, rows, right=("concepts",)))
+    for entry in entries:
+        if entry.error:
+            print_error(f"The model {entry.id!r} can't be used: {entry.error}")
+
+
+def list_models(registry: Registry) -> list[ModelEntry]:
+    """The registered models, then the unregistered ones in the local cache. Loads no weights."""
+    cached = cached_models(registry)
+    listed = [_registered(m, registry, cached) for m in registry.models().values()]
+    known = {entry.hub_id for entry in listed}
+    return listed + [entry for entry in cached.values() if entry.hub_id not in known]
+
+
+def cached_models(registry: Registry) -> dict[str, ModelEntry]:
+    """The diffusers pipelines in the local Hugging Face cache, by hub id."""
+    from huggingface_hub import constants, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repository in sorted(repositories, key=lambda r: r.repo_id):
+        newest_first = sorted(repository.revisions, key=lambda r: -r.last_modified)
+        folders = [revision.snapshot_path for revision in newest_first]
+        if folder := next((f for f in folders if (f / "model_index.json").is_file()), None):
+            name, family = repository.repo_id, _family(folder / "model_index.json", registry)
+            found[name] = ModelEntry(name, family, "hub", False, str(folder), hub_id=name)
+    return found
+
+
+def _registered(
+    model: ModelDescriptor, registry: Registry, cached: dict[str, ModelEntry]
+) -> ModelEntry:
+    entry = ModelEntry(model.name, model.family, "hub", registered=True, scorer=model.scorer)
+    try:
+        source = str(model.load()())
+        if Path(source).is_absolute():
+            package = Path(str(files("erasekit"))).resolve()
+            shipped = Path(source).resolve().is_relative_to(package)
+            entry.source, entry.path = "wheel" if shipped else "folder", source
+        else:
+            entry.hub_id = source
+            entry.path = cached[source].path if source in cached else None
+        scorer = registry.scorers().get(model.scorer)
+        if scorer and (folder := scorer.options.get("folder")):
+            entry.scorer_path = str(Descriptor("folder", "", str(folder)).load()())
+        if model.concepts:
+            entry.concepts = Descriptor("concepts", "", model.concepts).load()()
+    except Exception as fault:  # a plugin's own code; it is listed, not raised
+        entry.error = str(fault)
+    return entry
+
+
+def _family(index: Path, registry: Registry) -> str:
+    """The families that the pipeline's class may be of; the class where there is none."""
+    try:
+        name: Any = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return "unknown"
+    known = [f.name for f in registry.families().values() if name in f.pipelines]
+    return " or ".join(known) or str(name)

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,38 +34,16 @@ METHOD_PANEL, MODEL_PANEL, OUTPUT_PANEL = "How it is erased", "Model and machine
 
 Kind = StrEnum("Kind", {kind.upper(): kind for kind in KINDS})  # type: ignore[misc]
 """What `--kind` takes."""
-
-
-class LoadedAs(StrEnum):
-    """Precision of a model in memory.
-
-    bf16 is not among them: it would round the weights to other values than those that a model's
-    hash is of.
-    """
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-
-
-class Device(StrEnum):
-    """Where a model is worked on."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
-class Computed(StrEnum):
-    """What a run computes in."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
+LoadedAs = StrEnum("LoadedAs", {"FP32": "fp32", "FP16": "fp16"})
+"""Precision of a model in memory. bf16 would round weights to others than a model's hash is of."""
+Device = StrEnum("Device", {"AUTO": "auto", "CPU": "cpu", "CUDA": "cuda", "MPS": "mps"})
+"""Where a model is worked on."""
+Computed = StrEnum("Computed", {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16"})
+"""What a run computes in."""
 
 
 def not_empty(value: str | None) -> str | None:
-    """A callback for options whose empty value would stand for something else.
+    """Refuse an empty value: an unset variable of a shell names nothing.
 
     Raises:
         typer.BadParameter: `value` is empty.
@@ -75,11 +54,7 @@ def not_empty(value: str | None) -> str | None:
 
 
 def output_path(value: str) -> Path:
-    """A parser of paths to write to: an unset variable of a shell names no folder.
-
-    Raises:
-        typer.BadParameter: `value` is empty.
-    """
+    """Parse a path to write to, as `not_empty` allows it."""
     return Path(str(not_empty(value)))
 
 
@@ -93,56 +68,54 @@ def registered(kind: str) -> Callable[[str], list[tuple[str, str]]]:
     return complete
 
 
+_of_model = partial(typer.Option, rich_help_panel=MODEL_PANEL)
+_of_method = partial(typer.Option, rich_help_panel=METHOD_PANEL)
+_of_output = partial(typer.Option, rich_help_panel=OUTPUT_PANEL)
+
+
+def path_option(metavar: str, text: str) -> Any:
+    """The option `--output` of a command, with `text` as its help."""
+    names = ("--output", "-o")
+    return _of_output(*names, parser=output_path, metavar=metavar, help=text, show_default=False)
+
+
 MODEL_HELP = (
     "Registered name, hub id such as CompVis/stable-diffusion-v1-4, diffusers folder, or "
     ".safetensors file; ID@REVISION for a branch, tag or commit."
 )
 ModelOption = Annotated[
     str | None,
-    typer.Option(
+    _of_model(
         "--model",
         "-m",
         help=f"{MODEL_HELP} [default: the edit's, {MODEL_VARIABLE}, or {DEFAULT_MODEL}]",
         show_default=False,
         callback=not_empty,
         autocompletion=registered("models"),
-        rich_help_panel=MODEL_PANEL,
     ),
 ]
 RevisionOption = Annotated[
     str | None,
-    typer.Option(
+    _of_model(
         "--revision",
         help="Branch, tag or commit of a model on the hub; as in ID@REVISION.",
         callback=not_empty,
-        rich_help_panel=MODEL_PANEL,
     ),
 ]
 DeviceOption = Annotated[
-    Device,
-    typer.Option(
-        "--device",
-        help="auto is a CUDA GPU where there is one.",
-        rich_help_panel=MODEL_PANEL,
-    ),
+    Device, _of_model("--device", help="auto is a CUDA GPU where there is one.")
 ]
 DtypeOption = Annotated[
     LoadedAs,
-    typer.Option(
+    _of_model(
         "--dtype",
         help="What the weights are loaded in; fp16 takes half the memory, and reads the fp16 files "
         "of a model that has some.",
-        rich_help_panel=MODEL_PANEL,
     ),
 ]
 MethodOption = Annotated[
     str,
-    typer.Option(
-        "--method",
-        help="See `erasekit methods`.",
-        autocompletion=registered("methods"),
-        rich_help_panel=METHOD_PANEL,
-    ),
+    _of_method("--method", help="See `erasekit methods`.", autocompletion=registered("methods")),
 ]
 KindOption = Annotated[
     Kind | None,
@@ -170,44 +143,26 @@ ScorerOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        help="A hyperparameter, KEY=VALUE; see `erasekit methods show`.",
-        rich_help_panel=METHOD_PANEL,
-    ),
+    _of_method("--set", help="A hyperparameter, KEY=VALUE; see `erasekit methods show`."),
 ]
 ConfigOption = Annotated[
     str | None,
-    typer.Option(
+    _of_method(
         "--config",
         help="A TOML recipe of hyperparameters: a path, or a shipped one, published or fast.",
-        rich_help_panel=METHOD_PANEL,
     ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        parser=output_path,
-        metavar="PATH",
-        help="Where to write [default: a new folder in runs/].",
-        show_default=False,
-        rich_help_panel=OUTPUT_PANEL,
-    ),
+    path_option("PATH", "Where to write [default: a new folder in runs/]."),
 ]
 OverwriteOption = Annotated[
     bool,
-    typer.Option(
-        "--overwrite",
-        help="Replace what erasekit wrote there before, once the new is whole.",
-        rich_help_panel=OUTPUT_PANEL,
+    _of_output(
+        "--overwrite", help="Replace what erasekit wrote there before, once the new is whole."
     ),
 ]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print JSON instead of a table.", rich_help_panel=OUTPUT_PANEL),
-]
+JsonOption = Annotated[bool, _of_output("--json", help="Print JSON instead of a table.")]
 
 
 def registry_of(context: typer.Context) -> Registry:
@@ -219,23 +174,18 @@ def registry_of(context: typer.Context) -> Registry:
 
 
 def chosen_model(named: str | None, edit: Edit | None = None, revision: str | None = None) -> str:
-    """The model a command works on.
-
-    The one the user named; else the one the edit was made from; else `ERASEKIT_MODEL`; else
-    the model in the wheel.
+    """The model that was named, else that of the edit, of `ERASEKIT_MODEL`, or the shipped one.
 
     Args:
+        named: what `--model` was given.
+        edit: the edit to be applied.
         revision: becomes part of the name, so that an edit's base model is named in full.
 
     Raises:
         ModelError: the name has a revision of its own.
     """
-    if named:
-        name = named
-    elif edit is not None:
-        name = str(edit.info["base_model"]["id"])
-    else:
-        name = os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
+    of_edit = str(edit.info["base_model"]["id"]) if edit is not None else ""
+    name = named or of_edit or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
     if revision is None:
         return name
     if "@" in name:
@@ -254,24 +204,14 @@ def opened(
 ) -> Iterator[LoadedModel]:
     """The loaded model; within the block the libraries below keep quiet.
 
-    Args:
-        device: a name that `choose_device` takes.
-        dtype: precision of its weights.
-        truncate: cut prompts that are too long, in place of refusing them.
-
-    Raises:
-        ConfigError: no such device here.
-        ModelError: it can't be loaded.
-        UnknownNameError: no such model.
+    Raises: as `load_model`, whose arguments these are.
     """
     from erasekit.models.loading import choose_device, load_model
 
-    place = choose_device(device)
+    place, stored = choose_device(device), torch_dtype(dtype)
     with quiet_libraries():
         with working(f"Loading {name}"):
-            model = load_model(
-                name, registry, device=place, dtype=torch_dtype(dtype), truncate=truncate
-            )
+            model = load_model(name, registry, device=place, dtype=stored, truncate=truncate)
         yield model
 
 
@@ -288,8 +228,6 @@ def read_edit(folder: Path | None, registry: Registry) -> Edit | None:
     Raises:
         EditError: it can't be read.
     """
-    if folder is None:
-        return None
     from erasekit.edits import load_edit
 
-    return load_edit(folder, registry)
+    return load_edit(folder, registry) if folder else None

@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from erasekit.cli.console import print_error, print_json, stdout, table, working
-from erasekit.cli.options import JsonOption, output_path, registry_of
+from erasekit.cli.options import JsonOption, path_option, registry_of
 from erasekit.errors import PluginError
 from erasekit.plugin.hookspecs import GROUP
 from erasekit.plugin.package import PREFIX, plugin_name, write_plugin
@@ -62,14 +62,7 @@ def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
 def new(
     name: Annotated[str, typer.Argument(help="What it adds, such as my-method.")],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=output_path,
-            metavar="PATH",
-            help="Its folder [default: ./erasekit-NAME].",
-        ),
+        Path | None, path_option("PATH", "Its folder [default: ./erasekit-NAME].")
     ] = None,
     description: Annotated[str, typer.Option(help="One line on what it does.")] = "",
     as_json: JsonOption = False,
@@ -148,7 +141,7 @@ def check_apart(where: str) -> Iterator[Finding]:
 def _findings(arguments: list[str], paths: list[str]) -> Iterator[Finding]:
     search = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
     code = "import sys; from erasekit.testing.checks import main; main(*sys.argv[1:])"
-    command = [sys.executable, "-P", "-c", code, *arguments]
+    command, ended = [sys.executable, "-P", "-c", code, *arguments], False
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(
             command,
@@ -158,7 +151,6 @@ def _findings(arguments: list[str], paths: list[str]) -> Iterator[Finding]:
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": search},
         )
-        ended = False
         try:
             for line in child.stdout or ():
                 finding = json.loads(line)
@@ -192,10 +184,13 @@ def _as_installed(folder: Path) -> Iterator[tuple[str, list[str]]]:
             f"{path} has no table [project.entry-points.{GROUP}]; add one, with a line such as "
             'my-plugin = "my_package.hooks".'
         ) from error
-    places = [folder / "src", folder]
     sources = []
     for module in sorted(modules):
-        own = [p for p in places if (p / module).is_dir() or (p / f"{module}.py").is_file()]
+        own = [
+            place
+            for place in (folder / "src", folder)
+            if (place / module).is_dir() or (place / f"{module}.py").is_file()
+        ]
         if not own:
             raise PluginError(
                 f"{path} names the module {module!r}, which is neither in src/ nor in the folder; "
@@ -203,13 +198,10 @@ def _as_installed(folder: Path) -> Iterator[tuple[str, list[str]]]:
             )
         sources.append(str(own[0]))
     with tempfile.TemporaryDirectory(prefix="erasekit-check-") as place:
-        stem = re.sub(r"[^a-z0-9]+", "_", str(name).lower())
-        metadata = Path(place) / f"{stem}-0.dist-info"
+        metadata = Path(place) / f"{re.sub(r'[^a-z0-9]+', '_', str(name).lower())}-0.dist-info"
         metadata.mkdir()
-        version = project.get("version", "0")
-        (metadata / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8"
-        )
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {project.get('version', '0')}\n"
+        (metadata / "METADATA").write_text(about, encoding="utf-8")
         lines = [f"[{GROUP}]", *(f"{point} = {value}" for point, value in points.items())]
         (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         yield str(name), [place, *dict.fromkeys(sources)]
@@ -217,13 +209,13 @@ def _as_installed(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _installed(name: str) -> str:
     """The distribution of this name, or "distribution:entry point"."""
-    points = entry_points(group=GROUP)
-    found = {point.dist.name: point for point in points if point.dist}
-    known = [*found, *(f"{point.dist.name}:{point.name}" for point in points if point.dist)]
+    points = [(p.dist.name, p.name) for p in entry_points(group=GROUP) if p.dist]
+    distributions = {distribution for distribution, _ in points}
+    known = distributions | {":".join(point) for point in points}
     for wanted in (name, PREFIX + name):
         if wanted in known:
             return wanted
     raise PluginError(
         f"No plugin {name!r} is installed, nor is it a folder; installed are "
-        f"{', '.join(sorted(found))}."
+        f"{', '.join(sorted(distributions))}."
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from erasekit.cli.console import print_json, print_note, stdout
-from erasekit.cli.options import OUTPUT_PANEL, JsonOption, output_path, registry_of
+from erasekit.cli.options import JsonOption, path_option, registry_of
 from erasekit.errors import ConfigError, OutputError
 
 MEGABYTE = 1_000_000
@@ -26,16 +26,7 @@ def report(
         list[Path], typer.Argument(help="Folders that `bench` or `erase` wrote.", metavar="RUN...")
     ],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=output_path,
-            metavar="FILE",
-            help="The page [default: report.html in the first RUN].",
-            show_default=False,
-            rich_help_panel=OUTPUT_PANEL,
-        ),
+        Path | None, path_option("FILE", "The page [default: report.html in the first RUN].")
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     max_megabytes: Annotated[
@@ -64,15 +55,8 @@ def report(
     atomic_write_text(output, page.html)
     size = output.stat().st_size
     if as_json:
-        print_json(
-            {
-                "report": str(output),
-                "runs": [str(run) for run in runs],
-                "bytes": size,
-                "images": page.images,
-                "left_out": page.left_out,
-            }
-        )
+        paths = {"report": str(output), "runs": [str(run) for run in runs]}
+        print_json({**paths, "bytes": size, "images": page.images, "left_out": page.left_out})
         return
     if page.left_out:
         print_note(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erasekit.cli.console import print_json, print_note, progress, stdout
+from erasekit.cli.console import ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
-    OUTPUT_PANEL,
     Device,
     DeviceOption,
     DtypeOption,
@@ -20,7 +19,7 @@ from erasekit.cli.options import (
     RevisionOption,
     chosen_model,
     opened,
-    output_path,
+    path_option,
     registry_of,
 )
 from erasekit.files import writing
@@ -53,15 +52,7 @@ def trace(
     dtype: DtypeOption = LoadedAs.FP32,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=output_path,
-            metavar="FOLDER",
-            help="Folder for the pictures [default: the run's].",
-            show_default=False,
-            rich_help_panel=OUTPUT_PANEL,
-        ),
+        path_option("FOLDER", "Folder for the pictures [default: the run's]."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,7 +113,7 @@ def _draw_strip(
         return None
     starts = model.family.embed_prompts(erased)
     embeds = torch.cat([starts, torch.stack([s.prompt_embeds.to(starts) for s in snapshots])])
-    with progress("Drawing c_a", len(embeds)) as bar:
+    with ProgressBar("Drawing c_a", len(embeds)) as bar:
         images = sample(model, embeds, [seed] * len(embeds), on_images=bar.advance)
     rows = []
     for index, concept in enumerate(erased):

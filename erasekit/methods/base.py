@@ -1,8 +1,7 @@
 """What an erasure method is, and what it is given.
 
 To write a method, subclass `ErasureMethod` and register it; to change only what is preserved,
-subclass `PreservationStrategy` (see `erasekit.methods.gradient`). docs/writing-a-plugin.md walks
-through both.
+subclass `PreservationStrategy` (see `erasekit.methods.gradient`).
 """
 
 from __future__ import annotations
@@ -86,11 +85,7 @@ class ErasureContext:
         return concept_space(self.model, self.erasure, source)
 
     def generator(self, step: int, purpose: str) -> torch.Generator:
-        """Random numbers of one step for one purpose.
-
-        They follow from seed, step and purpose alone, so a resumed run draws what an
-        uninterrupted one would.
-        """
+        """Random numbers of one step for one purpose; they follow from seed, step and purpose."""
         return step_generator(self.seed, step, purpose)
 
     def own_rows(self, rows: int) -> slice:
@@ -101,14 +96,15 @@ class ErasureContext:
         Raises:
             ConfigError: the processes can't share them evenly.
         """
-        count = self.accelerator.num_processes if self.accelerator else 1
+        count, index = 1, 0
+        if self.accelerator:
+            count, index = self.accelerator.num_processes, self.accelerator.process_index
         if rows % count:
             raise ConfigError(
                 f"{count} processes can't share the {rows} rows of a step evenly; use a batch_size "
                 f"that is a multiple of {count}, or fewer processes."
             )
-        start = rows // count * (self.accelerator.process_index if self.accelerator else 0)
-        return slice(start, start + rows // count)
+        return slice(rows // count * index, rows // count * (index + 1))
 
     def mean(self, tensor: Tensor) -> Tensor:
         """A tensor's mean over all processes, such as of a gradient that a method uses itself."""
@@ -176,24 +172,17 @@ class ErasureMethod(ABC):
 
     @classmethod
     def uses_concept_space(cls, settings: Mapping[str, Any]) -> bool:
-        """Whether a run may keep words of its concept space on purpose.
+        """Whether a run with these hyperparameters may keep words of its concept space on purpose.
 
         A benchmark counts these words as pool, not as held out. Override it in a method whose
         setting `concept_space` serves something else.
-
-        Args:
-            settings: all hyperparameters of the run.
         """
         return "concept_space" in settings and settings.get("num_concepts") != 0
 
     def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
-        """What a run will come to, in forward passes; a backward pass counts as two.
+        """Forward passes of a run of so many steps; a backward pass counts as two.
 
         Asked before `prepare`, for forecasts of a benchmark. None: the method doesn't say.
-
-        Args:
-            context: what it will work on.
-            steps: outer steps of the run.
         """
         return None
 
@@ -211,10 +200,6 @@ class ErasureMethod(ABC):
         takes them out again. Those that are no parameters of the UNet as it was go into the edit's
         inference part. {} trains nothing.
 
-        Args:
-            context: what the method works on; its `parameters` are what this gives.
-            scope: what the user chose.
-
         Raises:
             ScopeError: the scope selects nothing that can be trained.
         """
@@ -228,11 +213,10 @@ class ErasureMethod(ABC):
         return None
 
     def edited(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What an edit holds, made from the trained values as they are now.
+        """What an edit holds, made from the trained values as they are now: by default these.
 
-        By default these values. A method that trains factors and leaves weights, as by fusing
-        adapters, gives the UNet's new weights here, by name. Called with the UNet being theta but
-        for what is trained; changes nothing.
+        A method that trains factors and leaves weights, as by fusing adapters, gives the UNet's new
+        weights here, by name. Called with the UNet being theta but for what is trained.
         """
         return dict(trained)
 

@@ -110,9 +110,8 @@ class ClosedFormErasure(ErasureMethod):
         sides: tuple[list[Tensor], list[Tensor]] = [], []
         for pair in zip(erased, guides, strict=True):
             parts = [self.exact(self.rows_of(prompt)) for prompt in pair]
-            count = min(map(len, parts))
             for side, part in zip(sides, parts, strict=True):
-                side.append(part[:count])
+                side.append(part[: min(map(len, parts))])
         return torch.cat(sides[0]), torch.cat(sides[1])
 
     def rows_of(self, prompt: str) -> Tensor:
@@ -130,12 +129,7 @@ class ClosedFormErasure(ErasureMethod):
 
     @abstractmethod
     def update(self, name: str, weight: Tensor) -> Tensor:
-        """W' - W of one projection, [out, D], float64.
-
-        Args:
-            name: of the projection.
-            weight: W as it is now, [out, D], float64.
-        """
+        """W' - W of the projection `name`, whose W is `weight` now, both [out, D], float64."""
 
     @torch.no_grad()
     def training_step(self, step: int) -> None:
@@ -211,9 +205,11 @@ def mapping_update(
 
     Args:
         weight: W, [out, D].
-        erased, guides: c_e and g_e, [E, D].
+        erased: c_e, [E, D].
+        guides: g_e, [E, D].
         kept: c_p, [K, D]; K may be 0.
-        erase_scale, preserve_scale: not negative.
+        erase_scale: not negative.
+        preserve_scale: not negative.
         ridge: above 0.
 
     Returns:

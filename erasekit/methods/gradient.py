@@ -10,8 +10,8 @@ over elements (MSE).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -53,45 +53,15 @@ class GradientConfig(SampledConfig):
 
 
 @dataclass(frozen=True)
-class ErasedBatch:
-    """The erase branch of one step.
-
-    Attributes:
-        step: the outer step, from 0.
-        concepts: which erased concept each row is of, [B], int64.
-        latents: z_t of the erased concepts, [B, C, h, w].
-        timesteps: [B], int64.
-        prompt_embeds: tau(c_e), [B, L, D].
-        noise_pred: frozen eps(z_t, c_e), [B, C, h, w].
-        neutral_noise_pred: frozen eps(z_t, c_n), [B, C, h, w].
-    """
-
-    step: int
-    concepts: Tensor
-    latents: Tensor
-    timesteps: Tensor
-    prompt_embeds: Tensor
-    noise_pred: Tensor
-    neutral_noise_pred: Tensor
-
-    def repeated(self, times: int) -> ErasedBatch:
-        """Each row so many times, [times x B, ...]."""
-        if times == 1:
-            return self
-        rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "step"}
-        return ErasedBatch(
-            self.step, **{name: row.repeat_interleave(times, dim=0) for name, row in rows.items()}
-        )
-
-
-@dataclass(frozen=True)
 class KeepBatch:
-    """The keep branch of one step: where the trained model should predict `noise_pred`.
+    """Rows of one step, beside what the frozen model predicts there.
+
+    As the keep branch, where the trained model should predict `noise_pred`.
 
     Attributes:
         latents: z_t, [K, C, h, w].
         timesteps: [K], int64.
-        prompt_embeds: the kept concepts, [K, L, D].
+        prompt_embeds: the concepts, [K, L, D].
         noise_pred: frozen eps(z_t, c), [K, C, h, w].
     """
 
@@ -100,9 +70,29 @@ class KeepBatch:
     prompt_embeds: Tensor
     noise_pred: Tensor
 
-    def part(self, part: slice) -> KeepBatch:
-        """Some of its rows."""
-        return KeepBatch(*(getattr(self, f.name)[part] for f in fields(self)))
+    def part(self, rows: slice | Tensor) -> Self:
+        """Some of its rows, by a slice or by indices."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v[rows] for k, v in values.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True)
+class ErasedBatch(KeepBatch):
+    """The erase branch of one step: z_t of the erased concepts c_e, and eps(z_t, c_e) there.
+
+    Attributes:
+        neutral_noise_pred: frozen eps(z_t, c_n), [B, C, h, w].
+        concepts: which erased concept each row is of, [B], int64.
+        step: the outer step, from 0.
+    """
+
+    neutral_noise_pred: Tensor
+    concepts: Tensor
+    step: int
+
+    def repeated(self, times: int) -> ErasedBatch:
+        """Each row so many times, [times x B, ...]."""
+        return self.part(torch.arange(len(self.latents)).repeat_interleave(times))
 
 
 class PreservationStrategy:
@@ -121,6 +111,7 @@ class PreservationStrategy:
     Class attributes:
         uses_concept_space: it chooses from R.
         adversarial: what it keeps is searched for as what the erasure harms most.
+        state: attributes that a checkpoint must keep, tensors each.
 
     Attributes:
         space: R, or what embeddings are named by; None where nothing is chosen.
@@ -129,6 +120,7 @@ class PreservationStrategy:
     Config: ClassVar[type[Settings]] = Settings
     uses_concept_space: ClassVar[bool] = False
     adversarial: ClassVar[bool] = False
+    state: ClassVar[tuple[str, ...]] = ()
     space: ConceptSpace | None = None
 
     def __init__(self, config: Settings) -> None:
@@ -149,13 +141,9 @@ class PreservationStrategy:
         return 0
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
-        """Forward passes of its own in a step on average, beside those of `keep`'s rows.
+        """Forward passes of its own in a step of `rows`, beside those of `keep`'s rows.
 
-        A backward pass counts as two. Asked before `prepare`.
-
-        Args:
-            context: what it will work on.
-            rows: of the erase branch in a step.
+        On average; a backward pass counts as two. Asked before `prepare`.
         """
         return 0.0
 
@@ -182,22 +170,29 @@ class PreservationStrategy:
         return self.task.mse(noise_pred, keep.noise_pred, keep.timesteps)
 
     def describe(self) -> list[dict[str, Any]] | None:
-        """For the history, per erased concept: erased, concept, entropy, shift, nearest.
+        """For the history, a row per erased concept, as `described` makes it."""
+        return None
+
+    def described(self, erased: int, **found: Any) -> dict[str, Any]:
+        """A row of `describe`: erased, concept, entropy, shift, nearest; what is not found is None.
 
         A distribution's `uniform` is the entropy that the uniform one would have.
         """
-        return None
+        unknown = dict.fromkeys(("concept", "entropy", "shift", "nearest"))
+        return {"erased": self.task.context.erasure.erased[erased].text, **unknown, **found}
 
     def adversaries(self) -> Tensor | None:
         """The adversarial concepts now, [E, L, D], or None."""
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint must keep: pi and its optimiser, c_a."""
-        return {}
+        """What a checkpoint must keep, such as pi and its optimiser; by default `state`."""
+        return {name: getattr(self, name) for name in self.state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave; called after `prepare`."""
+        for name in self.state:
+            setattr(self, name, state[name].to(getattr(self, name)).clone())
 
 
 class HarmOfWords:
@@ -266,18 +261,14 @@ class GradientErasure(SampledErasure):
         super().__init__(config)
         self.strategy = strategy
 
-    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
-        erase = super().expected_passes(context, steps)
-        if erase is None:
-            return None
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
         rows = rows_per_step(self.config.batch_size, len(context.erasure.erased))
-        kept = rows * self.strategy.rows_kept
-        per_step = 3.0 * kept + self.strategy.expected_passes(context, rows)
+        per_step = 3.0 * rows * self.strategy.rows_kept
+        per_step += self.strategy.expected_passes(context, rows)
         words, guidance = self.strategy.words_searched(context), self.config.keep_guidance
-        trajectories = words * self.config.keep_trajectories
-        drawn = rows * self.strategy.rows_drawn
+        trajectories, drawn = words * self.config.keep_trajectories, rows * self.strategy.rows_drawn
         sampled = self.drawn_passes(trajectories, drawn, steps, guidance) if words else 0.0
-        return erase + steps * per_step + sampled
+        return super().expected_passes(context, steps) + steps * per_step + sampled
 
     def expected_memory(self, context: ErasureContext) -> MemoryUse:
         erase, words = super().expected_memory(context), self.strategy.words_searched(context)
@@ -374,15 +365,9 @@ class GradientErasure(SampledErasure):
         if self.context.erasure.neutral:
             embeds = self.context.neutral_embeds.expand(len(concepts), -1, -1)
             neutral = self.frozen_noise(drawn.latents, drawn.timesteps, embeds)
-        return ErasedBatch(
-            step,
-            concepts,
-            drawn.latents,
-            drawn.timesteps,
-            self.context.erased_embeds[concepts],
-            drawn.noise_pred,
-            neutral,
-        )
+        embeds = self.context.erased_embeds[concepts]
+        rows = (drawn.latents, drawn.timesteps, embeds, drawn.noise_pred)
+        return ErasedBatch(*rows, neutral, concepts, step)
 
     def target(self, batch: ErasedBatch) -> Tensor:
         """What eps_theta'(z_t, c_e) is to become, [B, C, h, w], without gradient.

@@ -11,26 +11,23 @@ BUI = (
 )
 GRADIENT = "erasekit.methods.gradient:GradientErasure"
 
-_STRATEGIES = (
-    ("neutral", "keep the neutral concept (naive)", "neutral:NeutralPreservation", BUI),
-    ("l2", "keep the weights near where they were", "l2:WeightPreservation", BUI),
-    ("pgd", "keep an adversarial embedding, found by gradient steps", "pgd:PGDPreservation", BUI),
+_PUBLISHED = (
+    ("neutral", "keep the neutral concept (naive)", "naive:NeutralPreservation"),
+    ("l2", "keep the weights near where they were", "naive:WeightPreservation"),
+    ("pgd", "keep an adversarial embedding, found by gradient steps", "pgd:PGDPreservation"),
     (
         "gumbel",
         "keep adversarial words of R, found by ascent on a distribution",
         "gumbel:GumbelPreservation",
-        BUI,
     ),
-    (
-        "argmax",
-        "keep the words of R harmed most, found by scoring",
-        "argmax:ArgmaxPreservation",
-        "",
-    ),
-    ("none", "control: erase alone, keep nothing", "none:NoPreservation", ""),
-    ("random", "control: keep words of R at random", "random:RandomPreservation", ""),
-    ("nearest", "control: keep the nearest words of R", "nearest:NearestPreservation", ""),
 )
+_OURS = (
+    ("argmax", "keep the words of R harmed most, found by scoring", "argmax:ArgmaxPreservation"),
+    ("none", "control: erase alone, keep nothing", "controls:NoPreservation"),
+    ("random", "control: keep words of R at random", "controls:RandomPreservation"),
+    ("nearest", "control: keep the nearest words of R", "controls:NearestPreservation"),
+)
+_STRATEGIES = [*((*one, BUI) for one in _PUBLISHED), *((*one, "") for one in _OURS)]
 
 
 @hookimpl

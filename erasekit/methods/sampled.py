@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.diffusion.solvers import SOLVERS, SolverName, Spacing
+from erasekit.diffusion.solvers import SOLVERS, Solver, SolverName, Spacing
 from erasekit.diffusion.trajectories import (
     CurrentTrajectories,
     FrozenTrajectories,
@@ -79,7 +79,7 @@ class SampledErasure(ErasureMethod):
     Config = SampledConfig
     config: SampledConfig
 
-    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
         """Rows of the erase term, forward and backward, and their trajectories."""
         erased = len(context.erasure.erased)
         rows = rows_per_step(self.config.batch_size, erased)
@@ -100,8 +100,8 @@ class SampledErasure(ErasureMethod):
         if self.config.latents_from == "current":
             return self.drawn_passes(0, rows, steps) + steps * rows  # eps(z_t, "") as well
         anew = 2.0 * steps * rows if self.config.timesteps == "bin" else 0.0
-        solver_steps = self.config.trajectory_steps
-        return anew + self._rounds(steps) * 2.0 * self._trajectories(erased) * solver_steps
+        whole = self._trajectories(erased) * self.config.trajectory_steps
+        return anew + self._rounds(steps) * 2.0 * whole
 
     def drawn_passes(self, trajectories: int, draws: int, steps: int, guidance: float = 3) -> float:
         """Passes that sampling takes in all, where trajectories go as far as they are drawn.
@@ -115,8 +115,7 @@ class SampledErasure(ErasureMethod):
         solver_steps = self.config.trajectory_steps
         if self.config.latents_from == "current":  # half a trajectory and the frozen prediction
             return float(steps * draws * solver_steps)
-        rounds = self._rounds(steps)
-        sides = 1 if guidance == 1 else 2
+        rounds, sides = self._rounds(steps), 1 if guidance == 1 else 2
         sampled = rounds * sides * steps_drawn(draws * steps / rounds, trajectories, solver_steps)
         return sampled + (steps * draws if self.config.timesteps == "bin" else 0)
 
@@ -131,15 +130,17 @@ class SampledErasure(ErasureMethod):
         steps, room = self.config.trajectory_steps, int(self.config.trajectory_memory * 2**30)
         return min(trajectory_bytes(context.family, trajectories, steps, with_uncond), room)
 
+    def _solver(self) -> Solver:
+        config = self.config
+        solver = SOLVERS[config.trajectory_solver]
+        return solver(self.family, config.trajectory_steps, config.trajectory_spacing)
+
     def prepare(self, context: ErasureContext) -> None:
         self.context, self.family = context, context.family
         alphas = self.family.alphas_cumprod.clamp_min(1e-8)
         self._z0_weights = (1 - alphas) / alphas
         if self.config.timesteps == "bin":  # z_t is at the solver's timestep, whatever t is told
-            config = self.config
-            solver = SOLVERS[config.trajectory_solver](
-                self.family, config.trajectory_steps, config.trajectory_spacing
-            )
+            solver = self._solver()
             weights, sizes = self._z0_weights[solver.timesteps], -solver.bins.diff()
             self._z0_weights = weights.flip(0).repeat_interleave(sizes.flip(0))
         self._room = self.config.trajectory_memory * 2**30
@@ -175,38 +176,31 @@ class SampledErasure(ErasureMethod):
                 and at a guidance of 1, kept trajectories cost half as many passes.
             whole: all trajectories are sampled to their ends at once.
         """
+        solver = self._solver()
         scale = self.config.trajectory_guidance if guidance_scale is None else guidance_scale
-        steps, within_bins = self.config.trajectory_steps, self.config.timesteps == "bin"
-        solver = SOLVERS[self.config.trajectory_solver](
-            self.family, steps, self.config.trajectory_spacing
-        )
+        shared: dict[str, Any] = {
+            "solver": solver,
+            "guidance_scale": scale,
+            "frozen": self.context.frozen,
+            "within_bins": self.config.timesteps == "bin",
+        }
         if self.config.latents_from == "current":
-            return CurrentTrajectories(
-                self.family,
-                prompt_embeds,
-                solver=solver,
-                guidance_scale=scale,
-                frozen=self.context.frozen,
-                with_uncond=with_uncond,
-                within_bins=within_bins,
-            )
+            shared["with_uncond"] = with_uncond
+            return CurrentTrajectories(self.family, prompt_embeds, **shared)
         with_uncond |= solver.looks_back and scale != 1  # the step before, guided
         count = per_prompt * len(prompt_embeds)
-        needed = trajectory_bytes(self.family, count, steps, with_uncond)
+        needed = trajectory_bytes(self.family, count, self.config.trajectory_steps, with_uncond)
         mapped = needed > self._room
         self._room -= 0 if mapped else needed
         source = FrozenTrajectories(
             self.family,
             prompt_embeds,
-            solver=solver,
-            guidance_scale=scale,
+            **shared,
             per_prompt=per_prompt,
             seed=self.context.seed,
-            frozen=self.context.frozen,
             mapped=mapped,
             with_uncond=with_uncond,
             whole=whole,
-            within_bins=within_bins,
         )
         self._sources.append(source)
         return source

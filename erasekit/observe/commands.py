@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, progress, stdout
+from erasekit.cli.console import SCHEMA, ProgressBar, print_json, print_note, stdout
 from erasekit.cli.options import (
     Device,
     DeviceOption,
@@ -152,7 +152,7 @@ def impact(
     erasure's own doing. delta of every concept, the erasures side by side at the same noise. It
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
-    from erasekit.bench.plan import Sweep, parse_erased_set, words_kept
+    from erasekit.bench.plan import Sweep, parse_erased_sets, words_kept
     from erasekit.config import parse_assignments
     from erasekit.observe.impact import impact, related_names
     from erasekit.observe.observation import common_suite, compared, measured, settings_of
@@ -161,7 +161,7 @@ def impact(
     settings = parse_assignments(assignments or [])
     registry_of(context).method(method)
     with observing(context, "impact", "-".join(erase), shared, seeds=seeds) as at:
-        erasures = tuple(parse_erased_set(text, at.model) for text in erase)
+        erasures = parse_erased_sets(erase, at.model)
         names = related_names(related or [], erasures, at.suite)
         suite = common_suite(at.suite, erasures, [n for own in names.values() for n in own])
         with at.runner() as runner:
@@ -199,7 +199,7 @@ def preserve(
     `random` by default: with one word to draw from it keeps that word in every step. Mean delta
     is over held-out concepts that none of the erasures keeps.
     """
-    from erasekit.bench.plan import Sweep, parse_erased_set
+    from erasekit.bench.plan import Sweep, parse_erased_sets
     from erasekit.config import parse_assignments
     from erasekit.observe.observation import common_suite, compared
     from erasekit.observe.preserve import (
@@ -213,7 +213,7 @@ def preserve(
     sets = compared("--keep", keep)
     settings = parse_assignments(assignments or [])
     with observing(context, "preserve", "-".join([erase, *keep]), shared, seeds=seeds) as at:
-        erasure = parse_erased_set(erase, at.model)
+        (erasure,) = parse_erased_sets([erase], at.model)
         similarities = similarities_to(at.model, erasure, sets)
         natures = natures_of(sets, similarities, related or [])
         suite = common_suite(at.suite, [erasure])
@@ -261,7 +261,7 @@ def spectrum(
     timesteps that all words share: 2 UNet passes a word and probe, and no images. A sample along
     the spectrum is drawn too, to see how well sensitivity ranks words by their delta.
     """
-    from erasekit.bench.suites.neutral import NEUTRAL
+    from erasekit.bench.suites import NEUTRAL
     from erasekit.edits import load_edit
     from erasekit.observe.spectrum import spectrum, spectrum_words
 
@@ -269,7 +269,7 @@ def spectrum(
     what = "-".join(found.info["concepts"])
     with observing(context, "spectrum", what, shared, edit=found) as at:
         chosen = spectrum_words(at.model, found, words, neutral or NEUTRAL)
-        with progress("Measuring words", len(chosen.all)) as bar:
+        with ProgressBar("Measuring words", len(chosen.all)) as bar:
             result = spectrum(
                 at.model,
                 found,
@@ -304,7 +304,7 @@ class Session:
         """A runner on the store, which shows on a progress bar what it is at."""
         from erasekit.bench.runner import BenchmarkRunner
 
-        with progress("Observing") as bar:
+        with ProgressBar("Observing") as bar:
             yield BenchmarkRunner(self.model, self.scorer, self.store, _observer(bar))
 
     def finish(

@@ -14,7 +14,7 @@ from erasekit.bench.plan import Sweep, share_settings
 from erasekit.bench.records import Record
 from erasekit.bench.runner import BenchmarkRunner
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.neutral import is_neutral
+from erasekit.bench.suites import is_neutral
 from erasekit.concepts import Erasure, normalised
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.metrics.scores import NAN, NOTHING, Estimate

@@ -20,7 +20,7 @@ from erasekit.bench.prompts import EvaluatedConcept, pages, paired_pages
 from erasekit.bench.records import content_key
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite
-from erasekit.bench.suites.neutral import NEUTRAL
+from erasekit.bench.suites import NEUTRAL
 from erasekit.concepts import Erasure, normalised
 from erasekit.diffusion.concept_space import words_for
 from erasekit.edits import Edit

@@ -34,8 +34,8 @@ class Descriptor:
         """Import and return the target.
 
         Raises:
-            PluginError: the module can't be imported, or the attribute is not there.
-            ErasekitError: what the module itself raises of this tree, such as a missing extra.
+            PluginError: it can't be imported.
+            ErasekitError: what its module raises of this tree, such as a missing extra.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
@@ -66,14 +66,12 @@ class MethodDescriptor(Descriptor):
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
 class StrategyDescriptor(Descriptor):
     """A preservation strategy: target is a `PreservationStrategy` class."""
 
     kind = "strategy"
 
 
-@dataclass(frozen=True)
 class InferenceDescriptor(Descriptor):
     """What an edit does while a pipeline draws: target is an `InferencePart` class.
 
@@ -99,28 +97,24 @@ class AttackDescriptor(Descriptor):
     budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
 class ScorerDescriptor(Descriptor):
     """A scorer: target is a `Scorer` class (or a function that returns one)."""
 
     kind = "scorer"
 
 
-@dataclass(frozen=True)
 class MetricDescriptor(Descriptor):
     """A metric: target is a `Metric` class."""
 
     kind = "metric"
 
 
-@dataclass(frozen=True)
 class SuiteDescriptor(Descriptor):
     """A suite: target is a `Suite`, or a function `(ModelDescriptor) -> Suite`."""
 
     kind = "suite"
 
 
-@dataclass(frozen=True)
 class ConceptSpaceDescriptor(Descriptor):
     """A source of words: target is a function `(LoadedModel) -> list[str]`."""
 
@@ -134,8 +128,9 @@ class FamilyDescriptor(Descriptor):
     Attributes:
         pipelines: class names of the diffusers pipelines whose models are of this family.
         pipeline_options: keyword arguments given to such a pipeline when it is loaded.
-        guidance_scale, num_inference_steps, defaults: of `ModelDescriptor`, for models of this
-            family that nobody registered.
+        guidance_scale: of `ModelDescriptor`, for models of the family that nobody registered.
+        num_inference_steps: the same.
+        defaults: the same.
     """
 
     kind = "family"

@@ -11,18 +11,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from erasekit.plugin.descriptors import (
-    AttackDescriptor,
-    ConceptSpaceDescriptor,
-    FamilyDescriptor,
-    InferenceDescriptor,
-    MethodDescriptor,
-    MetricDescriptor,
-    ModelDescriptor,
-    ScorerDescriptor,
-    StrategyDescriptor,
-    SuiteDescriptor,
-)
+from erasekit.plugin import descriptors as kinds
 
 if TYPE_CHECKING:
     import typer
@@ -33,52 +22,52 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def erasekit_register_methods() -> Iterable[MethodDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_methods() -> Iterable[kinds.MethodDescriptor]:  # type: ignore[empty-body]
     """Erasure methods."""
 
 
 @hookspec
-def erasekit_register_strategies() -> Iterable[StrategyDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_strategies() -> Iterable[kinds.StrategyDescriptor]:  # type: ignore[empty-body]
     """Preservation strategies."""
 
 
 @hookspec
-def erasekit_register_inference_parts() -> Iterable[InferenceDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_inference_parts() -> Iterable[kinds.InferenceDescriptor]:  # type: ignore[empty-body]
     """What edits do while a pipeline draws: adapters, and hooks on its guidance."""
 
 
 @hookspec
-def erasekit_register_attacks() -> Iterable[AttackDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_attacks() -> Iterable[kinds.AttackDescriptor]:  # type: ignore[empty-body]
     """Attacks on erased models."""
 
 
 @hookspec
-def erasekit_register_scorers() -> Iterable[ScorerDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_scorers() -> Iterable[kinds.ScorerDescriptor]:  # type: ignore[empty-body]
     """Scorers."""
 
 
 @hookspec
-def erasekit_register_metrics() -> Iterable[MetricDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_metrics() -> Iterable[kinds.MetricDescriptor]:  # type: ignore[empty-body]
     """Metrics."""
 
 
 @hookspec
-def erasekit_register_suites() -> Iterable[SuiteDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_suites() -> Iterable[kinds.SuiteDescriptor]:  # type: ignore[empty-body]
     """Suites."""
 
 
 @hookspec
-def erasekit_register_concept_spaces() -> Iterable[ConceptSpaceDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_concept_spaces() -> Iterable[kinds.ConceptSpaceDescriptor]:  # type: ignore[empty-body]
     """Sources of words for the concept space R."""
 
 
 @hookspec
-def erasekit_register_families() -> Iterable[FamilyDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_families() -> Iterable[kinds.FamilyDescriptor]:  # type: ignore[empty-body]
     """Families of models."""
 
 
 @hookspec
-def erasekit_register_models() -> Iterable[ModelDescriptor]:  # type: ignore[empty-body]
+def erasekit_register_models() -> Iterable[kinds.ModelDescriptor]:  # type: ignore[empty-body]
     """Models."""
 
 

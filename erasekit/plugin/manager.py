@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TextIO, overload
+from typing import Any, TextIO
 
 import pluggy
 
@@ -136,10 +136,6 @@ def stdout_aside() -> Iterator[TextIO]:
                 os.close(kept)
 
 
-@overload
-def describe_fault(fault: BaseException) -> str: ...
-@overload
-def describe_fault(fault: object) -> str | None: ...
 def describe_fault(fault: object) -> str | None:
     """The class and the first line of what a plugin raised; None of anything else."""
     if not isinstance(fault, BaseException):
@@ -148,7 +144,7 @@ def describe_fault(fault: object) -> str | None:
         lines = str(fault).strip().splitlines()
     except Exception:  # its class is a plugin's too
         lines = []
-    return f"{type(fault).__name__}: {lines[0]}" if lines else type(fault).__name__
+    return ": ".join([type(fault).__name__, *lines[:1]])
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:

@@ -12,46 +12,14 @@ import erasekit
 from erasekit.errors import ConfigError, OutputError, PluginError
 
 PREFIX = "erasekit-"
-TEMPLATE = "erasekit-template"
 LONGEST_NAME = 60
+DESCRIPTION = "A plugin for erasekit: template."
+"""What the template says of itself."""
 _PACKAGE = Path(erasekit.__file__).parent
-_PLACES = (_PACKAGE / "embedded" / "template", _PACKAGE.parent / "plugins" / TEMPLATE)
+_PLACES = (_PACKAGE / "embedded" / "template", _PACKAGE.parent / "plugins" / "erasekit-template")
 """In an installed erasekit, and in its source tree."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", "*.dist-info")
-_OF_THE_TEMPLATE = {
-    "pyproject.toml": (
-        (
-            '"A plugin for erasekit to copy: a method, a preservation strategy, a scorer and a '
-            'suite."',
-            "\0toml",
-        ),
-    ),
-    "README.md": (
-        (
-            "A plugin for [erasekit](../../README.md) to copy: rename the package, keep what you "
-            "need.",
-            "\0description",
-        ),
-        ("python -m pip install erasekit ./plugins/erasekit-template", "python -m pip install ."),
-        ("`docs/writing-a-plugin.md` walks through the code. The", "The"),
-        ("pytest plugins/erasekit-template", "pytest"),
-    ),
-    "__init__.py": (
-        (
-            "A plugin for erasekit to copy; docs/writing-a-plugin.md of erasekit walks through it.",
-            "The plugin erasekit-template.",
-        ),
-    ),
-    "hooks.py": (
-        (
-            ',\n            "Gandikota et al., Unified Concept Editing in Diffusion Models, '
-            'WACV 2024"',
-            "",
-        ),
-    ),
-}
-"""What the template says of itself, by file, and what a new package says there."""
 
 
 def plugin_name(text: str) -> str:
@@ -85,7 +53,7 @@ def write_plugin(name: str, folder: Path, description: str = "") -> Path:
         PluginError: this installation of erasekit has no template.
     """
     template = template_folder()
-    description = " ".join(description.split()) or f"A plugin for erasekit: {name}."
+    description = " ".join(description.split()) or DESCRIPTION.replace("template", name)
     try:
         if folder.exists():
             raise OutputError(f"{folder} exists already; name another with --output.")
@@ -112,14 +80,11 @@ def made_own(file: str, text: str, name: str, description: str) -> str:
     >>> made_own("", "erasekit-template has erasekit_template and template-hardest", "mine", "")
     'erasekit-mine has erasekit_mine and mine-hardest'
     """
-    for old, new in _OF_THE_TEMPLATE.get(file, ()):
-        if old not in text:
-            raise PluginError(f"The template's {file} lacks {old!r}; install erasekit again.")
-        text = text.replace(old, new)
-    text = text.replace("erasekit_template", f"erasekit_{name.replace('-', '_')}")
-    text = re.sub(r"\btemplate\b", name, text)
-    toml = json.dumps(description, ensure_ascii=False)
-    return text.replace("\0toml", toml).replace("\0description", description)
+    if file == "pyproject.toml":
+        description = json.dumps(description, ensure_ascii=False)[1:-1]
+    module = f"erasekit_{name.replace('-', '_')}"
+    text = text.replace(DESCRIPTION, "\0").replace("erasekit_template", module)
+    return re.sub(r"\btemplate\b", name, text).replace("\0", description)
 
 
 def template_folder() -> Path:

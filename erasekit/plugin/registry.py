@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
 from typing import Any, Self, TypeVar
 
 from erasekit.errors import PluginError, UnknownNameError
-from erasekit.plugin.descriptors import (
-    AttackDescriptor,
-    ConceptSpaceDescriptor,
-    Descriptor,
-    FamilyDescriptor,
-    InferenceDescriptor,
-    MethodDescriptor,
-    MetricDescriptor,
-    ModelDescriptor,
-    ScorerDescriptor,
-    StrategyDescriptor,
-    SuiteDescriptor,
-)
+from erasekit.plugin import descriptors as kinds
+from erasekit.plugin.descriptors import Descriptor
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault
 
 D = TypeVar("D", bound=Descriptor)
 
 HOOKS: dict[type[Descriptor], str] = {
-    MethodDescriptor: "erasekit_register_methods",
-    StrategyDescriptor: "erasekit_register_strategies",
-    InferenceDescriptor: "erasekit_register_inference_parts",
-    AttackDescriptor: "erasekit_register_attacks",
-    ScorerDescriptor: "erasekit_register_scorers",
-    MetricDescriptor: "erasekit_register_metrics",
-    SuiteDescriptor: "erasekit_register_suites",
-    ConceptSpaceDescriptor: "erasekit_register_concept_spaces",
-    FamilyDescriptor: "erasekit_register_families",
-    ModelDescriptor: "erasekit_register_models",
+    kinds.MethodDescriptor: "erasekit_register_methods",
+    kinds.StrategyDescriptor: "erasekit_register_strategies",
+    kinds.InferenceDescriptor: "erasekit_register_inference_parts",
+    kinds.AttackDescriptor: "erasekit_register_attacks",
+    kinds.ScorerDescriptor: "erasekit_register_scorers",
+    kinds.MetricDescriptor: "erasekit_register_metrics",
+    kinds.SuiteDescriptor: "erasekit_register_suites",
+    kinds.ConceptSpaceDescriptor: "erasekit_register_concept_spaces",
+    kinds.FamilyDescriptor: "erasekit_register_families",
+    kinds.ModelDescriptor: "erasekit_register_models",
 }
 """Each kind of descriptor, and the hook that gives them."""
 
 
-def _all(kind: type[D]) -> Callable[[Registry], dict[str, D]]:
+Listing = Callable[["Registry"], dict[str, D]]
+Lookup = Callable[["Registry", str], D]
+
+
+def _by_name(kind: type[D]) -> tuple[Listing[D], Lookup[D]]:
     def listing(self: Registry) -> dict[str, D]:
         """All of one kind, by name; without names that several plugins claim."""
         table = self.table(kind)
         return {name: claims[0][1] for name, claims in table.items() if len(claims) == 1}  # type: ignore[misc]
 
-    return listing
-
-
-def _one(kind: type[D]) -> Callable[[Registry, str], D]:
     def lookup(self: Registry, name: str) -> D:
         """The one of this name.
 
@@ -63,7 +54,7 @@ def _one(kind: type[D]) -> Callable[[Registry, str], D]:
             raise PluginError(_collision(kind.kind, name, claims))
         return claims[0][1]  # type: ignore[return-value]
 
-    return lookup
+    return listing, lookup
 
 
 class Registry:
@@ -82,16 +73,16 @@ class Registry:
         """A copied model shares its registry: plugins are modules, and of those there is one."""
         return self
 
-    methods, method = _all(MethodDescriptor), _one(MethodDescriptor)
-    strategies, strategy = _all(StrategyDescriptor), _one(StrategyDescriptor)
-    inference_parts, inference_part = _all(InferenceDescriptor), _one(InferenceDescriptor)
-    attacks, attack = _all(AttackDescriptor), _one(AttackDescriptor)
-    scorers, scorer = _all(ScorerDescriptor), _one(ScorerDescriptor)
-    metrics, metric = _all(MetricDescriptor), _one(MetricDescriptor)
-    suites, suite = _all(SuiteDescriptor), _one(SuiteDescriptor)
-    concept_spaces, concept_space = _all(ConceptSpaceDescriptor), _one(ConceptSpaceDescriptor)
-    families, family = _all(FamilyDescriptor), _one(FamilyDescriptor)
-    models, model = _all(ModelDescriptor), _one(ModelDescriptor)
+    methods, method = _by_name(kinds.MethodDescriptor)
+    strategies, strategy = _by_name(kinds.StrategyDescriptor)
+    inference_parts, inference_part = _by_name(kinds.InferenceDescriptor)
+    attacks, attack = _by_name(kinds.AttackDescriptor)
+    scorers, scorer = _by_name(kinds.ScorerDescriptor)
+    metrics, metric = _by_name(kinds.MetricDescriptor)
+    suites, suite = _by_name(kinds.SuiteDescriptor)
+    concept_spaces, concept_space = _by_name(kinds.ConceptSpaceDescriptor)
+    families, family = _by_name(kinds.FamilyDescriptor)
+    models, model = _by_name(kinds.ModelDescriptor)
 
     def owner(self, descriptor: Descriptor) -> str:
         """Name of the plugin that registered `descriptor`."""
@@ -106,30 +97,18 @@ class Registry:
         owner = self.owner(descriptor)
         return next((p.version for p in self.manager.plugins if p.name == owner), "unknown")
 
-    def collisions(self) -> list[str]:
-        """A sentence for every name that more than one plugin claims, over all kinds."""
-        self.load_all()
-        return [
-            _collision(kind.kind, name, claims)
-            for kind, table in self._tables.items()
-            for name, claims in table.items()
-            if len(claims) > 1
-        ]
-
-    def load_all(self) -> None:
-        """Ask every plugin for everything, so that each broken one is known."""
-        for kind in HOOKS:
-            self.table(kind)
-
     def owned(self, plugin: str) -> list[Descriptor]:
         """All that the plugin of this name registered."""
-        self.load_all()
+        claims = chain.from_iterable(chain(*(self.table(kind).values() for kind in HOOKS)))
+        return [descriptor for owner, descriptor in claims if owner == plugin]
+
+    def collisions(self) -> list[str]:
+        """A sentence for every name that more than one plugin claims, over all kinds."""
         return [
-            descriptor
-            for table in self._tables.values()
-            for claims in table.values()
-            for owner, descriptor in claims
-            if owner == plugin
+            _collision(kind.kind, name, claims)
+            for kind in HOOKS
+            for name, claims in self.table(kind).items()
+            if len(claims) > 1
         ]
 
     def table(self, kind: type[Descriptor]) -> dict[str, list[tuple[str, Descriptor]]]:
@@ -139,7 +118,7 @@ class Registry:
         hook = HOOKS[kind]
         table: dict[str, list[tuple[str, Descriptor]]] = {}
         for plugin, result in self.manager.call_each(hook):
-            descriptors = attempt(lambda: _of_kind(result, kind, hook))  # noqa: B023
+            descriptors = attempt(partial(descriptors_of, result, kind, hook))
             if fault := describe_fault(descriptors):
                 self.manager.mark_broken(plugin, fault)
                 continue
@@ -149,10 +128,16 @@ class Registry:
         return table
 
 
-def _of_kind(result: Any, kind: type[Descriptor], hook: str) -> list[Descriptor]:
-    """What a hook gave, as a list."""
+def descriptors_of(result: Any, kind: type[Descriptor], hook: str) -> list[Descriptor]:
+    """What a plugin's hook gave or raised, as a list.
+
+    Raises:
+        TypeError: it is no list of descriptors of this kind with printable names.
+    """
     if isinstance(result, BaseException):
         raise result
+    if not isinstance(result, Iterable):
+        raise TypeError(f"{hook} gave {result!r}, not a list of {kind.__name__}")
     descriptors = list(result)
     for descriptor in descriptors:
         if not isinstance(descriptor, kind):

@@ -27,19 +27,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """Read a TOML recipe: flat hyperparameters at the top level.
 
     Raises:
-        ConfigError: no such file, or not TOML.
-    """
-    return read_toml(path, "recipe")
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Args:
-        path: the file.
-        what: what it is to the user, for the message.
-
-    Raises:
         ConfigError: it can't be read, is not TOML, or is nested too deep.
     """
     try:
@@ -48,14 +35,14 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
             raise RecursionError
         return tomllib.loads(text)
     except OSError as error:
-        hint = f" Shipped ones are {', '.join(shipped_recipes())}." if what == "recipe" else ""
         raise ConfigError(
-            f"The {what} {str(path)!r} can't be read: {error.strerror}.{hint}"
+            f"The recipe {str(path)!r} can't be read: {error.strerror}. Shipped ones are "
+            f"{', '.join(shipped_recipes())}."
         ) from error
     except RecursionError as error:
-        raise ConfigError(f"The {what} {str(path)!r} is nested too deep; flatten it.") from error
+        raise ConfigError(f"The recipe {str(path)!r} is nested too deep; flatten it.") from error
     except (ValueError, RuntimeError) as error:  # not UTF-8, ~nouser, a number of 5,000 digits
-        raise ConfigError(f"The {what} {str(path)!r} is not valid TOML: {error}.") from error
+        raise ConfigError(f"The recipe {str(path)!r} is not valid TOML: {error}.") from error
 
 
 def shipped_recipe(name: str, model: str = "") -> dict[str, Any]:

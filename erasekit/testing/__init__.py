@@ -1,4 +1,4 @@
-"""Test classes for whoever writes a method or a preservation strategy, and a tiny model to run on.
+"""Test classes for whoever writes a plugin, and a tiny model to run on.
 
 Subclass one in a test file; pytest collects what it inherits:
 
@@ -17,18 +17,15 @@ Subclass one in a test file; pytest collects what it inherits:
         hooks = my_package.hooks
         registers = ("method my-method", "strategy my-strategy")
 
-Beside them, `prepared` gives a method whose weights have moved, with the frozen ones, so that
-loss and gradient of a step can be computed once more in plain torch.
-
 Every test trains for real, on a random model with Stable Diffusion 1's anatomy that is so small
 that a step takes about 0.02 s on one core. This package itself needs no pytest.
 """
 
 from erasekit.testing.attacks import AttackTester, ColourScorer, tiny_edit
-from erasekit.testing.plugins import PluginTester
 from erasekit.testing.prepared import Prepared, UNetPass, prepared
 from erasekit.testing.testers import (
     MethodTester,
+    PluginTester,
     StrategyTester,
     assert_same_tensors,
     weights,

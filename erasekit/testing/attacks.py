@@ -21,9 +21,7 @@ from erasekit.metrics.base import Images, Scorer
 from erasekit.metrics.judges import Judges
 from erasekit.metrics.scores import Score
 from erasekit.models.loading import LoadedModel
-from erasekit.plugin.manager import PluginManager
-from erasekit.plugin.registry import Registry
-from erasekit.testing.testers import assert_same_tensors, weights
+from erasekit.testing.testers import assert_same_tensors, registry_with, weights
 from erasekit.testing.tiny import WORDS, tiny_model
 from erasekit.training.erase import erase
 
@@ -86,12 +84,8 @@ class AttackTester:
 
     def model(self) -> LoadedModel:
         """The tiny model, with everything installed and `plugins`."""
-        manager = PluginManager()
-        for number, plugin in enumerate(self.plugins):
-            if not manager.pluggy.is_registered(plugin):
-                manager.register(plugin, f"under test:{number}")
         model = tiny_model()
-        model.registry = Registry(manager)
+        model.registry = registry_with(*self.plugins)
         return model
 
     def attacked(

@@ -11,24 +11,16 @@ import torch
 from torch import Tensor
 
 from erasekit.concepts import Erasure
-from erasekit.config import flatten
-from erasekit.diffusion.scope import ParameterScope
-from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.methods.base import ErasureContext
 from erasekit.models.loading import LoadedModel
-from erasekit.plugin.manager import PluginManager
-from erasekit.plugin.registry import Registry
+from erasekit.testing.testers import registry_with
 from erasekit.testing.tiny import tiny_model
-from erasekit.training.plan import build_method, resolve_settings
+from erasekit.training.plan import plan_erasure
 
 
 @dataclass
 class UNetPass:
-    """One UNet pass, as it was asked for.
-
-    Attributes:
-        latents, timesteps, prompt_embeds: its arguments.
-        differentiable: whether its result carries a graph.
-    """
+    """One call of `predict_noise`: its arguments, and whether its result carries a graph."""
 
     latents: Tensor
     timesteps: Tensor
@@ -89,15 +81,10 @@ class Prepared:
     def assert_gradient(self, loss: Tensor, expected: Tensor) -> None:
         """Both losses have the same value and the same gradient in every parameter in scope."""
         torch.testing.assert_close(loss, expected, rtol=1e-3, atol=0.0)
-        parameters = self.context.parameters
-        values = list(parameters.values())
-        pairs = zip(
-            parameters,
-            torch.autograd.grad(loss, values, retain_graph=True),
-            torch.autograd.grad(expected, values),
-            strict=True,
-        )
-        for name, a, b in pairs:
+        values = list(self.context.parameters.values())
+        found = torch.autograd.grad(loss, values, retain_graph=True)
+        wanted = torch.autograd.grad(expected, values)
+        for name, a, b in zip(self.context.parameters, found, wanted, strict=True):
             assert bool(b.any()), f"nothing flows to {name}"
             torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-6, msg=name)
 
@@ -119,29 +106,23 @@ def prepared(
     Args:
         name: registered name.
         concepts: what is erased; "garbage truck" where none is named.
-        neutral, keep, seed: as of `erase`.
+        neutral: as of `Erasure`.
+        keep: as of `Erasure`.
+        seed: of the run.
         model: None takes the tiny model.
         scope: parameters that may change.
         move: how far theta' is moved away from theta; 0 leaves it.
         plugins: modules with hooks that need not be installed.
         settings: hyperparameters.
     """
-    manager = PluginManager()
-    for number, plugin in enumerate(plugins):
-        if not manager.pluggy.is_registered(plugin):
-            manager.register(plugin, f"under test:{number}")
-    registry, model = Registry(manager), model or tiny_model()
-    descriptor = registry.method(name)
-    plan = resolve_settings(descriptor, registry, model.descriptor, {}, settings)
-    method: ErasureMethod
-    method = build_method(descriptor, registry, plan)
-    frozen = copy.deepcopy(model.unet)
-    parameters = ParameterScope(scope).select(model.unet)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
+    model, settings = model or tiny_model(), {**settings, "scope": scope}
     erasure = Erasure.of(*(concepts or ("garbage truck",)), neutral=neutral, keep=keep)
-    steps = flatten(plan)["steps"]
-    context = ErasureContext(model, erasure, registry, seed, parameters, steps=steps)
+    registry = registry_with(*plugins)
+    plan = plan_erasure(model, name, erasure, settings, registry=registry, seed=seed)
+    method, context, frozen = plan.build(), plan.context(), copy.deepcopy(model.unet)
+    context.parameters = plan.parameters()
+    for parameter in context.parameters.values():
+        parameter.requires_grad_(True)
     _ = context.frozen
     method.prepare(context)
     task = Prepared(model, method, context, frozen)

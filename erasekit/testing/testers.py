@@ -1,12 +1,15 @@
-"""What every method and every preservation strategy must do, as test classes to inherit."""
+"""What every method, every preservation strategy and every plugin must do, as test classes."""
 
 from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +20,8 @@ from erasekit.diffusion.sampling import generate
 from erasekit.diffusion.scope import ParameterScope
 from erasekit.edits import Edit, load_edit
 from erasekit.errors import Interrupted, TrainingError
+from erasekit.methods.base import ErasureMethod
+from erasekit.methods.gradient import PreservationStrategy
 from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor
 from erasekit.plugin.hookspecs import hookimpl
@@ -31,14 +36,21 @@ HISTORY_KEYS = {"step", "loss", "erase_loss", "preserve_loss", "timestep", "adve
 ADVERSARY_KEYS = {"erased", "concept", "entropy", "shift", "nearest"}
 
 
+def registry_with(*plugins: object) -> Registry:
+    """Everything installed, and modules (or objects) with hooks that are not."""
+    manager = PluginManager()
+    for number, plugin in enumerate(plugins):
+        if not manager.pluggy.is_registered(plugin):
+            manager.register(plugin, f"under test:{number}")
+    return Registry(manager)
+
+
 def weights(model: LoadedModel) -> dict[str, Tensor]:
     """Copies of all weights of UNet, text encoder and autoencoder, by "part.name"."""
-    pipeline = model.pipeline
-    parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
     return {
         f"{part}.{name}": value.detach().clone()
-        for part, module in parts.items()
-        for name, value in module.state_dict().items()
+        for part in ("unet", "text_encoder", "vae")
+        for name, value in getattr(model.pipeline, part).state_dict().items()
     }
 
 
@@ -71,19 +83,13 @@ class MethodTester:
     scopes: ClassVar[Sequence[str]] = ("xattn-kv", "selfattn")
     inference: ClassVar[str] = ""
 
-    # -- what the tests use -----------------------------------------------------------------
-
     def registry(self) -> Registry:
         """Everything installed, and `plugins`."""
-        manager = PluginManager()
-        for number, plugin in enumerate(self.plugins):
-            if not manager.pluggy.is_registered(plugin):
-                manager.register(plugin, f"under test:{number}")
-        return Registry(manager)
+        return registry_with(*self.plugins)
 
     def erase(
         self,
-        model: LoadedModel,
+        model: LoadedModel | None = None,
         *,
         concepts: Sequence[str] = ("garbage truck",),
         seed: int = 0,
@@ -92,9 +98,9 @@ class MethodTester:
         resume: Checkpoint | None = None,
         **settings: Any,
     ) -> Edit:
-        """Erase `concepts` with the method under test."""
+        """Erase `concepts` with the method under test; from a tiny model where none is given."""
         return erase(
-            model,
+            model or tiny_model(),
             self.method,
             Erasure.of(*concepts),
             registry=self.registry(),
@@ -105,17 +111,12 @@ class MethodTester:
             resume=resume,
         )
 
-    # -- the tests ----------------------------------------------------------------------------
-
     def test_the_same_seed_gives_the_same_edit_and_another_seed_another(self) -> None:
-        first, again = self.erase(tiny_model()), self.erase(tiny_model())
-        assert_same_tensors(again.stored, first.stored)
+        first, again = self.erase(), self.erase()
+        _assert_same_runs(again, first)
         assert again.info.get("inference") == first.info.get("inference")
-        assert_same_tensors(again.adversaries, first.adversaries)
-        assert again.history == first.history
-        assert again.info["unet_passes"] == first.info["unet_passes"]
-        other = self.erase(tiny_model(), seed=1)
         if self.seeded:
+            other = self.erase(seed=1)
             assert any(not torch.equal(other.stored[n], v) for n, v in first.stored.items())
 
     def test_only_parameters_in_scope_change_and_get_a_gradient(self) -> None:
@@ -151,22 +152,21 @@ class MethodTester:
         before, plain, hooks = weights(model), _drawn(model), _hooks(model)
         made = self.erase(model)
         made.save(tmp_path)
+        drawn = []
         for edit in (made, load_edit(tmp_path, self.registry())):
             with edit.applied(model):
-                within = _drawn(model)
+                drawn.append(_drawn(model))
             assert_same_tensors(weights(model), before)
             assert _hooks(model) == hooks, "a hook is left on the pipeline"
             assert torch.equal(_drawn(model), plain)
-            if self.inference:  # few steps of training may move no 8-bit pixel
-                assert not torch.equal(within, plain), "the edit changes nothing that is drawn"
-            if edit is made:
-                first = within
-        assert torch.equal(within, first), "read from disk it draws otherwise"
+        if self.inference:  # few steps of training may move no 8-bit pixel
+            assert not torch.equal(drawn[0], plain), "the edit changes nothing that is drawn"
+        assert torch.equal(*drawn), "read from disk it draws otherwise"
 
     def test_the_erase_loss_falls(self) -> None:
         """Beside a run that stands still: both draw the same z_t in the same step."""
-        trained = self.erase(tiny_model(), steps=self.steps_to_fall)
-        still = self.erase(tiny_model(), steps=self.steps_to_fall, learning_rate=1e-20)
+        trained = self.erase(steps=self.steps_to_fall)
+        still = self.erase(steps=self.steps_to_fall, learning_rate=1e-20)
         pairs = [
             (a["erase_loss"], b["erase_loss"])
             for a, b in zip(trained.history, still.history, strict=True)
@@ -178,36 +178,32 @@ class MethodTester:
             assert after < 0.9 * before, f"the erase loss went from {before:.3g} to {after:.3g}"
 
     def test_history_has_one_line_a_step(self) -> None:
-        heard = _Records()
-        edit = self.erase(tiny_model(), concepts=("church", "garbage truck"), callbacks=[heard])
+        heard, concepts = _Records(), ("church", "garbage truck")
+        edit = self.erase(concepts=concepts, callbacks=[heard])
         assert heard.records == edit.history
-        assert [record["step"] for record in edit.history] == list(
-            range(edit.info["config"]["steps"])
-        )
+        steps = edit.info["config"]["steps"]
+        assert [record["step"] for record in edit.history] == list(range(steps))
         for record in edit.history:
             assert set(record) == HISTORY_KEYS
             assert json.loads(json.dumps(record, allow_nan=False)) == record
             for key in ("loss", "erase_loss", "preserve_loss"):
                 assert record[key] is None or math.isfinite(record[key])
             if record["adversary"] is not None:
-                erased = [row["erased"] for row in record["adversary"]]
-                assert erased == ["church", "garbage truck"]
+                assert [row["erased"] for row in record["adversary"]] == list(concepts)
                 assert all(set(row) >= ADVERSARY_KEYS for row in record["adversary"])
 
     def test_several_concepts_at_once(self) -> None:
         concepts = ("garbage truck", "church", "banana")
-        edit = self.erase(tiny_model(), concepts=concepts)
+        edit, alone = self.erase(concepts=concepts), self.erase(concepts=concepts[:1])
         assert edit.info["concepts"] == list(concepts)
-        alone = self.erase(tiny_model(), concepts=concepts[:1])
         assert alone.info.get("inference") != edit.info.get("inference") or any(
             not torch.equal(alone.stored[n], v) for n, v in edit.stored.items()
         )
         assert all(bool(value.isfinite().all()) for value in edit.stored.values())
 
     def test_an_interrupted_run_goes_on_bit_for_bit(self, tmp_path: Path) -> None:
-        whole = self.erase(tiny_model())
-        total = whole.info["config"]["steps"]
-        for stop in (0, total // 2):
+        whole = self.erase()
+        for stop in (0, whole.info["config"]["steps"] // 2):
             model, folder = tiny_model(), tmp_path / f"stopped-{stop}"
             before = weights(model)
             with _raises(Interrupted):
@@ -215,11 +211,7 @@ class MethodTester:
             assert_same_tensors(weights(model), before)
             checkpoint = Checkpoint.load(folder / CHECKPOINT)
             assert checkpoint.step == stop + 1
-            resumed = self.erase(tiny_model(), folder=folder, resume=checkpoint)
-            assert_same_tensors(resumed.stored, whole.stored)
-            assert_same_tensors(resumed.adversaries, whole.adversaries)
-            assert resumed.history == whole.history
-            assert resumed.info["unet_passes"] == whole.info["unet_passes"]
+            _assert_same_runs(self.erase(folder=folder, resume=checkpoint), whole)
 
     def test_a_loss_that_is_not_finite_stops_the_run(self, tmp_path: Path) -> None:
         model = tiny_model()
@@ -249,16 +241,65 @@ class StrategyTester(MethodTester):
     method = "strategy-under-test"
 
     def registry(self) -> Registry:
-        registry = super().registry()
-        descriptor = MethodDescriptor(
-            self.method,
-            "the strategy under test",
-            "erasekit.methods.gradient:GradientErasure",
-            "",
-            {"strategy": self.strategy},
-        )
-        registry.manager.register(_OneMethod(descriptor), "under test:strategy")
-        return registry
+        target, options = "erasekit.methods.gradient:GradientErasure", {"strategy": self.strategy}
+        descriptor = MethodDescriptor(self.method, "under test", target, "", options)
+        return registry_with(*self.plugins, _OneMethod(descriptor))
+
+
+class PluginTester:
+    """A plugin as erasekit finds it, whatever it registers. It need not be installed.
+
+    `erasekit plugin check` does more and takes longer; this is for a package's own tests.
+
+    Class attributes to set:
+        hooks: the module with its hooks.
+        registers: kind and name of all that it registers, such as `("method mine",)`.
+    """
+
+    hooks: ClassVar[ModuleType]
+    registers: ClassVar[Sequence[str]]
+
+    def registry(self) -> Registry:
+        """Everything installed, and the plugin."""
+        return registry_with(self.hooks)
+
+    def test_it_registers_what_it_says_and_claims_no_taken_name(self) -> None:
+        registry = self.registry()
+        own = str(registry.manager.pluggy.get_name(self.hooks))
+        clashes = registry.collisions()
+        assert clashes == [], " ".join(clashes)
+        faults = [p.error for p in registry.manager.plugins if p.name == own and p.error]
+        assert faults == [], faults[0]
+        found = [f"{descriptor.kind} {descriptor.name}" for descriptor in registry.owned(own)]
+        assert sorted(found) == sorted(self.registers), f"it registers {', '.join(found)}"
+
+    def test_all_that_it_registers_can_be_loaded_and_is_described(self) -> None:
+        registry, configured = self.registry(), (ErasureMethod, PreservationStrategy)
+        for descriptor in registry.owned(str(registry.manager.pluggy.get_name(self.hooks))):
+            target = descriptor.load()
+            assert descriptor.summary, f"{descriptor.name} has no summary"
+            if isinstance(target, type) and issubclass(target, configured):
+                settings = target.Config.model_fields
+                bare = [name for name, field in settings.items() if not field.description]
+                assert bare == [], f"{descriptor.name}: no description of {bare}"
+
+    def test_its_hooks_import_no_torch(self) -> None:
+        fault = slow_hooks(self.hooks.__name__)
+        assert fault is None, fault
+
+
+def slow_hooks(module: str) -> str | None:
+    """Why importing the hooks in `module` costs every command seconds; None where it does not."""
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; import {module}; print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    if done.stdout.split()[-1] == "True":
+        return f"{module} imports torch; import it where the descriptors point at"
+    return None
 
 
 class _OneMethod:
@@ -306,21 +347,29 @@ class _ScopeWatcher(Callback):
     """Checks after each step that nothing outside the scope was touched."""
 
     def __init__(self, model: LoadedModel, scope: set[str], before: Mapping[str, Tensor]) -> None:
-        self.model, self.scope, self.before = model, scope, before
         self.steps = 0
+        own = {f"unet.{name}" for name in scope}
+        self.before = {name: value for name, value in before.items() if name not in own}
+        self.watched = {
+            f"{part}.{name}": parameter
+            for part in ("unet", "text_encoder", "vae")
+            for name, parameter in getattr(model.pipeline, part).named_parameters()
+            if f"{part}.{name}" in self.before
+        }
 
     def on_step(self, record: dict[str, Any]) -> None:
         self.steps += 1
-        pipeline = self.model.pipeline
-        for part in ("unet", "text_encoder", "vae"):
-            for name, parameter in getattr(pipeline, part).named_parameters():
-                if part == "unet" and name in self.scope:
-                    continue
-                if f"{part}.{name}" not in self.before:
-                    continue  # an adapter's
-                assert parameter.grad is None, f"{part}.{name} has a gradient"
-                assert not parameter.requires_grad, f"{part}.{name} asks for a gradient"
-                assert torch.equal(parameter, self.before[f"{part}.{name}"]), f"{name} changed"
+        for name, parameter in self.watched.items():
+            assert parameter.grad is None, f"{name} has a gradient"
+            assert not parameter.requires_grad, f"{name} asks for a gradient"
+            assert torch.equal(parameter, self.before[name]), f"{name} changed"
+
+
+def _assert_same_runs(found: Edit, expected: Edit) -> None:
+    assert_same_tensors(found.stored, expected.stored)
+    assert_same_tensors(found.adversaries, expected.adversaries)
+    assert found.history == expected.history
+    assert found.info["unet_passes"] == expected.info["unet_passes"]
 
 
 def _drawn(model: LoadedModel) -> Tensor:
@@ -331,11 +380,8 @@ def _drawn(model: LoadedModel) -> Tensor:
 def _hooks(model: LoadedModel) -> int:
     """How many hooks there are on the modules of the pipeline."""
     parts = (model.pipeline.unet, model.pipeline.text_encoder, model.pipeline.vae)
-    return sum(
-        len(module._forward_hooks) + len(module._forward_pre_hooks)
-        for part in parts
-        for module in part.modules()
-    )
+    modules = (module for part in parts for module in part.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,8 @@ class Checkpoint:
         Raises:
             OutputError: it can't be written, or the disk is full.
         """
-        tensors = {
-            f"{group}|{name}": value
-            for group in _GROUPS
-            for name, value in getattr(self, group).items()
-        }
+        groups = {group: getattr(self, group) for group in _GROUPS}
+        tensors = {f"{g}|{name}": value for g, own in groups.items() for name, value in own.items()}
         state = {"step": self.step, "passes": self.passes, "seconds": self.seconds}
         save_tensors(path, tensors, {"state": json.dumps(state)})
 
@@ -76,21 +73,14 @@ class Checkpoint:
             for key, value in tensors.items():
                 group, _, name = key.partition("|")
                 groups[group][name] = value
-            parameters, optimizer, method, adversaries = (groups[group] for group in _GROUPS)
-            found = cls(
-                state["step"],
-                parameters,
-                optimizer,
-                method,
-                adversaries,
-                state["passes"],
-                state["seconds"],
-            )
+            own: dict[str, Any] = {name: state[name] for name in ("step", "passes", "seconds")}
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise EditError(
                 f"The file {str(path)!r} is no checkpoint of erasekit; start the run anew."
             ) from error
-        return replace(found, history=_history_until(found.step, path.with_name(HISTORY)))
+        history = _history_until(own["step"], path.with_name(HISTORY))
+        own |= groups
+        return cls(**own, history=history)
 
 
 def _history_until(step: int, path: Path) -> tuple[dict[str, Any], ...]:
@@ -113,7 +103,7 @@ def _history_until(step: int, path: Path) -> tuple[dict[str, Any], ...]:
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors."""
+    """The optimiser's state as tensors, by "parameter|key"."""
     return {
         f"{name}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in parameters.items()
@@ -127,19 +117,10 @@ def load_optimizer_tensors(
     tensors: Mapping[str, Tensor],
 ) -> None:
     """Put back what `optimizer_tensors` gave."""
-    for name, key, value in _split(tensors):
-        parameter = parameters[name]
-        optimizer.state.setdefault(parameter, {})[key] = _restored(value, parameter)
-
-
-def _restored(value: Tensor, parameter: nn.Parameter) -> Any:
-    """A step that was counted in an int is one again: bitsandbytes takes no tensor for it."""
-    if value.dim() == 0:
-        return value if value.is_floating_point() else int(value)
-    return value.to(parameter.device)
-
-
-def _split(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
     for full, value in tensors.items():
         name, _, key = full.rpartition("|")
-        yield name, key, value
+        parameter = parameters[name]
+        restored: Any = value.to(parameter.device) if value.dim() else value
+        if not value.dim() and not value.is_floating_point():
+            restored = int(value)  # a step that was counted in an int: bitsandbytes takes no tensor
+        optimizer.state.setdefault(parameter, {})[key] = restored

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from erasekit.concepts import Erasure
 from erasekit.edits import Edit
 from erasekit.models.loading import LoadedModel, wrap_pipeline
@@ -15,7 +13,6 @@ from erasekit.models.pipeline_state import held_still
 from erasekit.plugin.registry import Registry
 from erasekit.training.checkpoint import Checkpoint
 from erasekit.training.plan import Plan, plan_erasure
-from erasekit.training.run_folder import command, peak_memory_mb, versions
 from erasekit.training.trainer import Callback, Trainer
 
 
@@ -44,7 +41,8 @@ def erase(
         registry: where method and families are registered; None: the model's.
         seed: of the run; the same seed on the same machine gives the same edit.
         settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults.
+        recipe: hyperparameters that override the model's defaults, or the name of a shipped
+            recipe.
         folder: keep checkpoints and history there; None keeps nothing on disk.
         callbacks: who hears of the run.
         resume: go on from this checkpoint.
@@ -73,32 +71,5 @@ def run(
 
     Raises: as `Trainer.fit`.
     """
-    model, trainer = plan.model, Trainer(plan, folder, callbacks)
-    with held_still(model.pipeline):
-        result = trainer.fit(resume)
-    own = {name for name, _ in model.unet.named_parameters()}
-    part, of_part = result.inference, {}
-    if part is not None:
-        of_part = {**{n: v for n, v in result.tensors.items() if n not in own}, **part.tensors}
-    info = {
-        "method": plan.method,
-        "concepts": plan.concepts,
-        "neutral": plan.erasure.neutral,
-        "keep": list(plan.erasure.keep),
-        "config": {**plan.settings, "scope": plan.scope.name},
-        "seed": plan.seed,
-        "device": model.family.device.type,
-        "threads": torch.get_num_threads(),
-        "processes": trainer.accelerator.num_processes,
-        "base_model": {"id": model.id, "hash": model.hash},
-        "versions": versions(),
-        "command": command(),
-        "seconds": result.seconds,
-        "unet_passes": result.passes.as_dict(),
-        "adversarial": plan.build().adversarial,
-        "peak_memory_mb": peak_memory_mb(),
-        **({"memory": plan.memory} if plan.memory else {}),
-        **({"inference": part.describe(plan.registry)} if part is not None else {}),
-    }
-    tensors = {name: value for name, value in result.tensors.items() if name not in of_part}
-    return Edit(tensors, info, result.history, result.adversaries, of_part, plan.registry)
+    with held_still(plan.model.pipeline):
+        return Trainer(plan, folder, callbacks).fit(resume)

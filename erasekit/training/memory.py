@@ -1,6 +1,6 @@
 """Fitting a run into a given memory: what it would take, and what to do where that is too much.
 
-The arithmetic, in bytes, with P trained parameters and a batch of r rows in m parts:
+In bytes, with P trained parameters and a batch of r rows in m parts:
 
     always       UNet as stored  +  VAE and text encoders (unless offloaded)  +  4 P (frozen copy)
                  + what the method keeps (trajectories)  +  0.75 GiB for libraries
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing import reductions
 
 from erasekit.errors import ConfigError
 from erasekit.methods.base import MemoryUse
@@ -62,13 +63,9 @@ class MemoryNeeds:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What was chosen.
+    """What was chosen: settings to change, bytes taken then, and a sentence for the user.
 
-    Attributes:
-        choices: settings to change.
-        estimate: bytes that the run then takes.
-        passing: bytes that a pass without gradient may take beside.
-        text: one sentence for the user.
+    `passing` are the bytes that a pass without gradient may take beside.
     """
 
     choices: Mapping[str, Any]
@@ -78,12 +75,7 @@ class MemoryPlan:
 
 
 def estimate(needs: MemoryNeeds, settings: Mapping[str, Any]) -> int:
-    """Bytes that a run takes at its peak. See the module's text.
-
-    Args:
-        needs: of the model and the batch.
-        settings: the hyperparameters of `TrainingSettings` that matter.
-    """
+    """Bytes that a run with these `TrainingSettings` takes at its peak. See the module's text."""
     half = 2 if needs.stored_half or settings["precision"] in ("bf16", "fp16") else 1
     row = needs.passing_row if settings["gradient_checkpointing"] else needs.row
     rows = -(-needs.rows // int(settings["accumulate"]))
@@ -120,66 +112,49 @@ def fit_memory(
     Raises:
         ConfigError: nothing is enough; says what the least would be.
     """
-    now = dict(settings)
-    limit, before = int(limit_gib * GIB), estimate(needs, now)
     if eight_bit is None:
         eight_bit = needs.gpu and find_spec("bitsandbytes") is not None
-    measures: list[tuple[str, Any, str]] = []
-    if needs.gpu:
-        measures.append(("offload", True, "VAE and text encoders on the CPU"))
-    measures.append(("gradient_checkpointing", True, "gradient checkpointing"))
-    parts = 2
-    while parts < 2 * needs.rows:
-        measures.append(("accumulate", parts, f"batches in {parts} parts"))
-        parts *= 2
-    if eight_bit:
-        measures.append(("optimizer", "adam8bit", "8-bit Adam"))
-    if settings["precision"] == "auto" and not needs.stored_half:
-        measures.append(("precision", "bf16", "bf16"))
-    choices: dict[str, Any] = {}
+    parts = [1 << power for power in range(1, (needs.rows - 1).bit_length() + 1)]
+    measures: list[tuple[bool, str, Any, str]] = [
+        (needs.gpu, "offload", True, "VAE and text encoders on the CPU"),
+        (True, "gradient_checkpointing", True, "gradient checkpointing"),
+        *((True, "accumulate", part, f"batches in {part} parts") for part in parts),
+        (eight_bit, "optimizer", "adam8bit", "8-bit Adam"),
+        (settings["precision"] == "auto" and not needs.stored_half, "precision", "bf16", "bf16"),
+    ]
+    limit, before, now = int(limit_gib * GIB), estimate(needs, settings), dict(settings)
     said: dict[str, str] = {}
-    for name, value, words in measures:
-        if estimate(needs, now) <= limit:
-            break
-        if now[name] == value or (name == "accumulate" and now[name] >= value):
-            continue
-        if estimate(needs, {**now, name: value}) < estimate(needs, now):
-            now[name] = choices[name] = value
-            said[name] = words
+    for possible, name, value, words in measures:
+        smaller = possible and estimate(needs, {**now, name: value}) < estimate(needs, now)
+        if smaller and estimate(needs, now) > limit:
+            now[name], said[name] = value, words
     after = estimate(needs, now)
+    *most, last = said.values() or ["nothing changed"]
+    listed = f"{', '.join(most)} and {last}" if most else last
     if after > limit:
         raise ConfigError(
-            f"At least about {after / GIB:.1f} GiB are needed, with {_listed(said.values())}; "
+            f"At least about {after / GIB:.1f} GiB are needed, with {listed}; "
             f"--max-memory is {limit_gib:g}. Use a smaller scope, fewer trajectories or less R."
         )
-    if not choices:
-        text = f"About {after / GIB:.1f} GiB of {limit_gib:g} are needed; nothing had to change."
-    else:
-        text = (
-            f"About {after / GIB:.1f} GiB of {limit_gib:g} are needed, with "
-            f"{_listed(said.values())}; {before / GIB:.1f} GiB without."
-        )
+    changed = f"with {listed}; {before / GIB:.1f} GiB without" if said else ""
+    text = f"About {after / GIB:.1f} GiB of {limit_gib:g} are needed"
+    text += f", {changed}." if said else "; nothing had to change."
+    choices = {name: now[name] for name in said}
     return MemoryPlan(choices, after, max(0, limit - _held(needs, now)), text)
 
 
 def memory_needs(
     family: FamilyAdapter, parameters: Mapping[str, nn.Parameter], use: MemoryUse
 ) -> MemoryNeeds:
-    """What a run needs, its rows measured by one pass.
-
-    Args:
-        family: the adapter.
-        parameters: in scope.
-        use: what the method says (`ErasureMethod.expected_memory`).
-    """
+    """What a run that trains `parameters` needs; its rows are measured by one pass."""
     row, passing = measure_row(family, parameters)
     stored_half = next(family.unet.parameters()).element_size() < 4
     if stored_half:  # so measured
         row, passing = 2 * row, 2 * passing
     idle = [getattr(family.pipeline, n, None) for n in ("vae", "text_encoder", "text_encoder_2")]
     return MemoryNeeds(
-        unet=_bytes(family.unet.parameters()),
-        idle=sum(_bytes(part.parameters()) for part in idle if part is not None),
+        unet=sum(p.nbytes for p in family.unet.parameters()),
+        idle=sum(p.nbytes for part in idle if part is not None for p in part.parameters()),
         trained=sum(p.numel() for p in parameters.values()),
         row=row,
         passing_row=passing,
@@ -235,8 +210,6 @@ class _Kept:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        from torch.multiprocessing import reductions
-
         self._reference: Any = getattr(reductions, "StorageWeakRef")  # noqa: B009
         self._seen = {self._reference(p.untyped_storage()) for p in parameters}
         self.bytes = 0
@@ -250,12 +223,3 @@ class _Kept:
 
     def unpack(self, _: None) -> Tensor:
         raise AssertionError("what was counted can't be differentiated")
-
-
-def _bytes(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.nbytes for parameter in parameters)
-
-
-def _listed(words: Iterable[str]) -> str:
-    *most, last = words or ["nothing changed"]
-    return f"{', '.join(most)} and {last}" if most else last

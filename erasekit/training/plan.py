@@ -19,7 +19,6 @@ from erasekit.models.loading import LoadedModel
 from erasekit.plugin.descriptors import MethodDescriptor, ModelDescriptor
 from erasekit.plugin.registry import Registry
 from erasekit.recipes import shipped_recipe
-from erasekit.training.memory import fit_memory, memory_needs
 
 
 class TrainingSettings(Settings):
@@ -81,11 +80,7 @@ def settings_groups(descriptor: MethodDescriptor, registry: Registry) -> tuple[t
 
 
 def method_class(descriptor: MethodDescriptor) -> type[ErasureMethod]:
-    """The class that a method's registration points at.
-
-    Raises:
-        PluginError: it can't be imported, or is no erasure method.
-    """
+    """The class that a method's registration points at; a PluginError where it is no method."""
     target = descriptor.load()
     if not (isinstance(target, type) and issubclass(target, ErasureMethod)):
         raise PluginError(
@@ -98,10 +93,7 @@ def method_class(descriptor: MethodDescriptor) -> type[ErasureMethod]:
 def uses_concept_space(
     descriptor: MethodDescriptor, registry: Registry, settings: Mapping[str, Any]
 ) -> bool:
-    """Whether a run by this method, or by its strategy, may keep words of its concept space.
-
-    Raises: as `settings_groups`.
-    """
+    """Whether a run by this method, or by its strategy, may keep words of its concept space."""
     if strategy := descriptor.options.get("strategy"):
         return bool(registry.strategy(strategy).load().uses_concept_space)
     return method_class(descriptor).uses_concept_space(settings)
@@ -145,11 +137,7 @@ def resolve_settings(
 def build_method(
     descriptor: MethodDescriptor, registry: Registry, settings: tuple[Settings, ...]
 ) -> ErasureMethod:
-    """The method with its settings and, where it has one, its strategy.
-
-    Raises:
-        PluginError: the method or its strategy can't be imported, or is no erasure method.
-    """
+    """The method with its settings and, where it has one, its strategy."""
     by_type = {type(group): group for group in settings}
     target = method_class(descriptor)
     options = dict(descriptor.options)
@@ -205,20 +193,9 @@ class Plan:
         return build_method(self.registry.method(self.method), self.registry, self.groups)
 
     def context(self, **rest: Any) -> ErasureContext:
-        """What the method works on, without parameters yet.
-
-        Args:
-            rest: `on_status` and `accelerator` of a run.
-        """
-        return ErasureContext(
-            self.model,
-            self.erasure,
-            self.registry,
-            self.seed,
-            {},
-            steps=self.training.steps,
-            **rest,
-        )
+        """What the method works on, without parameters yet; `rest` are further fields of it."""
+        model, erasure, steps = self.model, self.erasure, self.training.steps
+        return ErasureContext(model, erasure, self.registry, self.seed, {}, steps=steps, **rest)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The UNet's parameters in scope, by name."""
@@ -241,15 +218,7 @@ def plan_erasure(
 ) -> Plan:
     """Check everything that can be checked before work begins, and gather it.
 
-    Args:
-        model: what is edited.
-        method: name of a registered method.
-        erasure: what goes, towards what, what stays.
-        settings: hyperparameters that override all defaults.
-        recipe: hyperparameters that override the model's defaults, or the name of a shipped
-            recipe.
-        registry: where the method is registered; None: the model's.
-        seed: of the run.
+    See `erasekit.training.erase.erase` for the arguments.
 
     Raises:
         UnknownNameError: no such method or scope.
@@ -259,36 +228,32 @@ def plan_erasure(
     """
     registry = registry or model.registry
     groups = resolve_settings(registry.method(method), registry, model.descriptor, recipe, settings)
-    plan = Plan(model, method, erasure, seed, groups, ParameterScope("full"), registry)
-    training = plan.training
-    plan = replace(plan, scope=resolve_scope(training.scope, erasure))
+    training = next(group for group in groups if isinstance(group, TrainingSettings))
+    scope = resolve_scope(training.scope, erasure)
+    plan = Plan(model, method, erasure, seed, groups, scope, registry)
     parameters = plan.parameters()
     if any(parameter.is_inference() for parameter in parameters.values()):
         raise ConfigError(
             "The model was loaded under torch.inference_mode(), so it can't be trained; load it "
             "outside."
         )
-    if backend := training.compile_unet:
-        known = torch.compiler.list_backends(exclude_tags=())
-        if backend not in known:
-            raise ConfigError(
-                f"Setting compile_unet={backend!r} is no backend of torch.compile; use one of "
-                f"{', '.join(sorted(known))}."
-            )
+    known = torch.compiler.list_backends(exclude_tags=()) if training.compile_unet else [""]
+    if training.compile_unet not in known:
+        raise ConfigError(
+            f"Setting compile_unet={training.compile_unet!r} is no backend of torch.compile; use "
+            f"one of {', '.join(sorted(known))}."
+        )
     for prompt in (*plan.concepts, *erasure.keep, erasure.neutral):
         model.family.check_prompt(prompt)
     if not training.max_memory:
         return plan
-    use = plan.build().expected_memory(plan.context())
-    needs = memory_needs(model.family, parameters, use)
+    from erasekit.training.memory import fit_memory, memory_needs
+
+    needs = memory_needs(model.family, parameters, plan.build().expected_memory(plan.context()))
     chosen = fit_memory(needs, training.model_dump(), training.max_memory)
     fitting = training.model_copy(update=dict(chosen.choices))
-    return replace(
-        plan,
-        groups=tuple(fitting if group is training else group for group in groups),
-        memory=chosen.text,
-        memory_limit=chosen.passing,
-    )
+    groups = tuple(fitting if group is training else group for group in groups)
+    return replace(plan, groups=groups, memory=chosen.text, memory_limit=chosen.passing)
 
 
 def resolve_scope(scope: str, erasure: Erasure) -> ParameterScope:

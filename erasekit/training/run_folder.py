@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -23,13 +23,7 @@ from torch import Tensor
 
 import erasekit
 from erasekit.concepts import Erasure, slug
-from erasekit.edits import (
-    HISTORY,
-    INFO,
-    WEIGHTS,
-    Edit,
-    load_edit,
-)
+from erasekit.edits import HISTORY, INFO, WEIGHTS, Edit, load_edit
 from erasekit.errors import EditError, ErasekitError, OutputLostError
 from erasekit.files import (
     RUN_MARKS,
@@ -134,32 +128,27 @@ def finished_edit(folder: Path, registry: Registry) -> Edit:
 
 def _damaged(path: Path, error: ValidationError) -> EditError:
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    fault = f"{where}: {first['msg']}" if where else first["msg"]
+    fault = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     return EditError(f"The file {str(path)!r} is damaged ({fault}).")
 
 
-class WatchedFolder:
-    """A folder that something is being written into, and that must stay the same meanwhile."""
+def watched(folder: Path) -> Callable[[], None]:
+    """A check that raises `OutputLostError` once the folder was removed or replaced."""
+    with writing(folder):
+        seen = folder.stat()
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with writing(path):
-            self._seen = path.stat()
-        with suppress(OSError):  # while it is open, nothing else can have its inode
-            weakref.finalize(self, os.close, os.open(path, os.O_RDONLY))
+    def check() -> None:
+        with suppress(OSError):
+            if os.path.samestat(folder.stat(), seen):
+                return
+        raise OutputLostError(
+            f"The folder {str(folder)!r} was removed or replaced while a run was writing it, so "
+            "the run is lost; start it anew."
+        )
 
-    def check(self) -> None:
-        """Raise `OutputLostError` where it was removed, or something else is in its place."""
-        try:
-            same = os.path.samestat(self.path.stat(), self._seen)
-        except OSError:
-            same = False
-        if not same:
-            raise OutputLostError(
-                f"The folder {str(self.path)!r} was removed or replaced while a run was writing "
-                "it, so the run is lost; start it anew."
-            )
+    with suppress(OSError):  # while it is open, nothing else can have its inode
+        weakref.finalize(check, os.close, os.open(folder, os.O_RDONLY))
+    return check
 
 
 class RunFolder:
@@ -169,15 +158,11 @@ class RunFolder:
         path: where the run is.
         work: where it is written until it is whole: `path`, or over a run that is there already a
             folder within it.
+        check: raises `OutputLostError` where `work` was removed or replaced.
     """
 
     def __init__(self, path: Path, work: Path, held: ExitStack) -> None:
-        self.path, self.work, self._held = path, work, held
-        self._watched = WatchedFolder(work)
-
-    def check(self) -> None:
-        """Raise `OutputLostError` where the folder was removed or replaced."""
-        self._watched.check()
+        self.path, self.work, self._held, self.check = path, work, held, watched(work)
 
     def finish(self, edit: Edit) -> None:
         """Write the whole run: edit, history, adversaries. An earlier run there goes now.
@@ -196,15 +181,7 @@ class RunFolder:
         self.work = self.path
         if not os.path.samestat(before, self.path.stat()):  # another folder, to be held too
             self._held.enter_context(sole_writer(self.path))
-        self._watched = WatchedFolder(self.path)
-
-    def discard(self) -> None:
-        """Remove what a run that failed early left, unless it holds a checkpoint or an edit."""
-        if any((self.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
-            return
-        with suppress(OutputLostError):
-            self.check()  # what is there now is this run's alone
-            shutil.rmtree(self.work, ignore_errors=True)
+        self.check = watched(self.path)
 
 
 @contextmanager
@@ -244,7 +221,10 @@ def new_run(
             request.save(work)
             yield folder
         except BaseException:
-            folder.discard()
+            if not any((folder.work / name).exists() for name in (CHECKPOINT, UNPROVEN, INFO)):
+                with suppress(OutputLostError):
+                    folder.check()  # what is there now is this run's alone
+                    shutil.rmtree(folder.work, ignore_errors=True)
             if existed and not path.exists():
                 path.mkdir()
             raise
@@ -285,13 +265,17 @@ def save_run(edit: Edit, folder: Path) -> None:
     Raises:
         OutputError: the folder can't be written, or the disk is full.
     """
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in edit.history)
-    atomic_write_text(folder / HISTORY, lines)
+    atomic_write_text(folder / HISTORY, history_lines(edit.history))
     if edit.adversaries:
         save_tensors(folder / ADVERSARIES, edit.adversaries)
     edit.save(folder)
     for name in (CHECKPOINT, UNPROVEN):
         (folder / name).unlink(missing_ok=True)
+
+
+def history_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as `history.jsonl` has them."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def versions() -> dict[str, str]:
@@ -339,63 +323,34 @@ def adversary_snapshots(edit: Edit, folder: Path, model: LoadedModel, count: int
     """c_a at up to `count` steps, evenly spread; empty where the method has no adversary.
 
     Embeddings that the run has kept are taken as they are. A method that keeps words and no
-    embeddings gives the first word of each step.
-
-    Args:
-        edit: the run's edit, with its history.
-        folder: the run folder.
-        model: embeds the words.
-        count: steps at most.
+    embeddings gives the first word of each step, embedded by `model`.
 
     Raises:
         EditError: the kept embeddings are damaged.
     """
-    history = {int(record["step"]): record.get("adversary") or [] for record in edit.history}
+    rows = {
+        (int(record["step"]), e): row
+        for record in edit.history
+        for e, row in enumerate(record.get("adversary") or ())
+    }
+    kept: dict[tuple[int, int], Tensor] = {}
     if (folder / ADVERSARIES).is_file():
-        return _kept(load_tensors(folder / ADVERSARIES)[0], history, count)
-    return _worded(history, model, count)
-
-
-def _kept(
-    tensors: dict[str, Tensor], history: dict[int, list[dict[str, Any]]], count: int
-) -> list[Snapshot]:
-    places = sorted(tuple(map(int, key.split("."))) for key in tensors)
-    steps = _spread(sorted({step for step, _ in places}), count)
-    return [
-        Snapshot(step, e, _caption(history.get(step, []), e), tensors[f"{step:06d}.{e}"])
-        for step, e in places
-        if step in steps
-    ]
-
-
-def _worded(
-    history: dict[int, list[dict[str, Any]]], model: LoadedModel, count: int
-) -> list[Snapshot]:
-    named = [step for step, rows in history.items() if any(row["concept"] for row in rows)]
-    chosen = [
-        (step, e, row["concept"].split(", ")[0])
-        for step in _spread(named, count)
-        for e, row in enumerate(history[step])
-        if row["concept"]
-    ]
+        for key, value in load_tensors(folder / ADVERSARIES)[0].items():
+            step, _, e = key.partition(".")
+            kept[int(step), int(e)] = value
+    places = sorted(kept or (place for place, row in rows.items() if row["concept"]))
+    steps = sorted({step for step, _ in places})
+    spread = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
+    chosen = [place for place in places if place[0] in {steps[i] for i in spread}]
     if not chosen:
         return []
-    embeds = model.family.embed_prompts([word for _, _, word in chosen])
-    return [
-        Snapshot(step, e, word, embed)
-        for (step, e, word), embed in zip(chosen, embeds, strict=True)
-    ]
+    if not kept:
+        words = [rows[place]["concept"].split(", ")[0] for place in chosen]
+        found = zip(chosen, words, model.family.embed_prompts(words), strict=True)
+        return [Snapshot(*place, word, embed) for place, word, embed in found]
+    return [Snapshot(*place, _caption(rows.get(place)), kept[place]) for place in chosen]
 
 
-def _caption(rows: Sequence[dict[str, Any]], erased: int) -> str:
-    if erased >= len(rows):
-        return ""
-    row = rows[erased]
-    nearest = row["nearest"] or ""
-    return nearest if row["concept"] or not nearest else f"near {nearest}"
-
-
-def _spread(steps: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `steps`, evenly spread, the last among them."""
-    places = np.linspace(len(steps) - 1, 0, min(count, len(steps))).round().astype(int)
-    return [steps[place] for place in reversed(places)]
+def _caption(row: Mapping[str, Any] | None) -> str:
+    nearest = (row and row["nearest"]) or ""
+    return nearest if not nearest or (row and row["concept"]) else f"near {nearest}"

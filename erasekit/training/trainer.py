@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from erasekit.diffusion.inference_parts import InferenceRecord
-from erasekit.edits import HISTORY
-from erasekit.errors import (
-    ConfigError,
-    EditError,
-    Interrupted,
-    MissingExtraError,
-    TrainingError,
-)
+from erasekit.edits import HISTORY, Edit
+from erasekit.errors import ConfigError, EditError, Interrupted, MissingExtraError, TrainingError
 from erasekit.files import atomic_write_text, writing
-from erasekit.methods.base import ErasureContext, ErasureMethod
+from erasekit.methods.base import ErasureContext
 from erasekit.models.unet_passes import PassCount, idle_parts_offloaded, training_passes
 from erasekit.training.checkpoint import (
     CHECKPOINT,
@@ -40,7 +33,13 @@ from erasekit.training.checkpoint import (
     optimizer_tensors,
 )
 from erasekit.training.plan import Plan, TrainingSettings
-from erasekit.training.run_folder import WatchedFolder
+from erasekit.training.run_folder import (
+    command,
+    history_lines,
+    peak_memory_mb,
+    versions,
+    watched,
+)
 
 ADVERSARY_SNAPSHOTS = 10
 _LOSSES = ("erase_loss", "preserve_loss")
@@ -74,22 +73,18 @@ class StopRequests:
     Only in the main thread, and only where nobody else handles the signal.
 
     Attributes:
-        received: the first signal that came; None where none did.
+        received: the first signal that came, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._held = False
 
-    @property
-    def asked(self) -> bool:
-        """Whether the run should stop."""
-        return self.received is not None
-
-    @property
-    def exit_code(self) -> int:
-        """What the shell expects of a process that this signal ended."""
-        return 128 + (self.received or signal.SIGINT)
+    def interrupted(self, text: str) -> Interrupted:
+        """The error to end with; its exit code is what the shell expects after the signal."""
+        error = Interrupted(text)
+        error.exit_code = 128 + (self.received or signal.SIGINT)
+        return error
 
     @contextmanager
     def heard(self) -> Iterator[None]:
@@ -127,28 +122,6 @@ class StopRequests:
             raise KeyboardInterrupt
 
 
-@dataclass
-class TrainingResult:
-    """What a finished run leaves.
-
-    Attributes:
-        tensors: what the method makes of the trained values: those of the parameters in scope, or
-            of adapters.
-        history: one record per step.
-        adversaries: embeddings of the adversarial concepts along the run, by "step.index".
-        passes: UNet passes of the run.
-        seconds: `total` from the start of preparing, `loop` of the training steps alone.
-        inference: the edit's inference part without what was trained, or None.
-    """
-
-    tensors: dict[str, Tensor]
-    history: list[dict[str, Any]]
-    adversaries: dict[str, Tensor]
-    passes: PassCount
-    seconds: dict[str, float]
-    inference: InferenceRecord | None
-
-
 class Trainer:
     """Runs the steps of a planned run on the parameters in scope; a new one for each run.
 
@@ -173,12 +146,13 @@ class Trainer:
         if not self.accelerator.is_main_process:
             self.folder, self.callbacks = None, ()
         self._stop = StopRequests()
-        self._watched: WatchedFolder | None = None
+        self._check_folder: Callable[[], None] = lambda: None
         self._history: list[dict[str, Any]] = []
         self._adversaries: dict[str, Tensor] = {}
+        self._seconds_before = {"total": 0.0, "loop": 0.0}
 
-    def fit(self, resume: Checkpoint | None = None) -> TrainingResult:
-        """Train, and give back what changed.
+    def fit(self, resume: Checkpoint | None = None) -> Edit:
+        """Train, and give back the edit. The UNet has its own weights again then.
 
         Args:
             resume: go on from here.
@@ -224,19 +198,43 @@ class Trainer:
                     "on what needs less, or use a smaller batch_size, trajectories or scope. "
                     + self._last_good()
                 ) from error
-            return TrainingResult(
-                self.method.edited(self._trained()),
-                self._history,
-                self._adversaries,
-                self.plan.model.passes - self._passes_before,
-                self._clock.seconds(),
-                self.method.inference(),
-            )
+            tensors, part = self.method.edited(self._trained()), self.method.inference()
+        return self._edit(tensors, part)
+
+    def _edit(self, tensors: dict[str, Tensor], part: InferenceRecord | None) -> Edit:
+        """What was trained, and how; what is none of the UNet's goes into the inference part."""
+        plan, model, of_part = self.plan, self.plan.model, {}
+        if part is not None:
+            own = {name for name, _ in model.unet.named_parameters()}
+            added = {name: value for name, value in tensors.items() if name not in own}
+            of_part = {**added, **part.tensors}
+        info = {
+            "method": plan.method,
+            "concepts": plan.concepts,
+            "neutral": plan.erasure.neutral,
+            "keep": list(plan.erasure.keep),
+            "config": {**plan.settings, "scope": plan.scope.name},
+            "seed": plan.seed,
+            "device": model.family.device.type,
+            "threads": torch.get_num_threads(),
+            "processes": self.accelerator.num_processes,
+            "base_model": {"id": model.id, "hash": model.hash},
+            "versions": versions(),
+            "command": command(),
+            "seconds": self._seconds(),
+            "unet_passes": self._passes(),
+            "adversarial": self.method.adversarial,
+            "peak_memory_mb": peak_memory_mb(),
+            **({"memory": plan.memory} if plan.memory else {}),
+            **({"inference": part.describe(plan.registry)} if part is not None else {}),
+        }
+        of_unet = {name: value for name, value in tensors.items() if name not in of_part}
+        return Edit(of_unet, info, self._history, self._adversaries, of_part, plan.registry)
 
     def _prepare(self, stack: ExitStack, context: ErasureContext, resume: Checkpoint | None) -> int:
         """Make the UNet ready to be trained, and the method; gives the step to begin with."""
         model, settings, parameters = self.plan.model, self.settings, self.parameters
-        began, self._passes_before = time.perf_counter(), model.passes.snapshot()
+        self._began, self._passes_before = time.perf_counter(), model.passes.snapshot()
         context.parameters = parameters
         stack.enter_context(
             training_passes(
@@ -249,7 +247,7 @@ class Trainer:
                 limit=self.plan.memory_limit,
             )
         )
-        stack.enter_context(_masters(model.unet, parameters, context))
+        stack.enter_context(_masters(parameters, context))
         self.accelerator.wait_for_everyone()  # all have read what the main one writes over
         self._begin_history(resume)
         self.optimizer = make_optimizer(parameters, settings)
@@ -258,19 +256,27 @@ class Trainer:
         try:
             self.method.prepare(context)
         except KeyboardInterrupt as stop:
-            raise self._interrupted(
+            raise self._stop.interrupted(
                 "Stopped while preparing, before the first step. " + self._how_to_go_on()
             ) from stop
         _ = context.neutral_embeds, context.erased_embeds  # while the text encoder is near
         stack.enter_context(idle_parts_offloaded(model.pipeline, settings.offload))
         if resume:
             self._take(resume)
-        spent = dict(resume.seconds) if resume else {"total": 0.0, "loop": 0.0}
-        self._clock = _Clock(began, time.perf_counter(), spent)
+        self._loop_began = time.perf_counter()
         return resume.step if resume else 0
 
     def _trained(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.parameters.items()}
+
+    def _passes(self) -> dict[str, int]:
+        """UNet passes of this run, with those of the runs it goes on from."""
+        return (self.plan.model.passes - self._passes_before).as_dict()
+
+    def _seconds(self) -> dict[str, float]:
+        """The same of seconds: in all, and of the training steps alone."""
+        began, now = {"total": self._began, "loop": self._loop_began}, time.perf_counter()
+        return {k: round(self._seconds_before[k] + now - start, 3) for k, start in began.items()}
 
     def _checkpoint(self, step: int) -> Checkpoint:
         return Checkpoint(
@@ -279,8 +285,8 @@ class Trainer:
             optimizer_tensors(self.optimizer, self.parameters),
             self.method.state_dict(),
             self._adversaries,
-            (self.plan.model.passes - self._passes_before).as_dict(),
-            self._clock.seconds(),
+            self._passes(),
+            self._seconds(),
         )
 
     def _loop(self, start: int) -> None:
@@ -307,9 +313,13 @@ class Trainer:
             self._check_finite(step)
         except KeyboardInterrupt as stop:
             self._check_folder()
-            saved = bool(whole and self.folder and _saved(self._checkpoint(step), self.folder))
+            saved = False
+            if whole and self.folder:
+                with suppress(KeyboardInterrupt):  # another Ctrl-C
+                    self._checkpoint(step).save(self.folder / CHECKPOINT)
+                    saved = True
             state = "which is saved" if saved else "which is not saved"
-            raise self._interrupted(
+            raise self._stop.interrupted(
                 f"Stopped at step {step} of {total}, {state}. {self._how_to_go_on()}"
             ) from stop
         finally:
@@ -350,23 +360,20 @@ class Trainer:
 
     def _asked_to_stop(self) -> bool:
         """Whether a signal came to this process or to one that it shares the work with."""
-        return bool(self._mean(float(self._stop.asked)))
+        return bool(self._mean(float(self._stop.received is not None)))
 
     def _status(self, text: str) -> None:
         for callback in self.callbacks:
             callback.on_status(text)
 
     def _keep_adversaries(self, step: int) -> None:
-        total = self.settings.steps
-        embeds = self.method.adversaries()
-        if embeds is not None and (
-            step % max(1, total // ADVERSARY_SNAPSHOTS) == 0 or step == total - 1
-        ):
-            for e, embed in enumerate(embeds):
-                self._adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
+        every, last = max(1, self.settings.steps // ADVERSARY_SNAPSHOTS), self.settings.steps - 1
+        embeds = self.method.adversaries() if step % every == 0 or step == last else None
+        for e, embed in enumerate(() if embeds is None else embeds):
+            self._adversaries[f"{step:06d}.{e}"] = embed.detach().clone().cpu()
 
     def _show_weights(self, step: int) -> None:
-        values = _Edited(self.method, self._trained())
+        values = _Edited(lambda: self.method.edited(self._trained()))
         for callback in self.callbacks:
             callback.on_weights(step, values)
 
@@ -383,8 +390,8 @@ class Trainer:
         """Start with the records up to `resume`, in memory and on disk."""
         self._history = list(resume.history) if resume else []
         if self.folder:
-            atomic_write_text(self.folder / HISTORY, "".join(map(_line, self._history)))
-            self._watched = WatchedFolder(self.folder)
+            atomic_write_text(self.folder / HISTORY, history_lines(self._history))
+            self._check_folder = watched(self.folder)
 
     def _record(self, record: dict[str, Any]) -> None:
         self._history.append(record)
@@ -392,11 +399,7 @@ class Trainer:
             self._check_folder()
             path = self.folder / HISTORY
             with writing(path), path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
-
-    def _check_folder(self) -> None:
-        if self._watched:
-            self._watched.check()
+                file.write(history_lines([record]))
 
     def _take(self, resume: Checkpoint) -> None:
         """Go on from there."""
@@ -410,7 +413,7 @@ class Trainer:
                 self.parameters[name].copy_(value)
         load_optimizer_tensors(self.optimizer, self.parameters, resume.optimizer)
         self.method.load_state_dict(resume.method)
-        self._adversaries = dict(resume.adversaries)
+        self._adversaries, self._seconds_before = dict(resume.adversaries), dict(resume.seconds)
         self._passes_before = self.plan.model.passes.snapshot() - PassCount(**resume.passes)
 
     def _mend(self, step: int) -> str:
@@ -424,11 +427,6 @@ class Trainer:
             return f"The last good checkpoint is {self.folder / CHECKPOINT}."
         return "No checkpoint had been saved yet."
 
-    def _interrupted(self, text: str) -> Interrupted:
-        error = Interrupted(text)
-        error.exit_code = self._stop.exit_code
-        return error
-
     def _how_to_go_on(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).is_file():
             return f"Go on with: erasekit erase --resume {shlex.quote(str(self.folder))}"
@@ -436,26 +434,20 @@ class Trainer:
 
 
 @contextmanager
-def _masters(
-    unet: nn.Module, parameters: Mapping[str, nn.Parameter], context: ErasureContext
-) -> Iterator[None]:
-    """For the block, the trained parameters are fp32 and alone have gradients."""
+def _masters(parameters: Mapping[str, nn.Parameter], context: ErasureContext) -> Iterator[None]:
+    """For the block, the trained parameters are fp32 and have gradients."""
     stored = {name: p.dtype for name, p in parameters.items()}
-    flags = [(p, p.requires_grad) for p in unet.parameters()]
     for parameter in parameters.values():
         parameter.data = parameter.data.to(torch.float32)
-    frozen = context.frozen  # the original values, before anything changes
-    unet.requires_grad_(False)
-    for parameter in parameters.values():
         parameter.requires_grad_(True)
+    frozen = context.frozen  # the original values, before anything changes
     try:
         yield
     finally:
         for name, parameter in parameters.items():
             parameter.grad = None
             parameter.data = frozen.values[name].to(stored[name])
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+            parameter.requires_grad_(False)
 
 
 def make_accelerator(device: torch.device) -> Accelerator:
@@ -503,50 +495,12 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _saved(checkpoint: Checkpoint, folder: Path) -> bool:
-    """Save it; False where another Ctrl-C came in between."""
-    try:
-        checkpoint.save(folder / CHECKPOINT)
-    except KeyboardInterrupt:
-        return False
-    return True
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-class _Edited(Mapping[str, Tensor]):
+class _Edited(UserDict[str, Tensor]):
     """What an edit would hold now; made when somebody looks."""
 
-    def __init__(self, method: ErasureMethod, trained: dict[str, Tensor]) -> None:
-        self._method, self._trained = method, trained
+    def __init__(self, make: Callable[[], dict[str, Tensor]]) -> None:
+        self._make = make
 
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        return self._method.edited(self._trained)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-@dataclass
-class _Clock:
-    """Seconds of this run, with those of the runs it goes on from."""
-
-    began: float
-    loop_began: float
-    spent: dict[str, float]
-
-    def seconds(self) -> dict[str, float]:
-        now = time.perf_counter()
-        return {
-            "total": round(self.spent["total"] + now - self.began, 3),
-            "loop": round(self.spent["loop"] + now - self.loop_began, 3),
-        }
+    def data(self) -> dict[str, Tensor]:  # type: ignore[override]
+        return self._make()

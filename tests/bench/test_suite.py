@@ -9,7 +9,7 @@ import pytest
 from erasekit.bench.plan import parse_erased_sets
 from erasekit.bench.prompts import EvaluatedConcept, noise_seeds, pages
 from erasekit.bench.suite import Suite, build_suite, spread_over_families
-from erasekit.bench.suites.icons import icons_mini, paper_world
+from erasekit.bench.suites import icons_mini, paper_world
 from erasekit.concepts import Concept, Erasure
 from erasekit.errors import ConceptError, ConfigError, PluginError
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor, SuiteDescriptor
@@ -100,7 +100,7 @@ def test_a_model_without_a_list_draws_the_concepts_of_the_paper() -> None:
 
 
 def test_the_model_scales_a_suite(suite: Suite) -> None:
-    descriptor = SuiteDescriptor("icons-mini", "", "erasekit.bench.suites.icons:icons_mini")
+    descriptor = SuiteDescriptor("icons-mini", "", "erasekit.bench.suites:icons_mini")
     model = ModelDescriptor("m", "", "", suites={"icons-mini": {"images_per_concept": 7}})
     assert build_suite(descriptor, model).images_per_concept == 7
     wrong = replace(model, suites={"icons-mini": {"pictures": 7}})

@@ -80,7 +80,7 @@ def test_without_concepts_it_draws_those_of_the_model(write, registry) -> None:
     ("old", "new", "words"),
     [
         ("version", "versoin", "has no 'version'; add it"),
-        ("scorer =", "scorrer =", "unknown key 'scorrer'; did you mean 'scorer'? Known: name,"),
+        ("scorer =", "scorrer =", "unknown key 'scorrer'; did you mean 'scorer'? Known: along,"),
         ("keep =", "keeps =", "unknown key 'keeps' in cases[0]; did you mean 'keep'?"),
         ('split = "pool"', 'splitt = "pool"', "'splitt' in concepts[1]; did you mean 'split'?"),
         ('"pool"', '"train"', "has split='train' in concepts[1], which is not valid"),
@@ -157,7 +157,7 @@ def test_a_file_does_not_take_the_name_of_a_registered_suite(write, registry, tm
 
 
 def test_the_example_in_the_documentation_is_a_suite(write, registry) -> None:
-    page = Path(__file__).parents[2] / "docs" / "commands.md"
+    page = Path(__file__).parents[2] / "docs" / "suites.md"
     if not page.is_file():
         pytest.skip("the documentation is not beside the tests")
     example = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]

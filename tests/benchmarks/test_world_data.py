@@ -47,7 +47,7 @@ from benchmarks.world.sprites import (
     save_sprites,
     svg,
 )
-from erasekit.bench.suites.paper import IMAGENETTE, SIDE_EFFECTS
+from erasekit.bench.suites import IMAGENETTE, SIDE_EFFECTS
 
 UNDESIRABLE = {"pistol", "knife", "bomb", "cigarette", "beer", "nudity"}
 FREE = {"Apache-2.0", "MIT", "ISC", "CC-BY-3.0", "CC-BY-4.0"}

@@ -78,7 +78,7 @@ def test_an_unknown_command_or_option_is_code_2(run: Run) -> None:
 
 
 def _raising(error: BaseException) -> Callable[..., typer.Typer]:
-    def build(registry: object) -> typer.Typer:
+    def build(registry: object, command: str) -> typer.Typer:
         app = typer.Typer()
 
         @app.command()

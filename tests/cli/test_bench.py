@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from erasekit.cli.bench_progress import SweepBar
+from erasekit.cli.console import ProgressBar
 from tests.tiny_clip import tiny_scorer_folder
 
 __all__ = ["tiny_scorer_folder"]
@@ -105,14 +105,14 @@ def test_an_edit_that_is_there_is_no_erasure_to_do(
     assert plan["estimate"]["erasure_unet_passes"] == 0
     works = []
 
-    class Spied(SweepBar):
-        def __init__(self, cells: int, work: float) -> None:
-            works.append((cells, work))
-            super().__init__(cells, work)
+    class Spied(ProgressBar):
+        def __init__(self, description: str, total: int, period: float) -> None:
+            works.append(total)
+            super().__init__(description, total, period)
 
-    monkeypatch.setattr("erasekit.cli.bench_progress.SweepBar", Spied)
+    monkeypatch.setattr("erasekit.cli.bench.ProgressBar", Spied)
     assert "1 cell with 0 erasures" in bench(*more).err
-    assert works == [(1, plan["image_unet_passes"])]
+    assert works == [plan["image_unet_passes"]]
 
 
 @pytest.mark.parametrize(

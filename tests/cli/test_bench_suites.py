@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from erasekit.bench.suites.paper import SPLITS
+from erasekit.bench.suites import SPLITS
 from tests.tiny_clip import tiny_scorer_folder
 
 __all__ = ["tiny_scorer_folder"]

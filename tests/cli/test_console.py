@@ -27,7 +27,6 @@ from erasekit.cli.console import (
     print_error,
     print_json,
     print_note,
-    progress,
     quiet_libraries,
     results_apart,
     stderr,
@@ -188,7 +187,7 @@ def test_a_long_task_says_so_without_a_terminal(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    with progress("Erasing", 5) as bar:
+    with ProgressBar("Erasing", 5) as bar:
         for now in (101.0, 110.0, 116.0, 117.0):  # noqa: B007
             bar.advance()
         bar.status("loss 0.1")
@@ -200,7 +199,7 @@ def test_a_long_task_says_so_without_a_terminal(
 
 
 def test_a_total_may_grow(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("Observing") as bar:
+    with ProgressBar("Observing") as bar:
         assert bar._task.total is None
         bar.expect(3)
         bar.expect(2)
@@ -208,7 +207,7 @@ def test_a_total_may_grow(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("Drawing [x]", 3) as bar:
+    with ProgressBar("Drawing [x]", 3) as bar:
         bar.advance()
         bar.status("loss [red]")
         bar.start("Scoring", 2)

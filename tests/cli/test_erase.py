@@ -218,7 +218,7 @@ def test_stopped_while_measuring_the_edit_is_there_and_can_be_measured(
 def test_an_interrupted_overwrite_goes_on_over_the_old_run(
     erase, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from erasekit.methods.preservation.neutral import NeutralPreservation
+    from erasekit.methods.preservation.naive import NeutralPreservation
 
     folder, real = tmp_path / "run", NeutralPreservation.keep
     assert erase("-o", folder).code == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from erasekit.cli.models import cached_models, list_models
+from erasekit.cli.listings import cached_models, list_models
 from erasekit.plugin.descriptors import ModelConcept, ModelDescriptor
 from erasekit.plugin.hookspecs import hookimpl
 from erasekit.plugin.registry import Registry

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from erasekit.bench.records import Cell, Record
-from erasekit.bench.suites.neutral import is_neutral
+from erasekit.bench.suites import is_neutral
 from erasekit.concepts import Erasure
 from erasekit.errors import ConceptError, ConfigError
 from erasekit.metrics.scores import ConceptScores, Paired

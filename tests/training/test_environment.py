@@ -160,7 +160,7 @@ def test_a_backend_that_is_not_there_is_named() -> None:
 
 def test_too_little_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """By an allocation that no machine has room for, in the middle of a step."""
-    from erasekit.methods.preservation.none import NoPreservation
+    from erasekit.methods.preservation.controls import NoPreservation
 
     def huge(self: Any, noise_pred: Any, keep: Any) -> Tensor:
         return torch.zeros(1 << 58)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -58,6 +57,7 @@ class ArgmaxPreservation(SpacePreservation):
     Config = ArgmaxConfig
     config: ArgmaxConfig
     adversarial = True
+    state = ("harm", "scored", "counts")
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
         """A frozen and a trained pass for each word that is scored, on z_t of each erased concept;
@@ -151,10 +151,3 @@ class ArgmaxPreservation(SpacePreservation):
 
     def describe_search(self, erased: int) -> dict[str, Any]:
         return {"nearest": self.space.words[int(self.harm.argmax())]}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"harm": self.harm, "scored": self.scored, "counts": self.counts}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.harm, self.scored = state["harm"].clone(), state["scored"].clone()
-        self.counts = state["counts"].clone()

@@ -53,11 +53,10 @@ class GumbelPreservation(SpacePreservation):
     """c_a = y R with y = softmax((pi + Gumbel noise) / T), made one-hot by straight-through.
 
     pi are unconstrained logits, one vector per erased concept, equal at the start, moved by
-    gradient ascent on L2 (Bui et al., NeurIPS 2024, section 4, eq. 6-8). Every row of a batch
-    draws its own y. A hard row is kept on its word's own z_t, where the frozen prediction is
-    known; a soft row on the z_t of its likeliest word, with one frozen pass.
-
-    In the first step theta' is theta, L2 is nothing but rounding, and pi stays.
+    gradient ascent on L2 (Bui et al., NeurIPS 2024, section 4, eq. 6-8), but in the first step,
+    where theta' is theta and L2 is rounding. Every row of a batch draws its own y. A hard row is
+    kept on its word's own z_t, where the frozen prediction is known; a soft row on the z_t of its
+    likeliest word, with one frozen pass.
 
     With `shared_ascent` the kept row's own backward pass gives pi's gradient as well, so that the
     search costs no pass: theta' descends and pi ascends at the same time on the same draw, as in
@@ -184,14 +183,12 @@ class GumbelPreservation(SpacePreservation):
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        state = {"pi": self.pi.detach()}
-        for key, value in self.optimizer.state.get(self.pi, {}).items():
-            state[f"adam.{key}"] = value
-        return state
+        moments = self.optimizer.state.get(self.pi, {})
+        return {"pi": self.pi.detach(), **{f"adam.{key}": v for key, v in moments.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             self.pi.copy_(state["pi"])
-        moments = {k.removeprefix("adam."): v for k, v in state.items() if k.startswith("adam.")}
-        if moments:
-            self.optimizer.state[self.pi] = {k: v.clone() for k, v in moments.items()}
+        adam = {key.partition(".")[2]: v.clone() for key, v in state.items() if key[:5] == "adam."}
+        if adam:
+            self.optimizer.state[self.pi] = adam

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -46,6 +45,7 @@ class PGDPreservation(PreservationStrategy):
     Config = PGDConfig
     config: PGDConfig
     adversarial = True
+    state = ("c_a",)
     space: ConceptSpace
 
     def expected_passes(self, context: ErasureContext, rows: int) -> float:
@@ -84,28 +84,13 @@ class PGDPreservation(PreservationStrategy):
 
     def describe(self) -> list[dict[str, Any]]:
         rows = []
-        for e, concept in enumerate(self.task.context.erasure.erased):
-            shift = (self.c_a[e] - self.start[e]).norm() / self.start[e].norm()
-            nearest = self.space.nearest_word(self.c_a[e])
-            rows.append(
-                {
-                    "erased": concept.text,
-                    "concept": None,
-                    "entropy": None,
-                    "shift": float(shift),
-                    "nearest": nearest,
-                }
-            )
+        for e, (c_a, start) in enumerate(zip(self.c_a, self.start, strict=True)):
+            shift = float((c_a - start).norm() / start.norm())
+            rows.append(self.described(e, shift=shift, nearest=self.space.nearest_word(c_a)))
         return rows
 
     def adversaries(self) -> Tensor | None:
         return self.c_a
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"c_a": self.c_a}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.c_a = state["c_a"].to(self.start).clone()
 
 
 def normalised_ascent(c_a: Tensor, gradient: Tensor, eta: float) -> Tensor:

@@ -90,19 +90,11 @@ class SpacePreservation(PreservationStrategy):
 
     def describe(self) -> list[dict[str, Any]]:
         rows = []
-        for e, concept in enumerate(self.task.context.erasure.erased):
+        for e in range(len(self.task.context.erasure.erased)):
             indices = self.chosen[self.concepts == e].tolist()
             words = list(dict.fromkeys(self.space.words[i] for i in indices))
-            rows.append(
-                {
-                    "erased": concept.text,
-                    "concept": ", ".join(words) or None,
-                    "entropy": None,
-                    "shift": None,
-                    "nearest": words[0] if words else None,
-                    **self.describe_search(e),
-                }
-            )
+            found = {"concept": ", ".join(words) or None, "nearest": words[0] if words else None}
+            rows.append(self.described(e, **{**found, **self.describe_search(e)}))
         return rows
 
     def describe_search(self, erased: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 
 from erasekit.bench.prompts import coco_captions, read_prompts
 from erasekit.bench.runner import BenchmarkRunner
-from erasekit.bench.suites.general import general
+from erasekit.bench.suites import general
 from erasekit.bench.summary import summarise, summary_json
 from erasekit.errors import ConfigError
 from erasekit.metrics.base import SetMeasure

@@ -8,8 +8,7 @@ import pytest
 
 from erasekit.bench.plan import parse_erased_sets
 from erasekit.bench.suite import Suite, build_suite
-from erasekit.bench.suites.imagenette import imagenette
-from erasekit.bench.suites.paper import IMAGENETTE, SPLITS
+from erasekit.bench.suites import IMAGENETTE, SPLITS, imagenette
 from erasekit.bench.summary import summarise
 from erasekit.concepts import Erasure
 from erasekit.diffusion.concept_space import concept_space

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights, resnet50
 
-from erasekit.bench.suites.paper import IMAGENETTE
+from erasekit.bench.suites import IMAGENETTE
 from erasekit.errors import ConfigError, MissingWeightsError, ModelError
 from erasekit.metrics.judges import Judges, load_judge, load_judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet

@@ -42,10 +42,9 @@ class AdaptiveGuidedErasure(GradientErasure):
             )
         super().prepare(context)
 
-    def expected_passes(self, context: ErasureContext, steps: int) -> float | None:
-        expected = super().expected_passes(context, steps)
+    def expected_passes(self, context: ErasureContext, steps: int) -> float:
         rows = rows_per_step(self.config.batch_size, len(context.erasure.erased))
-        return None if expected is None else expected + steps * rows  # of the targets
+        return super().expected_passes(context, steps) + steps * rows  # of the targets
 
     def target(self, batch: ErasedBatch) -> Tensor:
         """What eps_theta'(z_t, c_e) is to become, [B, C, h, w]: one frozen pass for c_t."""

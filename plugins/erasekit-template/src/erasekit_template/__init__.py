@@ -1,1 +1,1 @@
-"""A plugin for erasekit to copy; docs/writing-a-plugin.md of erasekit walks through it."""
+"""The plugin erasekit-template."""

@@ -18,7 +18,6 @@ def erasekit_register_methods() -> list[MethodDescriptor]:
             "template-closed-form",
             "solve for the keys and values of cross-attention, in one step",
             "erasekit_template.closed_form:ClosedFormErasure",
-            "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024",
         ),
         MethodDescriptor(
             "template-hardest",

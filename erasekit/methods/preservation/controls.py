@@ -1,4 +1,4 @@
-"""Control: keep the words of R nearest to the erased concept."""
+"""Controls: what an adversarial search must beat to deserve the name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from erasekit.methods.gradient import ErasedBatch, GradientErasure
+from erasekit.methods.gradient import ErasedBatch, GradientErasure, PreservationStrategy
 from erasekit.methods.preservation.space import SpaceConfig, SpacePreservation
+
+
+class NoPreservation(PreservationStrategy):
+    """L2 = 0: shows what erasing costs when nothing is preserved."""
+
+
+class RandomPreservation(SpacePreservation):
+    """c_a uniform over R."""
+
+    def choose(self, batch: ErasedBatch) -> Tensor:
+        generator = self.task.context.generator(batch.step, "choose")
+        return torch.randint(len(self.space), (len(batch.latents),), generator=generator)
 
 
 class NearestConfig(SpaceConfig):

@@ -1,4 +1,4 @@
-"""Keep the weights near where they were."""
+"""The naive approaches of Bui et al., NeurIPS 2024, section 3: neutral concept, and weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pydantic import Field
 from torch import Tensor
 
 from erasekit.config import Settings
-from erasekit.methods.gradient import KeepBatch, PreservationStrategy
+from erasekit.methods.gradient import ErasedBatch, KeepBatch, PreservationStrategy
+
+
+class NeutralPreservation(PreservationStrategy):
+    """L2 = || eps_theta'(z_t, c_n) - eps_theta(z_t, c_n) ||^2, on the erased concept's z_t."""
+
+    def keep(self, batch: ErasedBatch) -> KeepBatch:
+        embeds = self.task.context.neutral_embeds.expand(len(batch.latents), -1, -1)
+        return KeepBatch(batch.latents, batch.timesteps, embeds, batch.neutral_noise_pred)
 
 
 class L2Config(Settings):
