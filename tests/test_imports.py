@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,15 @@ BELOW: dict[str, set[str]] = {
 }
 """What each part of the package may import, beside itself."""
 
-REGISTERING = [p for p in MODULES if "@hookimpl" in p.read_text(encoding="utf-8")]
-"""What the entry points of `pyproject.toml` name: most packages' `__init__`."""
+REGISTERING = [
+    point.module for point in entry_points(group="erasekit") if point.module.startswith("erasekit.")
+]
+"""Who registers what is built in, by the entry points of `pyproject.toml`."""
 TORCH_FREE = [
     "erasekit",
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
-    *(f"erasekit.{path.parent.name}" for path in REGISTERING),
-    "erasekit.models.catalog",
+    *REGISTERING,
     "erasekit.bench.records",
     "erasekit.bench.store",
     "erasekit.metrics.scores",
