@@ -1,4 +1,4 @@
-"""Benchmarks: suites, sweeps, their store and what is summed up of it. Registers the suites."""
+"""Benchmarks: suites, sweeps and their stores. Registers the built-in suites, without torch."""
 
 from __future__ import annotations
 

@@ -36,7 +36,6 @@ FOR_ERASURES = ("images_per_concept", "scorer", "model", "revision", "device", "
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
     app.command("compare")(compare)
 
 

@@ -1,4 +1,4 @@
-"""What is done with a model: drawing, trajectories, scopes. Registers the concept spaces."""
+"""What is done with a model. Registers the built-in concept spaces, without torch."""
 
 from __future__ import annotations
 

@@ -1,16 +1,10 @@
-"""An edit in the forms that other programs read. Registers the commands that share edits.
-
-The table of forms is `erasekit.exports.formats.FORMATS`; it needs no torch.
-"""
+"""Exports: an edit in the forms that other programs read (`formats.FORMATS`). Adds the commands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer
 
 from erasekit.plugin.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    import typer
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Erasure methods and preservation strategies. Registers the built-in ones."""
+"""Erasure methods and preservation strategies. Registers the built-in ones, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of images, metrics over them, and judges. Registers the built-in ones."""
+"""Judges, scores and statistics. Registers the built-in scorers and metrics, without torch."""
 
 from __future__ import annotations
 

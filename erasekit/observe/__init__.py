@@ -1,16 +1,10 @@
-"""The paper's three observations (Bui et al., NeurIPS 2024), each measured and judged.
-
-One module each: `impact`, `spectrum`, `preserve`. Registers their commands.
-"""
+"""The three observations of Bui et al., NeurIPS 2024, a module each. Adds their commands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer
 
 from erasekit.plugin.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    import typer
 
 
 @hookimpl

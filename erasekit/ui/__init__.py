@@ -1,13 +1,10 @@
-"""`erasekit ui`: a page in the browser to erase, look, and export. Registers the command."""
+"""A page in the browser to erase, look, and export. Adds its command."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typer
 
 from erasekit.plugin.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    import typer
 
 
 @hookimpl
