@@ -12,19 +12,30 @@ from typing import Any
 
 from torch import Tensor
 
+from erasekit.attacks.run import AttackSetup, attack
 from erasekit.bench.images import SheetScorer, measure_sets
 from erasekit.bench.plan import NO_COSTS, Costs, PlannedCell, PlannedSet, Sweep, plan_sets
 from erasekit.bench.prompts import paired_pages
 from erasekit.bench.records import Cell, ListedCell, ListedSet, Manifest, Record, Waypoint
 from erasekit.bench.store import RecordStore
 from erasekit.edits import Edit
-from erasekit.errors import Interrupted, OutputError, OutputLostError
+from erasekit.errors import (
+    ConceptError,
+    ConfigError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    OutputLostError,
+)
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.judges import Judges
 from erasekit.metrics.scores import ConceptScores
 from erasekit.models.loading import LoadedModel
 from erasekit.training.erase import erase
 from erasekit.training.trainer import Callback
+
+ATTACKED = 4
+"""Targets of each erased concept that attacks have."""
 
 
 class Observer:
@@ -213,6 +224,7 @@ class BenchmarkRunner:
                             self.observer.on_record(record)
                         else:
                             self._refresh(cell)
+                        self._attack(sweep, planned, cell)
             except (KeyboardInterrupt, Interrupted) as stop:
                 raise Interrupted(
                     f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
@@ -233,6 +245,35 @@ class BenchmarkRunner:
         record = self.store.record(planned.cell.key)
         if record is not None and record.exposed != planned.exposed:
             self.store.put_record(replace(record, exposed=planned.exposed))
+
+    def _attack(self, sweep: Sweep, planned: PlannedSet, own: PlannedCell) -> None:
+        """Attack the edit of a cell; its record takes on what became of each target.
+
+        Attacks are kept in the store by the edit's name, and those that are there are read.
+        """
+        record, suite = self.store.record(own.cell.key), sweep.suite
+        if not suite.attacks or record is None or record.status == "failed":
+            return
+        classes, label = planned.labels.classes, planned.labels.template
+        setup = AttackSetup(ATTACKED, suite.prompt, classes=classes, label=label)
+        edit, found = self._edits(own)[own.edit_key], dict(record.attacks)
+        for name in suite.attacks:
+            try:
+                (done,) = attack(
+                    self.model,
+                    edit,
+                    name,
+                    planned.erasure,
+                    setup=setup,
+                    judges=self.scorer,
+                    folder=self.store.root / "attacks" / own.edit_key,
+                    on_status=self.observer.on_status,
+                )
+                found[name] = done.result.outcomes
+            except (ConceptError, ConfigError, ModelError):
+                found[name] = ()
+        if found != record.attacks:
+            self.store.put_record(replace(record, attacks=found))
 
     def manifest(self, sweep: Sweep, plan: Plan) -> Manifest:
         """What the sweep consists of, as the store keeps it."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from erasekit.attacks.results import success_rate
 from erasekit.bench.compare import (
     compare_matched,
     compare_methods,
@@ -84,8 +86,11 @@ def summarise(
     def rows_of(erased: str, runs: Mapping[str, list[Record]]) -> list[Row]:
         rows = []
         for method, own in runs.items():
+            attacked = own if method != BASE else [r for group in runs.values() for r in group]
             parts = [c for (e, m), c in costs.items() if m == method and erased in (e, OVERALL)]
-            rows.append(_row(method, erased, own, parts, metrics))
+            row = _row(method, erased, own, parts, metrics)
+            found = _attacks(attacked, "unerased" if method == BASE else "success")
+            rows.append(replace(row, metrics={**row.metrics, **found}))
         compared = compare_methods([row for row in rows if row.method != BASE], runs)
         comparisons.extend(compared)
         return mark_best(rows, compared)
@@ -180,6 +185,21 @@ def _row(
         measures=_measures(done),
         metrics={name: _value(name, make, done) for name, make in metrics.items()},
     )
+
+
+def _attacks(runs: Sequence[Record], what: str) -> dict[str, MetricValue]:
+    """Share of targets that draw the concept under each attack, by "ASR NAME"."""
+    found = {}
+    for name in dict.fromkeys(name for run in runs for name in run.attacks):
+        own = {
+            (r.cell.erased, 0 if what == "unerased" else r.cell.seed): r.attacks.get(name, ())
+            for r in runs
+        }
+        rate = success_rate(own, what)
+        if not rate.n:
+            rate = replace(rate, note=f"{name} could not attack; `erasekit attack` says why")
+        found[f"ASR {name}"] = MetricValue(rate, False)
+    return found
 
 
 def _value(name: str, make: Callable[[], Metric], runs: Sequence[Record]) -> MetricValue:

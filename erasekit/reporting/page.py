@@ -58,13 +58,7 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True)
 class Page:
-    """A written report.
-
-    Attributes:
-        html: the file.
-        images: pictures in it.
-        left_out: concepts whose pictures were left out to keep it small.
-    """
+    """A report, its number of pictures, and of how many concepts they were left out."""
 
     html: str
     images: int

@@ -26,8 +26,7 @@ SOURCE = "torchvision's AlexNet_Weights.IMAGENET1K_V1, alexnet-owt-7be5be79.pth"
 class LPIPS(ImageMeasure):
     """Distance to the base model's image of the same noise, by the `lpips` package on AlexNet.
 
-    0 is the same image; after an erasure, larger is further away. Of erased concepts it should be
-    large, of kept ones small.
+    0 is the same image. Of erased concepts it should be large, of kept ones small.
 
     Args:
         weights: a safetensors file with the parameters of torchvision's AlexNet. The linear
