@@ -45,12 +45,10 @@ class Sheet:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
         return len(self.page), len(self.page[0].noises)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the images depend on."""
         return {
             "weights": self.weights,
             "prompts": [concept.prompt for concept in self.page],
@@ -60,7 +58,6 @@ class Sheet:
 
     @property
     def key(self) -> str:
-        """Content hash of the identity."""
         return content_key(self.identity)
 
 
@@ -91,7 +88,6 @@ class SheetScorer:
         self._unsaved: tuple[str, Images, Future[bytes]] | None = None
 
     def sheet(self, page: Page, weights: str) -> Sheet:
-        """The sheet of a page under these weights."""
         return Sheet(weights, page, self.generation)
 
     def scores(
@@ -117,7 +113,7 @@ class SheetScorer:
 
     def known(self, sheet: Sheet, labels: LabelSet) -> tuple[ConceptScores, ...] | None:
         """Scores of a sheet that the store has, with its images, or None."""
-        if not self.store.sheet_path(sheet.key).is_file():
+        if not self.store.path("sheets", sheet.key).is_file():
             return None
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
@@ -250,7 +246,9 @@ def missing_features(
         for sheet in [sheets.sheet(page, key)]
     }
     return sum(
-        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+        images
+        for key, images in lacking.items()
+        if not sheets.store.path("features", key).is_file()
     )
 
 

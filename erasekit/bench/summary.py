@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from erasekit.attacks.results import success_rate
 from erasekit.bench.compare import (
     compare_matched,
     compare_methods,
@@ -79,16 +81,20 @@ def summarise(
         for method, runs in own.items()
     }
 
+    comparisons: list[Comparison] = []
+
     def rows_of(erased: str, runs: Mapping[str, list[Record]]) -> list[Row]:
         rows = []
         for method, own in runs.items():
+            attacked = own if method != BASE else [r for group in runs.values() for r in group]
             parts = [c for (e, m), c in costs.items() if m == method and erased in (e, OVERALL)]
-            rows.append(_row(method, erased, own, parts, metrics))
+            row = _row(method, erased, own, parts, metrics)
+            found = _attacks(attacked, "unerased" if method == BASE else "success")
+            rows.append(replace(row, metrics={**row.metrics, **found}))
         compared = compare_methods([row for row in rows if row.method != BASE], runs)
         comparisons.extend(compared)
         return mark_best(rows, compared)
 
-    comparisons: list[Comparison] = []
     rows = [row for erased, runs in sets.items() for row in rows_of(erased, runs)]
     overall: list[Row] = []
     if len(sets) > 1:
@@ -181,6 +187,21 @@ def _row(
     )
 
 
+def _attacks(runs: Sequence[Record], what: str) -> dict[str, MetricValue]:
+    """Share of targets that draw the concept under each attack, by "ASR NAME"."""
+    found = {}
+    for name in dict.fromkeys(name for run in runs for name in run.attacks):
+        own = {
+            (r.cell.erased, 0 if what == "unerased" else r.cell.seed): r.attacks.get(name, ())
+            for r in runs
+        }
+        rate = success_rate(own, what)
+        if not rate.n:
+            rate = replace(rate, note=f"{name} could not attack; `erasekit attack` says why")
+        found[f"ASR {name}"] = MetricValue(rate, False)
+    return found
+
+
 def _value(name: str, make: Callable[[], Metric], runs: Sequence[Record]) -> MetricValue:
     """A suite's own metric; where it fails NaN with a note, so that nothing drawn is lost by it."""
     metric = make()
@@ -260,10 +281,7 @@ def harmed_share(deltas: Mapping[str, NDArray[np.float64]]) -> tuple[Estimate, d
 
 def _over_seeds(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means over seeds of the noises that have a value, [noises]."""
-    there = ~np.isnan(deltas)
-    kept = there.any(axis=1)
-    summed = np.where(there, deltas, 0.0).sum(axis=1)
-    return np.asarray(summed[kept] / there.sum(axis=1)[kept])
+    return np.asarray(np.nanmean(deltas[~np.isnan(deltas).all(axis=1)], axis=1))
 
 
 def _too_few(noises: int, concepts: int) -> str:

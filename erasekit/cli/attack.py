@@ -161,8 +161,8 @@ def attack(
                 seed,
                 top,
                 tuple((one.name, *one.aliases) for one in known),
-                drawn,
-                pictures,
+                prompts=drawn,
+                pictures=pictures,
             ),
             judges=load_judges(
                 registry,

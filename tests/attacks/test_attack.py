@@ -14,11 +14,10 @@ import torch
 
 import erasekit
 from erasekit.attacks.base import Attack, Attempt
+from erasekit.attacks.results import AttackResult, Outcome
 from erasekit.attacks.run import (
     RESULT,
-    AttackResult,
     AttackSetup,
-    Outcome,
     attack,
     planned_attack,
     read_pictures,

@@ -164,11 +164,11 @@ def test_what_fails_its_checksum_is_computed_again_and_said(
     expected = table([base, none, l2])
     assert runner.plan(sweep).remarks == ()
     path = {
-        "cell": store.record_path(none.cell.key),
-        "base": store.record_path(base.cell.key, base=True),
+        "cell": store.path("cells", none.cell.key),
+        "base": store.path("base", base.cell.key),
         "edit": store.root / "edits" / none.edit / "edit.safetensors",
-        "picture": store.sheet_path(none.sheets[0]),
-        "base picture": store.sheet_path(base.sheets[0]),
+        "picture": store.path("sheets", none.sheets[0]),
+        "base picture": store.path("sheets", base.sheets[0]),
     }[what]
     whole = path.read_bytes()
     flip(path)
@@ -219,7 +219,7 @@ def test_what_a_disk_loses_by_itself_is_found_when_it_is_read(
 ) -> None:
     sweep = make_small("none", cases="church")
     _, none = runner.run(sweep, runner.plan(sweep))
-    path = store.sheet_path(none.sheets[0])
+    path = store.path("sheets", none.sheets[0])
     whole, facts, stat = path.read_bytes(), path.stat(), Path.stat
     flip(path)
 

@@ -363,6 +363,6 @@ def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
     after = store.images(records[2])
     np.testing.assert_array_equal(rows[0].images[2], after["church"][0])
     np.testing.assert_array_equal(rows[1].images[2], after["church"][1])
-    store.sheet_path(records[1].sheets[0]).unlink()
+    store.path("sheets", records[1].sheets[0]).unlink()
     _, rows = comparison_rows(store, records, summary, "church")
     assert (rows[0].images[1] == 255).all()
