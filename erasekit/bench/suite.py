@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
@@ -316,8 +316,3 @@ def spread_over_families(concepts: Sequence[ModelConcept], per_split: int, salt:
 
 def _by_hash(names: Iterable[str], salt: str) -> list[str]:
     return sorted(names, key=lambda n: hashlib.sha256(f"{salt}/{n}".encode()).hexdigest())
-
-
-def describe_suite(suite: Suite) -> dict[str, Any]:
-    """A suite as JSON-ready data."""
-    return asdict(suite)

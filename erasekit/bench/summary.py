@@ -81,6 +81,8 @@ def summarise(
         for method, runs in own.items()
     }
 
+    comparisons: list[Comparison] = []
+
     def rows_of(erased: str, runs: Mapping[str, list[Record]]) -> list[Row]:
         rows = []
         for method, own in runs.items():
@@ -93,7 +95,6 @@ def summarise(
         comparisons.extend(compared)
         return mark_best(rows, compared)
 
-    comparisons: list[Comparison] = []
     rows = [row for erased, runs in sets.items() for row in rows_of(erased, runs)]
     overall: list[Row] = []
     if len(sets) > 1:
