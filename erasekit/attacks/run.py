@@ -154,8 +154,9 @@ def attack(
         with edit.applied(model):
             pass  # an edit of another model is refused before anything is drawn
     bout = _Bout(model, edit, erasure, setup or AttackSetup(), judges)
-    planned = [planned_attack(model, name, budget, settings or {}) for name in names]
-    unused = set(settings or {}) - {k for own in planned for k in type(own.config).model_fields}
+    chosen = {key.replace("-", "_"): value for key, value in (settings or {}).items()}
+    planned = [planned_attack(model, name, budget, chosen) for name in names]
+    unused = set(chosen) - {k for own in planned for k in type(own.config).model_fields}
     if unused:
         raise ConfigError(
             f"None of {', '.join(names)} has the setting {min(unused)!r}; see "
