@@ -130,7 +130,7 @@ def share(own: list[dict[str, Any]], what: str) -> str:
     if not own:
         return ""
     if what == "before":
-        own = own[:1]
+        own = list({(r["concept"], r["seed"]): r for r in own}.values())
     targets = sum(r[what]["n"] for r in own)
     value = sum(r[what]["value"] * r[what]["n"] for r in own) / targets
     limits = own[0][what]["ci95"]

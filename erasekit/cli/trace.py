@@ -32,11 +32,6 @@ PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("trace")(trace)
-
-
 def trace(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run folder of an erasure.")],

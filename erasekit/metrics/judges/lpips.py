@@ -15,7 +15,8 @@ from torchvision.models import alexnet
 
 from erasekit.errors import MissingExtraError
 from erasekit.metrics.base import ImageMeasure, Images
-from erasekit.metrics.judges.judge_weights import hash_tensors, load_weights
+from erasekit.metrics.judges.judge_weights import load_weights
+from erasekit.models.tensor_files import checksum
 
 BATCH = 32
 SMALLEST = 64
@@ -56,7 +57,7 @@ class LPIPS(ImageMeasure):
             part.load_state_dict({name: layers[name] for name in part.state_dict()})
         self.device = torch.device(device)
         self._network = network.requires_grad_(False).eval().to(self.device)
-        self._hash = hash_tensors(network.state_dict())
+        self._hash = checksum(network.state_dict())
 
     @property
     def identity(self) -> dict[str, str]:
