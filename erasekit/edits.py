@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from erasekit.diffusion.inference_parts import (
@@ -19,12 +20,17 @@ from erasekit.diffusion.inference_parts import (
     is_description,
 )
 from erasekit.errors import EditError
-from erasekit.files import atomic_write_json, read_json, read_json_lines, why_unreadable
+from erasekit.files import (
+    atomic_folder,
+    atomic_write_json,
+    read_json,
+    read_json_lines,
+    why_unreadable,
+)
 from erasekit.models.families import FamilyAdapter, adapter_for
 from erasekit.models.loading import LoadedModel, hash_pipeline
-from erasekit.models.pipeline_files import save_pipeline
 from erasekit.models.pipeline_state import CarriedEdit, carried_edits, carrying
-from erasekit.models.tensor_files import checksum, load_tensors, save_tensors
+from erasekit.models.tensor_files import as_os_error, checksum, load_tensors, save_tensors
 from erasekit.plugin.registry import Registry
 
 WEIGHTS, INFO, HISTORY = "edit.safetensors", "edit.json", "history.jsonl"
@@ -252,9 +258,14 @@ class Edit:
             OutputError: the folder can't be written, or the disk is full.
         """
         weights, _ = self.merged(pipeline, force=force)
-        with weights.applied(pipeline, force=force):
-            about = about or {"edit": self.info}
-            save_pipeline(_inner(pipeline), Path(folder), about, max_shard_size)
+        sharding = {"max_shard_size": max_shard_size} if max_shard_size else {}
+        with weights.applied(pipeline, force=force), atomic_folder(Path(folder)) as written:
+            try:
+                _inner(pipeline).save_pretrained(written, safe_serialization=True, **sharding)
+            except SafetensorError as error:
+                raise as_os_error(error) from error
+            described = {"schema": 1, **(about or {"edit": self.info})}
+            atomic_write_json(written / "erasekit.json", described)
 
     def _check_model(self, pipeline: Any, *, force: bool) -> str:
         """The hash of the model under all edits, "" where nobody need know; refuses another model.

@@ -47,12 +47,12 @@ BELOW: dict[str, set[str]] = {
 }
 """What each part of the package may import, beside itself."""
 
-HOOKS = [path for path in MODULES if path.name == "hooks.py"]
+HOOKS = [path for path in PACKAGE.glob("*/__init__.py") if "@hookimpl" in path.read_text("utf-8")]
 TORCH_FREE = [
     "erasekit",
     *(f"erasekit.{leaf}" for leaf in sorted(LEAVES) if (PACKAGE / f"{leaf}.py").exists()),
     *(f"erasekit.plugin.{path.stem}" for path in sorted((PACKAGE / "plugin").glob("*.py"))),
-    *(f"erasekit.{path.parent.name}.hooks" for path in HOOKS),
+    *(f"erasekit.{path.parent.name}" for path in HOOKS),
     "erasekit.models.catalog",
     "erasekit.bench.records",
     "erasekit.bench.store",
@@ -67,11 +67,11 @@ HEAVY = ("torch", "torchvision", "diffusers", "transformers", "open_clip", "acce
 COMMANDS = {
     "plugin/hookspecs.py",
     "observe/commands.py",
-    "observe/hooks.py",
+    "observe/__init__.py",
     "exports/commands.py",
-    "exports/hooks.py",
+    "exports/__init__.py",
     "ui/commands.py",
-    "ui/hooks.py",
+    "ui/__init__.py",
 }
 """Who may import typer beside `cli`."""
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from erasekit.attacks.base import Attack, AttackContext, AttackSettings, Attempt, Target
+from erasekit.attacks.results import AttackResult, Outcome
 from erasekit.concepts import Concept, Erasure
 from erasekit.config import flatten, resolve
 from erasekit.diffusion.sampling import sample
@@ -38,8 +38,7 @@ from erasekit.files import atomic_folder, atomic_write_json, read_json, why_unre
 from erasekit.metrics.base import Images
 from erasekit.metrics.judges import Judges, load_scorer
 from erasekit.metrics.judges.labels import LabelSet
-from erasekit.metrics.scores import Estimate, from_json, to_json
-from erasekit.metrics.statistics import crossed_rate
+from erasekit.metrics.scores import from_json, to_json
 from erasekit.models.loading import LoadedModel
 from erasekit.models.pipeline_state import held_still
 from erasekit.models.tensor_files import checksum, load_tensors, save_tensors
@@ -68,6 +67,7 @@ class AttackSetup:
         seed: of the searches.
         top: an attempt succeeds where the concept is in the classifier's top k.
         classes: names of each class; () takes the model's list.
+        label: what a class's name is put into before the classifier reads it.
         prompts: for attacks that draw prompts of the user's, each with a seed.
         pictures: a folder of pictures of the concept; None takes those that the un-erased model
             draws.
@@ -78,82 +78,9 @@ class AttackSetup:
     seed: int = 0
     top: int = 1
     classes: tuple[tuple[str, ...], ...] = ()
+    label: str = "{}"
     prompts: tuple[tuple[str, int], ...] = ()
     pictures: Path | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attack went on one target.
-
-    Attributes:
-        concept: what its picture is to show.
-        prompt: what draws it without an attack.
-        seed: of its starting noise.
-        unerased: whether the un-erased model shows the concept, drawing its name.
-        before: whether the erased model does, drawing `prompt`.
-        success: whether it does before or under the attack.
-        named: whether what succeeded has words chosen by the attack that name the concept.
-        pictures: pictures that the attack drew for it.
-        found: the prompt that succeeded, or "".
-        found_seed: of its starting noise.
-    """
-
-    concept: str
-    prompt: str
-    seed: int
-    unerased: bool
-    before: bool
-    success: bool
-    named: bool = False
-    pictures: int = 0
-    found: str = ""
-    found_seed: int = 0
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """What one attack did. As JSON in `result.json`.
-
-    Attributes:
-        attack: its name.
-        settings: its hyperparameters.
-        outcomes: one per target.
-        passes: UNet passes, forward and backward, of search and pictures.
-        text_passes: prompts that went through the text encoder in the search.
-        seconds: of all.
-        classifier: who judged.
-        identity: all that the result depends on.
-    """
-
-    attack: str
-    settings: dict[str, Any]
-    outcomes: tuple[Outcome, ...]
-    passes: dict[str, int]
-    text_passes: int
-    seconds: float
-    classifier: str
-    identity: dict[str, Any] = field(default_factory=dict)
-
-    def rate(self, what: str) -> Estimate:
-        """Share of targets of which `what` is true, with Wilson's interval over starting noises.
-
-        Args:
-            what: "unerased" (the ceiling), "before" (without an attack, pre-ASR), "success" (ASR)
-                or "named".
-        """
-        by_concept: dict[str, dict[int, float]] = {}
-        for one in self.outcomes:
-            by_concept.setdefault(one.concept, {})[one.seed] = float(getattr(one, what))
-        noises = [tuple(own) for own in by_concept.values()]
-        table = np.array([list(own.values()) for own in by_concept.values()])[..., None]
-        return crossed_rate(table, noises=noises)
-
-    @property
-    def pictures(self) -> float:
-        """Pictures per target that was attacked; NaN where none was."""
-        drawn = [one.pictures for one in self.outcomes if not one.before]
-        return sum(drawn) / len(drawn) if drawn else math.nan
 
 
 @dataclass(frozen=True)
@@ -227,8 +154,9 @@ def attack(
         with edit.applied(model):
             pass  # an edit of another model is refused before anything is drawn
     bout = _Bout(model, edit, erasure, setup or AttackSetup(), judges)
-    planned = [planned_attack(model, name, budget, settings or {}) for name in names]
-    unused = set(settings or {}) - {k for own in planned for k in type(own.config).model_fields}
+    chosen = {key.replace("-", "_"): value for key, value in (settings or {}).items()}
+    planned = [planned_attack(model, name, budget, chosen) for name in names]
+    unused = set(chosen) - {k for own in planned for k in type(own.config).model_fields}
     if unused:
         raise ConfigError(
             f"None of {', '.join(names)} has the setting {min(unused)!r}; see "
@@ -308,7 +236,7 @@ class _Bout:
                 f"{model.id} has no list of concepts; say which classes the classifier "
                 f"{judges.classifier.name!r} is to tell apart (`AttackSetup.classes`)."
             )
-        self.labels = judges.labels(LabelSet(classes))
+        self.labels = judges.labels(LabelSet(classes, self.setup.label))
         for concept in erasure.erased:
             self.labels = judges.including(self.labels, concept.names)
 

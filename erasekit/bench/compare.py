@@ -484,7 +484,6 @@ def _asked(record: Record) -> dict[str, Any]:
 
 
 def _title(pairs: Pairs) -> tuple[str, str]:
-    """The method, or both, and the erased set."""
     a, b = pairs[0]
     return " -> ".join(dict.fromkeys((a.cell.method, b.cell.method))), a.cell.erased
 

@@ -77,7 +77,7 @@ def forecast(runner: BenchmarkRunner, suite: Suite, plan: Plan) -> Forecast | No
         _edit_bytes(runner, planned)
         for planned in plan.erasures
         for key in planned.edit_keys
-        if not runner.store.edit_path(key).is_dir()
+        if not runner.store.path("edits", key).is_dir()
     )
     looks = _looks(runner, suite, plan)
     looking, features = (

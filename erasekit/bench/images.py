@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -44,17 +45,10 @@ class Sheet:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
         return len(self.page), len(self.page[0].noises)
 
     @property
-    def images(self) -> int:
-        """How many images it holds."""
-        return sum(len(concept.noises) for concept in self.page)
-
-    @property
     def identity(self) -> dict[str, Any]:
-        """What the images depend on."""
         return {
             "weights": self.weights,
             "prompts": [concept.prompt for concept in self.page],
@@ -64,7 +58,6 @@ class Sheet:
 
     @property
     def key(self) -> str:
-        """Content hash of the identity."""
         return content_key(self.identity)
 
 
@@ -95,7 +88,6 @@ class SheetScorer:
         self._unsaved: tuple[str, Images, Future[bytes]] | None = None
 
     def sheet(self, page: Page, weights: str) -> Sheet:
-        """The sheet of a page under these weights."""
         return Sheet(weights, page, self.generation)
 
     def scores(
@@ -121,7 +113,7 @@ class SheetScorer:
 
     def known(self, sheet: Sheet, labels: LabelSet) -> tuple[ConceptScores, ...] | None:
         """Scores of a sheet that the store has, with its images, or None."""
-        if not self.store.sheet_path(sheet.key).is_file():
+        if not self.store.path("sheets", sheet.key).is_file():
             return None
         return self.store.scores(content_key(self._identity(sheet, labels)))
 
@@ -248,13 +240,15 @@ def missing_features(
         wanted: what is evaluated, each with the hash of the model and keys of edits.
     """
     lacking = {
-        _key({"sheet": sheet.key}, measure): sheet.images
+        _key({"sheet": sheet.key}, measure): math.prod(sheet.shape)
         for planned, weights in wanted
         for page, key in itertools.product(_caption_pages(planned), weights)
         for sheet in [sheets.sheet(page, key)]
     }
     return sum(
-        images for key, images in lacking.items() if not sheets.store.features_path(key).is_file()
+        images
+        for key, images in lacking.items()
+        if not sheets.store.path("features", key).is_file()
     )
 
 
@@ -267,7 +261,7 @@ def _features(
         sheet = sheets.sheet(page, weights)
         key = _key({"sheet": sheet.key}, measure)
         features = sheets.store.features(key)
-        if features is None or len(features) != sheet.images:
+        if features is None or len(features) != math.prod(sheet.shape):
             images = sheets.images(sheet, edit)
             features = measure.features(images.reshape(-1, *images.shape[2:]))
             sheets.store.put_features(key, features)

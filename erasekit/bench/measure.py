@@ -30,9 +30,7 @@ from erasekit.bench.records import (
 from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
 from erasekit.bench.store import RecordStore
 from erasekit.bench.suite import Suite, spread_over_families
-from erasekit.bench.suite_file import load_suite
 from erasekit.bench.suites import paper_world
-from erasekit.bench.summary import summarise_stored
 from erasekit.concepts import Erasure, normalised
 from erasekit.edits import Edit
 from erasekit.errors import EditError, Interrupted
@@ -106,7 +104,6 @@ def measure(
 
 
 def _erasure_of(model: LoadedModel, edit: Edit) -> Erasure:
-    """What an edit erases, with kinds and aliases from the model's list."""
     return Erasure(tuple(model.concept(text) for text in edit.info["concepts"]))
 
 
@@ -148,6 +145,9 @@ def benchmark(
         OutputError: the store can't be written, or another process writes it.
         Interrupted: Ctrl-C; what was finished is in `folder`.
     """
+    from erasekit.bench.suite_file import load_suite  # what `measure` needs not
+    from erasekit.bench.summary import summarise_stored
+
     registry = model.registry
     if isinstance(suite, str):
         suite = load_suite(suite, registry, model.descriptor)

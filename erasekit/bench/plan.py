@@ -134,7 +134,6 @@ class PlannedSet:
 
     @property
     def images(self) -> int:
-        """Images of one evaluation."""
         return sum(len(concept.noises) for page in self.pages for concept in page)
 
 
@@ -320,7 +319,6 @@ class Costs:
 
     @property
     def total(self) -> float:
-        """Passes of all."""
         return sum(self.passes.values())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from erasekit.attacks.results import Outcome
 from erasekit.metrics.scores import (
     NAN,
     NOTHING,
@@ -59,7 +60,6 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Content hash of the identity."""
         return content_key(self.identity)
 
     @property
@@ -93,6 +93,8 @@ class Record:
         along: the erasure at earlier steps, in their order, where it was scored along the way.
         sets: measures of all captions' images after the erasure together, by name.
         checksums: SHA-256 of each file of its images and edits, by its path in the store.
+        attacks: what became of attacks on its edit, target by target, by name; nothing where one
+            could not be carried out.
     """
 
     cell: Cell
@@ -109,6 +111,7 @@ class Record:
     along: tuple[Waypoint, ...] = ()
     sets: Mapping[str, Estimate] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
+    attacks: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
 
     @property
     def unet_passes(self) -> int:
@@ -391,12 +394,10 @@ class Measured:
 
     @property
     def erased(self) -> list[MeasuredConcept]:
-        """The erased concepts."""
         return [concept for concept in self.concepts if concept.paired.split == "erased"]
 
     @property
     def kept(self) -> list[MeasuredConcept]:
-        """The concepts that should stay."""
         return [concept for concept in self.concepts if concept.paired.split != "erased"]
 
     def __repr__(self) -> str:

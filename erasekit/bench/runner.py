@@ -12,19 +12,30 @@ from typing import Any
 
 from torch import Tensor
 
+from erasekit.attacks.run import AttackSetup, attack
 from erasekit.bench.images import SheetScorer, measure_sets
 from erasekit.bench.plan import NO_COSTS, Costs, PlannedCell, PlannedSet, Sweep, plan_sets
 from erasekit.bench.prompts import paired_pages
 from erasekit.bench.records import Cell, ListedCell, ListedSet, Manifest, Record, Waypoint
 from erasekit.bench.store import RecordStore
 from erasekit.edits import Edit
-from erasekit.errors import Interrupted, OutputError, OutputLostError
+from erasekit.errors import (
+    ConceptError,
+    ConfigError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    OutputLostError,
+)
 from erasekit.metrics.base import Scorer
 from erasekit.metrics.judges import Judges
 from erasekit.metrics.scores import ConceptScores
 from erasekit.models.loading import LoadedModel
 from erasekit.training.erase import erase
 from erasekit.training.trainer import Callback
+
+ATTACKED = 4
+"""Targets of each erased concept that attacks have."""
 
 
 class Observer:
@@ -76,7 +87,6 @@ class Plan:
 
     @property
     def cells(self) -> list[PlannedCell]:
-        """All cells."""
         return [cell for planned in self.erased_sets for cell in planned.cells]
 
     @property
@@ -120,7 +130,10 @@ class BenchmarkRunner:
 
         def sound(cell: Cell, what: str, *, base: bool = False) -> Record | None:
             """The record of a cell if all is well with what is behind it; else `damaged` has it."""
-            record, path = store.record(cell.key, base=base), store.record_path(cell.key, base=base)
+            record, path = (
+                store.record(cell.key, base=base),
+                store.path("base" if base else "cells", cell.key),
+            )
             broken = store.damaged(record) if record else [path] * path.is_file()
             damaged.update(dict.fromkeys(broken and [*broken, path], what))
             return None if broken else record
@@ -139,7 +152,7 @@ class BenchmarkRunner:
             cell
             for cell in missing
             for keys in (cell.edit_keys,)
-            if lost_edits & set(keys) or not all(store.edit_path(key).is_dir() for key in keys)
+            if lost_edits & set(keys) or not all(store.path("edits", key).is_dir() for key in keys)
         ]
         files: dict[str, list[str]] = {}
         for path, what in damaged.items():
@@ -178,7 +191,7 @@ class BenchmarkRunner:
             for page in planned.pages:
                 for weights in (self.model.hash, *(key for keys in own for key in keys)):
                     sheet = sheets.sheet(page, weights)
-                    wanted[self.store.sheet_path(sheet.key)] = sheet.images
+                    wanted[self.store.path("sheets", sheet.key)] = math.prod(sheet.shape)
         return sum(n for path, n in wanted.items() if path in gone or not path.is_file())
 
     def run(self, sweep: Sweep, plan: Plan) -> list[Record]:
@@ -211,6 +224,7 @@ class BenchmarkRunner:
                             self.observer.on_record(record)
                         else:
                             self._refresh(cell)
+                        self._attack(sweep, planned, cell)
             except (KeyboardInterrupt, Interrupted) as stop:
                 raise Interrupted(
                     f"Interrupted; {done} of {len(plan.missing)} cells are finished and kept. "
@@ -231,6 +245,35 @@ class BenchmarkRunner:
         record = self.store.record(planned.cell.key)
         if record is not None and record.exposed != planned.exposed:
             self.store.put_record(replace(record, exposed=planned.exposed))
+
+    def _attack(self, sweep: Sweep, planned: PlannedSet, own: PlannedCell) -> None:
+        """Attack the edit of a cell; its record takes on what became of each target.
+
+        Attacks are kept in the store by the edit's name, and those that are there are read.
+        """
+        record, suite = self.store.record(own.cell.key), sweep.suite
+        if not suite.attacks or record is None or record.status == "failed":
+            return
+        classes, label = planned.labels.classes, planned.labels.template
+        setup = AttackSetup(ATTACKED, suite.prompt, classes=classes, label=label)
+        edit, found = self._edits(own)[own.edit_key], dict(record.attacks)
+        for name in suite.attacks:
+            try:
+                (done,) = attack(
+                    self.model,
+                    edit,
+                    name,
+                    planned.erasure,
+                    setup=setup,
+                    judges=self.scorer,
+                    folder=self.store.root / "attacks" / own.edit_key,
+                    on_status=self.observer.on_status,
+                )
+                found[name] = done.result.outcomes
+            except (ConceptError, ConfigError, ModelError):
+                found[name] = ()
+        if found != record.attacks:
+            self.store.put_record(replace(record, attacks=found))
 
     def manifest(self, sweep: Sweep, plan: Plan) -> Manifest:
         """What the sweep consists of, as the store keeps it."""

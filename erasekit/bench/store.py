@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 MARKER = "store.json"
 DRIVER = "driver.json"
 DIGESTS = "digests.json"
+Folder = Literal["sweeps", "base", "cells", "edits", "sheets", "scores", "features"]
+SUFFIXES = {"edits": "", "sheets": ".png", "features": ".safetensors"}
+"""Of the files in a folder; all others are JSON."""
 
 
 class RecordStore:
@@ -78,7 +81,6 @@ class RecordStore:
             )
 
     def prepare(self) -> None:
-        """Make the folder and its marker."""
         if not (self.root / MARKER).is_file():
             atomic_write_json(self.root / MARKER, {"schema": SCHEMA, "kind": "erasekit bench"})
 
@@ -155,9 +157,9 @@ class RecordStore:
     def checksums(self, record: Record) -> dict[str, str]:
         """SHA-256 of each file of images and edits behind a record, by its path in the store."""
         stages: list[Record | Waypoint] = [record, *record.along]
-        files = [self.sheet_path(key) for stage in stages for key in stage.sheets]
+        files = [self.path("sheets", key) for stage in stages for key in stage.sheets]
         for stage in stages:
-            files += sorted(self.edit_path(stage.edit).glob("*")) if stage.edit else []
+            files += sorted(self.path("edits", stage.edit).glob("*")) if stage.edit else []
         return {p.relative_to(self.root).as_posix(): self._digest(p) for p in files if p.is_file()}
 
     def damaged(self, record: Record) -> list[Path]:
@@ -177,13 +179,13 @@ class RecordStore:
             else:
                 path.unlink(missing_ok=True)
 
-    def record_path(self, key: str, *, base: bool = False) -> Path:
-        """Where the record of a cell, or the base record of an erased set, is."""
-        return self.root / ("base" if base else "cells") / f"{key}.json"
+    def path(self, folder: Folder, key: str) -> Path:
+        """Where a file, or an edit's folder, is."""
+        return self.root / folder / f"{key}{SUFFIXES.get(folder, '.json')}"
 
     def record(self, key: str, *, base: bool = False) -> Record | None:
         """The record of a cell, or a base record, or None where there is none that can be read."""
-        return _read(Record, self.record_path(key, base=base))
+        return _read(Record, self.path("base" if base else "cells", key))
 
     def records(self) -> Iterator[Record]:
         """The records of all erasures, in no order that means anything."""
@@ -194,8 +196,7 @@ class RecordStore:
 
     def put_record(self, record: Record) -> None:
         """Write the record of a cell; that of the un-erased model is a base record."""
-        key = record.cell.key
-        self._write(self.record_path(key, base=record.cell.method == BASE), record, key)
+        self._write("base" if record.cell.method == BASE else "cells", record.cell.key, record)
 
     def manifests(self) -> list[Manifest]:
         """The sweeps that were run on this store, the latest last."""
@@ -204,8 +205,7 @@ class RecordStore:
         return sorted(found, key=lambda manifest: manifest.started)
 
     def put_manifest(self, manifest: Manifest) -> None:
-        """Write what a sweep consists of."""
-        self._write(self.root / "sweeps" / f"{manifest.key}.json", manifest, manifest.key)
+        self._write("sweeps", manifest.key, manifest)
 
     def records_of(self, manifest: Manifest) -> list[Record]:
         """The records of a sweep that are there: per erased set base first, then its cells."""
@@ -217,7 +217,7 @@ class RecordStore:
 
     def scores(self, key: str) -> tuple[ConceptScores, ...] | None:
         """The scores of a sheet, one per row, or None."""
-        data = _read_json(self.root / "scores" / f"{key}.json")
+        data = _read_json(self.path("scores", key))
         try:
             return tuple(from_json(ConceptScores, row) for row in data["rows"]) if data else None
         except (KeyError, ValueError):
@@ -226,20 +226,15 @@ class RecordStore:
     def put_scores(
         self, key: str, rows: Sequence[ConceptScores], identity: Mapping[str, Any]
     ) -> None:
-        """Write the scores of a sheet with what they depend on."""
-        path = self.root / "scores" / f"{key}.json"
-        self._write_json(path, {"rows": [to_json(row) for row in rows], **identity})
+        data = {"rows": [to_json(row) for row in rows], **identity}
+        self._write_json(self.path("scores", key), data)
 
-    def _write(self, path: Path, value: Record | Manifest, key: str) -> None:
-        self._write_json(path, {"schema": SCHEMA, "key": key, **to_json(value)})
+    def _write(self, folder: Folder, key: str, value: Record | Manifest) -> None:
+        self._write_json(self.path(folder, key), {"schema": SCHEMA, "key": key, **to_json(value)})
 
     def _write_json(self, path: Path, value: dict[str, Any]) -> None:
         self.check_there()
         atomic_write_json(path, {**value, "checksum": content_key(value)})
-
-    def features_path(self, key: str) -> Path:
-        """Where the features of a sheet's images, or of a reference's, are."""
-        return self.root / "features" / f"{key}.safetensors"
 
     def features(self, key: str) -> NDArray[np.float32] | None:
         """Features of a sheet's images, or of a reference's, float32 [N, D], or None."""
@@ -247,24 +242,19 @@ class RecordStore:
         from safetensors.numpy import load_file
 
         try:
-            found = load_file(self.features_path(key))
+            found = load_file(self.path("features", key))
             return np.asarray(found["features"], dtype=np.float32)
         except (OSError, KeyError, SafetensorError):
             return None
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        """Write the features of a sheet's images, float32 [N, D]."""
         from torch import from_numpy
 
         from erasekit.models.tensor_files import save_tensors
 
         self.check_there()
         tensors = {"features": from_numpy(np.array(features, order="C"))}
-        save_tensors(self.features_path(key), tensors)
-
-    def sheet_path(self, key: str) -> Path:
-        """Where the images of a sheet are."""
-        return self.root / "sheets" / f"{key}.png"
+        save_tensors(self.path("features", key), tensors)
 
     def sheet(self, key: str, shape: tuple[int, int]) -> Images | None:
         """The images of a sheet, uint8 [*shape, H, W, 3]; None if it is not there or damaged.
@@ -272,7 +262,7 @@ class RecordStore:
         One that is damaged though its size and times are as they were gets new times, so that the
         next run takes note of it.
         """
-        path = self.sheet_path(key)
+        path = self.path("sheets", key)
         try:
             data = path.read_bytes()
             known = self._digests.get(path.relative_to(self.root).as_posix())
@@ -288,9 +278,8 @@ class RecordStore:
         return pixels.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
 
     def put_sheet(self, key: str, png: bytes) -> None:
-        """Write a sheet, as `sheet_png` encoded it."""
         self.check_there()
-        atomic_write_bytes(self.sheet_path(key), png)
+        atomic_write_bytes(self.path("sheets", key), png)
         self._digests.pop(f"sheets/{key}.png", None)
 
     def images(self, record: Record) -> dict[str, Images]:
@@ -308,23 +297,19 @@ class RecordStore:
                     found[row["concept"]] = own if seen is None else np.concatenate([seen, own])
         return found
 
-    def edit_path(self, key: str) -> Path:
-        """The folder of an edit."""
-        return self.root / "edits" / key
-
     def edit(self, key: str, registry: Registry | None = None) -> Edit | None:
         """An edit that was made before, or None; see `load_edit`."""
         from erasekit.edits import load_edit
 
         try:
-            return load_edit(self.edit_path(key), registry)
+            return load_edit(self.path("edits", key), registry)
         except EditError:
             return None
 
     def put_edit(self, key: str, edit: Edit) -> None:
         """Keep an edit; the folder appears when it is complete."""
         self.check_there()
-        with atomic_folder(self.edit_path(key)) as temporary:
+        with atomic_folder(self.path("edits", key)) as temporary:
             edit.save(temporary)
 
 

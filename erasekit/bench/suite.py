@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from erasekit.bench.prompts import PAGE, EvaluatedConcept, pages
@@ -59,6 +59,7 @@ class Suite:
         long_prompts: what becomes of a probe or caption with more tokens than the text encoder
             takes: "cut" as diffusers does, or "skip".
         remarks: sentences for the readers of its numbers.
+        attacks: registered attacks on every edit, at the small budget.
         methods, seeds: what runs, and how many erasure seeds, where the user says nothing.
         along: fractions of a run, above 0 and below 1, after which it is drawn and scored too, so
             that methods can be compared at the same strength of erasure.
@@ -94,6 +95,7 @@ class Suite:
     most_captions: int = 30_000
     long_prompts: Literal["cut", "skip"] = "cut"
     remarks: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("none", "neutral", "l2", "pgd", "random", "gumbel")
     seeds: int = 2
     along: tuple[float, ...] = ()
@@ -314,8 +316,3 @@ def spread_over_families(concepts: Sequence[ModelConcept], per_split: int, salt:
 
 def _by_hash(names: Iterable[str], salt: str) -> list[str]:
     return sorted(names, key=lambda n: hashlib.sha256(f"{salt}/{n}".encode()).hexdigest())
-
-
-def describe_suite(suite: Suite) -> dict[str, Any]:
-    """A suite as JSON-ready data."""
-    return asdict(suite)

@@ -81,6 +81,7 @@ class SuiteTable(FullTable):
     measures: list[Name] = []
     optional_measures: list[Name] = []
     metrics: list[Name] = []
+    attacks: list[Name] = []
     long_prompts: Literal["cut", "skip"] = "cut"
     full: FullTable = FullTable()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from erasekit.attacks.results import success_rate
 from erasekit.bench.compare import (
     compare_matched,
     compare_methods,
@@ -79,16 +81,20 @@ def summarise(
         for method, runs in own.items()
     }
 
+    comparisons: list[Comparison] = []
+
     def rows_of(erased: str, runs: Mapping[str, list[Record]]) -> list[Row]:
         rows = []
         for method, own in runs.items():
+            attacked = own if method != BASE else [r for group in runs.values() for r in group]
             parts = [c for (e, m), c in costs.items() if m == method and erased in (e, OVERALL)]
-            rows.append(_row(method, erased, own, parts, metrics))
+            row = _row(method, erased, own, parts, metrics)
+            found = _attacks(attacked, "unerased" if method == BASE else "success")
+            rows.append(replace(row, metrics={**row.metrics, **found}))
         compared = compare_methods([row for row in rows if row.method != BASE], runs)
         comparisons.extend(compared)
         return mark_best(rows, compared)
 
-    comparisons: list[Comparison] = []
     rows = [row for erased, runs in sets.items() for row in rows_of(erased, runs)]
     overall: list[Row] = []
     if len(sets) > 1:
@@ -99,13 +105,7 @@ def summarise(
         tuple(rows),
         tuple(overall),
         tuple(row for (_, m), (own, _) in costs.items() if m != BASE for row in own),
-        tuple(
-            f"{run.cell.name}: {run.error}"
-            for own in groups.values()
-            for runs in own.values()
-            for run in runs
-            if run.status == "failed"
-        ),
+        tuple(f"{run.cell.name}: {run.error}" for run in records if run.status == "failed"),
         tuple(comparisons),
         matched,
         (*_notes(rows, matched), *remarks),
@@ -120,13 +120,10 @@ def _matched(
     runs = {e: {m: own for m, own in sets[e].items() if m != BASE} for e in sets}
     if not any(run.along for own in runs.values() for group in own.values() for run in group):
         return (), ()
-    matched = tuple(
-        found
-        for erased, own in runs.items()
-        for method, group in own.items()
-        for found in match_erasure(method, erased, group)
+    return (
+        tuple(f for e, own in runs.items() for m in own for f in match_erasure(m, e, own[m])),
+        tuple(found for e, own in runs.items() for found in compare_matched(e, own)),
     )
-    return matched, tuple(found for e, own in runs.items() for found in compare_matched(e, own))
 
 
 def _costs(erased: str, method: str, runs: list[Record]) -> Costs:
@@ -188,6 +185,21 @@ def _row(
         measures=_measures(done),
         metrics={name: _value(name, make, done) for name, make in metrics.items()},
     )
+
+
+def _attacks(runs: Sequence[Record], what: str) -> dict[str, MetricValue]:
+    """Share of targets that draw the concept under each attack, by "ASR NAME"."""
+    found = {}
+    for name in dict.fromkeys(name for run in runs for name in run.attacks):
+        own = {
+            (r.cell.erased, 0 if what == "unerased" else r.cell.seed): r.attacks.get(name, ())
+            for r in runs
+        }
+        rate = success_rate(own, what)
+        if not rate.n:
+            rate = replace(rate, note=f"{name} could not attack; `erasekit attack` says why")
+        found[f"ASR {name}"] = MetricValue(rate, False)
+    return found
 
 
 def _value(name: str, make: Callable[[], Metric], runs: Sequence[Record]) -> MetricValue:
@@ -269,10 +281,7 @@ def harmed_share(deltas: Mapping[str, NDArray[np.float64]]) -> tuple[Estimate, d
 
 def _over_seeds(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means over seeds of the noises that have a value, [noises]."""
-    there = ~np.isnan(deltas)
-    kept = there.any(axis=1)
-    summed = np.where(there, deltas, 0.0).sum(axis=1)
-    return np.asarray(summed[kept] / there.sum(axis=1)[kept])
+    return np.asarray(np.nanmean(deltas[~np.isnan(deltas).all(axis=1)], axis=1))
 
 
 def _too_few(noises: int, concepts: int) -> str:
@@ -354,6 +363,9 @@ def _maker(name: str, registry: Registry) -> Callable[[], Metric]:
     return make
 
 
+COMPARED = "method other erased difference note p_value seeds_needed verdict"
+
+
 def summary_json(summary: Summary) -> dict[str, Any]:
     """All of it, JSON-ready (see docs/interface.md)."""
     data: dict[str, Any] = nan_to_null(
@@ -361,73 +373,57 @@ def summary_json(summary: Summary) -> dict[str, Any]:
             "rows": [_row_json(row) for row in summary.rows],
             "overall": [_row_json(row) for row in summary.overall],
             "per_concept": [
-                {
-                    **_plain(row, "method", "erased", "concept", "family", "split"),
-                    **estimate_json("delta", row.delta, "n"),
-                    "p_harmed": row.p_harmed,
-                }
+                _flat(row, "method erased concept family split delta p_harmed")
                 for row in summary.per_concept
             ],
-            "comparisons": [_comparison_json(found) for found in summary.comparisons],
-            "matched": [
-                {
-                    **_plain(found, "method", "erased", "esr1"),
-                    **_noted("delta", found.delta),
-                    "step": found.step,
-                }
-                for found in summary.matched
-            ],
+            "comparisons": [_flat(found, COMPARED) for found in summary.comparisons],
+            "matched": [_flat(m, "method erased esr1 delta note step") for m in summary.matched],
             "matched_comparisons": [
-                {"esr1": found.esr1, **_comparison_json(found)}
-                for found in summary.matched_comparisons
+                _flat(found, f"esr1 {COMPARED}") for found in summary.matched_comparisons
             ],
-            **_plain(summary, "notes", "failures"),
+            "notes": summary.notes,
+            "failures": summary.failures,
         }
     )
     return data
 
 
-def _plain(row: Any, *fields: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in fields}
-
-
-def _noted(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {**estimate_json(name, estimate, "n"), "note": estimate.note or None}
-
-
-def _comparison_json(found: Comparison) -> dict[str, Any]:
-    return {
-        **_plain(found, "method", "other", "erased"),
-        **_noted("difference", found.difference),
-        **_plain(found, "p_value", "seeds_needed", "verdict"),
-    }
+def _flat(row: Any, names: str) -> dict[str, Any]:
+    """These attributes of a row, an estimate with its interval and count; "note" is its note."""
+    data: dict[str, Any] = {}
+    note = None
+    for name in names.split():
+        value = note if name == "note" else getattr(row, name)
+        if isinstance(value, Estimate):
+            data |= estimate_json(name, value, "n")
+            note = value.note or None
+        else:
+            data[name] = value
+    return data
 
 
 def _row_json(row: Row) -> dict[str, Any]:
     """Of a row; the order of its keys is that of columns in a CSV file."""
     harmed = row.harmed or Estimate(math.nan, 0)
-    data = _plain(row, "method", "erased")
     rates = {name: getattr(row, name) for name in ("esr1", "esr5", "psr1", "psr5")}
-    data |= {name: rate.value for name, rate in rates.items()}
+    data = {**_flat(row, "method erased"), **{name: rate.value for name, rate in rates.items()}}
     for name, rate in rates.items():
         data[f"{name}_ci95"] = [rate.low, rate.high]
         data[f"{name}_before"] = getattr(row, f"{name}_before").value
     data["esr1_note"] = row.esr1.note or None
-    for name in ("alignment_before", "alignment_after"):
-        data[name] = getattr(row, name).value
-    for name in ("delta", "delta_pool"):
-        delta = getattr(row, name)
+    data |= {name: getattr(row, name).value for name in ("alignment_before", "alignment_after")}
+    for name, delta in (("delta", row.delta), ("delta_pool", row.delta_pool)):
         data |= {f"{name}_mean": delta.value, f"{name}_ci95": [delta.low, delta.high]}
     return {
         **data,
         "delta_worst": row.worst,
-        **_plain(row, "seeds", "failed", "images"),
+        **_flat(row, "seeds failed images"),
         "missing": row.delta.missing + row.delta_pool.missing + row.esr1.missing,
-        **_plain(row, "seconds", "unet_passes"),
+        **_flat(row, "seconds unet_passes"),
         "harmed": harmed.value,
         "harmed_n": harmed.n,
         "harmed_note": harmed.note or None,
-        **_plain(row, "best", "tied"),
+        **_flat(row, "best tied"),
         "measures": {
             name: {
                 split: {"mean": e.value, "n": e.n, "missing": e.missing} for split, e in by.items()
@@ -436,7 +432,8 @@ def _row_json(row: Row) -> dict[str, Any]:
         },
         "metrics": {
             name: {
-                **_noted("value", found.estimate),
+                **estimate_json("value", found.estimate, "n"),
+                "note": found.estimate.note or None,
                 "missing": found.estimate.missing,
                 "higher_is_better": found.higher_is_better,
             }

@@ -1,8 +1,8 @@
 """The `erasekit` command: builds the application, runs it, and words its failures.
 
-A command module imports no torch at its top and has a function `register(app)` that adds its
-commands. Built-in plugins and those of third parties add theirs by the hook
-`erasekit_register_commands`.
+A command module imports no torch at its top, and has a function of the command's name, or where
+there are several, `register(app)`. Built-in plugins and those of third parties add theirs by the
+hook `erasekit_register_commands`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ def build_app(registry: Registry, command: str = "") -> typer.Typer:
         wanted = set(MODULES.values())
     for name in dict.fromkeys(MODULES.values()):
         if name in wanted:
-            importlib.import_module(f"erasekit.cli.{name}").register(app)
+            module = importlib.import_module(f"erasekit.cli.{name}")
+            if hasattr(module, "register"):
+                module.register(app)
+            else:
+                app.command(name)(getattr(module, name))
     _guard(app)
     _show_in_panels(app)
     if len(wanted) > 1:

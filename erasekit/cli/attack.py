@@ -146,8 +146,14 @@ def attack(
         named = concept or (run.stem if run else "")
         output = run / ATTACKS if run and within else RUNS / f"{slug(named)[:60]}-{ATTACKS}"
     name = chosen_model(model, edit, revision)
-    with opened(name, registry, device=device, dtype=dtype) as loaded, ProgressBar("Attack") as bar:
+    loading = opened(name, registry, device=device, dtype=dtype)
+    with loading as loaded, ProgressBar("Attack", len(names)) as bar:
         known = tuple(loaded.concepts) or paper_world()
+
+        def tell(text: str) -> None:
+            bar.advance(text in names)  # an attack begins
+            bar.status(text)
+
         attacked = carry_out(
             loaded,
             edit,
@@ -161,8 +167,8 @@ def attack(
                 seed,
                 top,
                 tuple((one.name, *one.aliases) for one in known),
-                drawn,
-                pictures,
+                prompts=drawn,
+                pictures=pictures,
             ),
             judges=load_judges(
                 registry,
@@ -171,7 +177,7 @@ def attack(
                 device=loaded.family.device,
             ),
             folder=output,
-            on_status=bar.status,
+            on_status=tell,
         )
     results = [one.result for one in attacked]
     save_png(output / PICTURE, attack_sheet(attacked))

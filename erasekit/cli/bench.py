@@ -31,7 +31,7 @@ from erasekit.cli.options import (
     SuiteOption,
     chosen_model,
     opened,
-    output_path,
+    path_option,
     registry_of,
 )
 from erasekit.concepts import slug
@@ -50,13 +50,8 @@ if TYPE_CHECKING:
     from erasekit.models.unet_passes import PassCount
 
 
-class LongPrompts(StrEnum):
-    """What becomes of a prompt that is too long."""
-
-    CUT = "cut"
-    SKIP = "skip"
-
-
+LongPrompts = StrEnum("LongPrompts", {"CUT": "cut", "SKIP": "skip"})
+"""What becomes of a prompt that is too long."""
 WHAT_PANEL, DRAWN_PANEL, RARE_PANEL = "What is compared", "Prompts of your own", "Rarely needed"
 RUNS = Path("runs")
 RESULTS, FIGURE = "bench.json", "pareto"
@@ -67,7 +62,6 @@ SOME_FAILED = 1
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
     group = typer.Typer()
     group.callback(invoke_without_command=True)(bench)
     for command in (status, show, export):
@@ -109,6 +103,9 @@ def bench(
     assignments: Annotated[
         list[str] | None, _option("KEY=VALUE for the methods that have it.", "--set")
     ] = None,
+    attacks: Annotated[
+        str | None, _option("Attacks on every edit, separated by commas; see `attacks`.")
+    ] = None,
     scorer: ScorerOption = None,
     prompts: Annotated[
         str | None, _option(".csv, .tsv, .jsonl, .txt or AIML-TUDA/i2p.", panel=DRAWN_PANEL)
@@ -145,14 +142,7 @@ def bench(
     device: Annotated[Device, _option("", "--device", panel=MODEL_PANEL)] = Device.AUTO,
     dtype: Annotated[LoadedAs, _rare("What weights are loaded in.", "--dtype")] = LoadedAs.FP32,
     output: Annotated[
-        Path | None,
-        _option(
-            "Folder of records [default: runs/bench-SUITE].",
-            *("--output", "-o"),
-            panel=OUTPUT_PANEL,
-            parser=output_path,
-            metavar="PATH",
-        ),
+        Path | None, path_option("PATH", "Folder of records [default: runs/bench-SUITE].")
     ] = None,
     retry_failed: Annotated[
         bool, _option("Run failed cells again.", "--retry-failed", panel=OUTPUT_PANEL)
@@ -203,8 +193,11 @@ def bench(
             num_inference_steps=sampling_steps,
             along=None if along is None else _fractions(along),
             long_prompts=None if long_prompts is None else long_prompts.value,
+            attacks=_names(attacks, "--attacks") if attacks else None,
         )
         load_metrics(scaled.metrics, registry)
+        for attack in scaled.attacks:
+            registry.attack(attack)
         scaled = with_prompts(scaled, prompts, captions, loaded)
         sweep = Sweep.of(scaled, loaded, chosen, erased, settings)
         judges = judges_of(
@@ -261,10 +254,10 @@ def _measures(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(part.strip() for part in text.split(","))
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _names(text: str, option: str = "--methods") -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(","))
     if not all(names):
-        raise ConfigError(f"--methods {text!r} has an empty name; write it as in none,gumbel.")
+        raise ConfigError(f"{option} {text!r} has an empty name; separate names by single commas.")
     return names
 
 

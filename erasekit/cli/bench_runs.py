@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from erasekit.bench.records import Manifest, Record, Summary
     from erasekit.bench.store import RecordStore
 
-FORMS = ("csv", "parquet", "json", "html", "markdown", "latex")
-"""What `erasekit.reporting.table` writes; that module is not read for a help."""
 SHORT = 8
 """Digits of a sweep's key in listings."""
 
@@ -116,6 +114,7 @@ def export(
 ) -> None:
     """Write a table of a sweep as CSV, Parquet, JSON, HTML, Markdown or LaTeX."""
     from erasekit.reporting.bench_table import TABLES, export_table
+    from erasekit.reporting.table import FORMS
 
     for kind, name, known in (("form", form, FORMS), ("table", what, TABLES)):
         if name not in known:

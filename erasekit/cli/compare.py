@@ -35,11 +35,6 @@ FOR_ERASURES = ("images_per_concept", "scorer", "model", "revision", "device", "
 """Options that say how erasures are measured."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("compare")(compare)
-
-
 def compare(
     context: typer.Context,
     run_a: Annotated[Path, typer.Argument(help="Folder of a bench, or of an erasure.")],

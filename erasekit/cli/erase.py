@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_METHOD, PICTURE = "gumbel", "before-after.png"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("erase")(erase)
-
-
 def erase(
     context: typer.Context,
     concepts: Annotated[

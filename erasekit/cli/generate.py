@@ -31,11 +31,6 @@ RUNS = Path("runs")
 GRID = "grid.png"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("generate")(generate)
-
-
 def generate(
     context: typer.Context,
     prompt: Annotated[

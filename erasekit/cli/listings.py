@@ -103,7 +103,6 @@ def show_suite(
     as_json: JsonOption = False,
 ) -> None:
     """Cases, prompts, seeds, judges and methods of one suite on a model."""
-    from erasekit.bench.suite import describe_suite
     from erasekit.bench.suite_file import load_suite
     from erasekit.models.names import resolve_source
 
@@ -111,7 +110,7 @@ def show_suite(
     described, _ = resolve_source(model, registry)
     suite = load_suite(name, registry, described, full=full)
     if as_json:
-        print_json({"model": model, "suite": describe_suite(suite)})
+        print_json({"model": model, "suite": asdict(suite)})
         return
     judged = suite.scorer or described.scorer
     rows = [

@@ -69,8 +69,8 @@ def new(
 ) -> None:
     """Write a package from the template, with tests that pass as written.
 
-    It has a method without training, a preservation strategy, a scorer and a suite: keep what you
-    need.
+    It has a method without training, a preservation strategy, an attack, a scorer and a suite: keep
+    what you need.
     """
     short = plugin_name(name)
     folder = write_plugin(short, output or Path(PREFIX + short), description)

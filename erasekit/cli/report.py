@@ -15,11 +15,6 @@ from erasekit.errors import ConfigError, OutputError
 MEGABYTE = 1_000_000
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("report")(report)
-
-
 def report(
     context: typer.Context,
     runs: Annotated[

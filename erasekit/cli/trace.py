@@ -27,15 +27,9 @@ from erasekit.files import writing
 if TYPE_CHECKING:
     from erasekit.edits import Edit
     from erasekit.models.loading import LoadedModel
-    from erasekit.reporting.run_table import AdversaryUse
 
 PLOT, STRIP = "trace.png", "adversaries.png"
 WORDS = 10
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("trace")(trace)
 
 
 def trace(
@@ -63,7 +57,14 @@ def trace(
     """
     from erasekit.edits import load_edit
     from erasekit.reporting.figures import plot_history
-    from erasekit.reporting.run_table import adversary_uses, ranks, sampled
+    from erasekit.reporting.run_table import (
+        adversaries_table,
+        adversary_uses,
+        history_table,
+        ranks,
+        ranks_table,
+        sampled,
+    )
 
     edit = load_edit(run, registry_of(context))
     title = f"{edit.info['method']}: {' + '.join(edit.info['concepts'])}"
@@ -73,11 +74,10 @@ def trace(
         name = chosen_model(model, edit, revision)
         with opened(name, registry_of(context), device=device, dtype=dtype) as loaded:
             strip = _draw_strip(edit, run, folder / STRIP, loaded, pictures, seed)
-    plot = folder / PLOT
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    plotted = plot_history(edit.history, plot, title)
-    uses = adversary_uses(edit.history, WORDS)
+    plot = folder / PLOT if plot_history(edit.history, folder / PLOT, title) else None
+    uses, found = adversary_uses(edit.history, WORDS), ranks(edit.history)
     if as_json:
         print_json(
             {
@@ -87,13 +87,23 @@ def trace(
                 "steps": len(edit.history),
                 "history": sampled(edit.history, rows),
                 "adversaries": [dataclasses.asdict(use) for use in uses],
-                "ranks": ranks(edit.history),
-                "plot": str(plot) if plotted else None,
+                "ranks": found,
+                "plot": str(plot) if plot else None,
                 "strip": str(strip) if strip else None,
             }
         )
         return
-    _print(edit, title, rows, uses, [plot if plotted else None, strip])
+    console = stdout()
+    if all(record["loss"] is None for record in edit.history):
+        print_note("This run has no losses: its method solves for the weights.")
+    else:
+        console.print(history_table(edit.history, rows, title))
+    if uses:
+        console.print(adversaries_table(uses, edit.info, edit.history))
+    if found:
+        console.print(ranks_table(edit.history))
+    for path in filter(None, (plot, strip)):
+        console.print(str(path), soft_wrap=True, markup=False)
 
 
 def _draw_strip(
@@ -123,21 +133,3 @@ def _draw_strip(
     title = f"{edit.info['method']}: what was preserved, by step"
     save_png(path, sheet(rows, title=title))
     return path
-
-
-def _print(
-    edit: Edit, title: str, rows: int, uses: list[AdversaryUse], files: list[Path | None]
-) -> None:
-    from erasekit.reporting.run_table import adversaries_table, history_table, ranks, ranks_table
-
-    console = stdout()
-    if all(record["loss"] is None for record in edit.history):
-        print_note("This run has no losses: its method solves for the weights.")
-    else:
-        console.print(history_table(edit.history, rows, title))
-    if uses:
-        console.print(adversaries_table(uses, edit.info, edit.history))
-    if ranks(edit.history):
-        console.print(ranks_table(edit.history))
-    for path in filter(None, files):
-        console.print(str(path), soft_wrap=True, markup=False)

@@ -74,7 +74,8 @@ class Drawing:
         Without terms it is `output_cond` itself.
 
         Args:
-            output_uncond, output_cond: the UNet's outputs, [B, C, h, w].
+            output_uncond: the UNet's output without the prompt, [B, C, h, w].
+            output_cond: with it.
             latents: z_t as the UNet was given it, [B, C, h, w].
             timesteps: t, [B].
         """

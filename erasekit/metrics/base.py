@@ -2,7 +2,7 @@
 
 Judges look at pixels: a `Classifier`, a `Scorer`, an `ImageMeasure` or a `SetMeasure`. A `Metric`
 sums up a concept's scores before and after an erasure. Both are registered by plugins, see
-`erasekit.metrics.hooks`; a suite names those that it wants.
+`erasekit.metrics`; a suite names those that it wants.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -16,7 +15,7 @@ DRAWN = 0.25
 
 
 class TopKRate(CrossedMetric):
-    """A share of images, 0 to 1, decided per image by its class's rank.
+    """A share of images, 0 to 1, whose class is in the classifier's top k, or is not.
 
     Args:
         k: how many top places count.
@@ -24,6 +23,7 @@ class TopKRate(CrossedMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    inside: ClassVar[bool]
 
     def __init__(self, k: int = 1, when: Literal["before", "after"] = "after") -> None:
         if k < 1:
@@ -31,13 +31,12 @@ class TopKRate(CrossedMetric):
         self.k, self.when = k, when
         self.reset()
 
-    @abstractmethod
-    def success(self, rank: float) -> bool:
-        """Whether an image whose class has this rank counts."""
-
     def values(self, concept: Paired) -> tuple[float, ...]:
         side = concept.before if self.when == "before" else concept.after
-        return tuple(math.nan if math.isnan(r) else float(self.success(r)) for r in side.ranks)
+        return tuple(
+            math.nan if math.isnan(rank) else float((rank <= self.k) == self.inside)
+            for rank in side.ranks
+        )
 
     def compute(self) -> Estimate:
         table, strata, noises = self.table()
@@ -54,9 +53,7 @@ class ErasingSuccessRate(TopKRate):
     """
 
     split: Split | None = "erased"
-
-    def success(self, rank: float) -> bool:
-        return rank > self.k
+    inside = False
 
     def update(self, concept: Paired, seed: int = 0, stratum: str = "") -> None:
         super().update(concept, seed, stratum)
@@ -88,6 +85,4 @@ class PreservingSuccessRate(TopKRate):
     """Share of images of held-out concepts whose class IS in the classifier's top k."""
 
     split: Split | None = "held-out"
-
-    def success(self, rank: float) -> bool:
-        return rank <= self.k
+    inside = True

@@ -18,7 +18,7 @@ from erasekit.files import why_unreadable
 from erasekit.models.families import FamilyAdapter, adapter_for
 from erasekit.models.names import plain_descriptor, resolve_source
 from erasekit.models.pipeline_files import quiet, read_folder, reading_errors
-from erasekit.models.pipeline_state import check_plain, freeze, hash_with_parts
+from erasekit.models.pipeline_state import carried_edits, check_plain, freeze
 from erasekit.models.unet_passes import PassCount
 from erasekit.plugin.descriptors import Descriptor, ModelConcept, ModelDescriptor
 from erasekit.plugin.registry import Registry
@@ -176,8 +176,11 @@ def wrap_pipeline(
 def hash_pipeline(pipeline: Any) -> str:
     """Hash of a pipeline's text encoders, UNet (`hash_weights`) and applied inference parts."""
     parts = (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.unet)
-    weights = hash_weights([part for part in parts if part is not None])
-    return hash_with_parts(weights, pipeline.unet)
+    found = hash_weights([part for part in parts if part is not None])
+    for edit in carried_edits(pipeline.unet):
+        if edit.inference:
+            found = hashlib.sha256(f"{found}|{edit.inference}".encode()).hexdigest()
+    return found
 
 
 @torch.no_grad()

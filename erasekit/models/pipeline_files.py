@@ -1,4 +1,4 @@
-"""Read and write diffusers folders: safetensors of one precision, and no code of the folder's."""
+"""Read diffusers folders: safetensors of one precision, and no code of the folder's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from erasekit.errors import ErasekitError, ModelError
-from erasekit.files import atomic_folder, atomic_write_json, why_unreadable
+from erasekit.files import why_unreadable
 from erasekit.models.families import families_of
 from erasekit.models.names import PICKLED, split_revision
-from erasekit.models.tensor_files import as_os_error
 from erasekit.plugin.descriptors import FamilyDescriptor
 from erasekit.plugin.registry import Registry
 
@@ -236,26 +235,6 @@ def _fault(path: Path) -> str | None:
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         return f"is damaged ({error}); fetch it again"
     return None
-
-
-def save_pipeline(
-    pipeline: Any, folder: Path, about: Mapping[str, Any], max_shard_size: str | None = None
-) -> None:
-    """Write `pipeline` to `folder` when it is whole, safetensors only, with `erasekit.json`.
-
-    Parts of an earlier export there are replaced, other files are kept. `about` says how it was
-    made; `max_shard_size` is the largest weights file, such as "2GB", None diffusers' own.
-
-    Raises:
-        OutputError: the folder can't be written, or the disk is full.
-    """
-    sharding = {"max_shard_size": max_shard_size} if max_shard_size else {}
-    with atomic_folder(folder) as written:
-        try:
-            pipeline.save_pretrained(written, safe_serialization=True, **sharding)
-        except SafetensorError as error:
-            raise as_os_error(error) from error
-        atomic_write_json(written / "erasekit.json", {"schema": 1, **about})
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,11 +151,3 @@ def carrying(unet: nn.Module, edit: CarriedEdit) -> Iterator[None]:
         edits.pop()
         if not edits:
             del unet.__dict__[_CARRIED]
-
-
-def hash_with_parts(weights: str, unet: nn.Module) -> str:
-    """Hash of a model whose weights have this one, with the inference parts it carries."""
-    for edit in carried_edits(unet):
-        if edit.inference:
-            weights = hashlib.sha256(f"{weights}|{edit.inference}".encode()).hexdigest()
-    return weights

@@ -53,13 +53,14 @@ def _sort_metadata(path: Path) -> None:
         file.write(text.ljust(length))
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and every bit of tensors, 64 hex digits."""
+def checksum(tensors: Mapping[str, Tensor], note: str = "") -> str:
+    """SHA-256 over names, shapes, dtypes and every bit of tensors, and a note; 64 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(values.view(torch.uint8).numpy().tobytes())
+    digest.update(note.encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,14 @@
-"""The paper's three observations (Bui et al., NeurIPS 2024), each measured and judged.
+"""The three observations of Bui et al., NeurIPS 2024, a module each. Adds their commands."""
 
-One module each: `impact`, `spectrum`, `preserve`.
-"""
+from __future__ import annotations
+
+import typer
+
+from erasekit.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def erasekit_register_commands(app: typer.Typer) -> None:
+    from erasekit.observe.commands import register
+
+    register(app)

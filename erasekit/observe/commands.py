@@ -310,14 +310,7 @@ class Session:
     def finish(
         self, result: Observation, suite: Suite, records: Sequence[Record], **more: Any
     ) -> None:
-        """Write the results, the page and the figures, and print.
-
-        Args:
-            result: the observation.
-            suite: that it was measured on.
-            records: that it was made of.
-            more: what else says how it was made.
-        """
+        """Write results, page and figures, and print; `more` says how they were made."""
         from erasekit.bench.plan import generation_identity
         from erasekit.files import atomic_write_json, atomic_write_text
         from erasekit.observe.observation import (

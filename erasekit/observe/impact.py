@@ -43,14 +43,7 @@ OPENINGS = {
 
 @dataclass(frozen=True)
 class Impact:
-    """One erasure of the first observation.
-
-    Attributes:
-        erased: the erased concepts, joined by "+".
-        related: the concepts near it: its own family, or what the user named.
-        strength: how far it got.
-        delta: mean over all concepts that are evaluated.
-    """
+    """One erasure; `related` are the concepts near it, `delta` is the mean over all concepts."""
 
     erased: str
     related: tuple[str, ...]
@@ -78,16 +71,10 @@ class ImpactedConcept:
 class ImpactContrast:
     """Two erasures, each on its own related concepts and on the other's.
 
-    Attributes:
-        first, second: what they erase.
-        first_own, first_other: mean delta of the first on its own related concepts, and on the
-            second's.
-        second_own, second_other: the same of the second.
-        first_gap: first_own - second_other, paired: on the first's related concepts, how much
-            more the first costs. The observation needs this and `second_gap` above zero: an
-            erasure that is merely the stronger of two would be below zero in one of them.
-        second_gap: second_own - first_other.
-        specificity: the mean of the two gaps.
+    `first_own` is the mean delta of the first on its own related concepts, `first_other` on the
+    second's. `first_gap` = first_own - second_other, paired, and `second_gap` both have to be above
+    zero: of an erasure that is merely the stronger of two, one would be below.
+    `specificity` is their mean.
     """
 
     first: str
@@ -246,7 +233,7 @@ def impact(
     Args:
         records: of `measured`, on a suite of `common_suite`.
         suite: that suite.
-        erasures: the erased sets, two or more.
+        erasures: two or more.
         related: from `related_names`.
         keeps: whether the method may keep words on purpose, see `words_kept`.
     """

@@ -49,13 +49,7 @@ class Observation(Protocol):
 
 @dataclass(frozen=True)
 class Strength:
-    """How far an erasure got, over its images of the erased concepts.
-
-    Attributes:
-        alignment_before, alignment_after: 100 * cosine.
-        esr1: share of images whose class is not the classifier's first choice.
-        esr1_before: the same of the un-erased model's images.
-    """
+    """How far an erasure got: alignment (100 * cosine) and ESR-1 of the erased concepts."""
 
     alignment_before: Estimate
     alignment_after: Estimate
@@ -111,12 +105,7 @@ def compared(
     texts: Sequence[str],
     key: Callable[[tuple[str, ...]], Any] = lambda words: words,
 ) -> tuple[tuple[str, ...], ...]:
-    """The concepts of each text, which are joined by "+".
-
-    Args:
-        option: what the user wrote them behind.
-        texts: one per erasure.
-        key: what two may not have in common.
+    """The concepts of each text behind `option`, joined by "+"; no two have `key` in common.
 
     Raises:
         ConfigError: fewer than two, or one twice.
@@ -135,15 +124,10 @@ def compared(
 
 
 def common_suite(suite: Suite, erasures: Sequence[Erasure], more: Iterable[str] = ()) -> Suite:
-    """`suite` with the same kept concepts in every case, so that erasures can be paired.
+    """`suite` with the same kept concepts in every erased set, so that erasures can be paired.
 
     These are its spread, the near neighbours of everything that is erased, and `more`, without
     what any of the erasures erases.
-
-    Args:
-        suite: already without concepts that do not fit the tokenizer.
-        erasures: all cases.
-        more: further names of the suite's world.
 
     Raises:
         ConceptError: no concept is left.
@@ -213,10 +197,7 @@ def contrast(*parts: tuple[NDArray[np.float64], float]) -> Estimate:
 
     Args:
         parts: a table [concepts, noises, seeds] and the weight of its mean, each with concepts
-            of its own.
-
-    Returns:
-        NaN where a part has no value at all.
+            of its own; NaN comes of one without a value.
     """
     missing = sum(int(np.isnan(table).sum()) for table, _ in parts)
     there = [table[~np.isnan(table).all(axis=(1, 2))] for table, _ in parts]

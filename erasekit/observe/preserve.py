@@ -53,16 +53,11 @@ NATURES = dict(zip(get_args(Nature), map(Style, COLOURS, "oDs^"), strict=True))
 
 @dataclass(frozen=True)
 class Keeping:
-    """One erasure of the third observation.
+    """One erasure.
 
-    Attributes:
-        kept: the kept words; none for the reference.
-        nature: "none", "related", "unrelated" or "neutral".
-        similarity: cosine of the kept with the erased concepts in the text encoder's pooled
-            output, the nearest pair's; NaN for none.
-        strength: how far the erasure got.
-        delta: mean over the held-out concepts.
-        saved: delta without kept words, less this one's, at the same noise and erasure seed.
+    `similarity` is the cosine of the kept with the erased concepts in the text encoder's pooled
+    output, the nearest pair's; `saved` is delta without kept words, less this one's, at the same
+    starting noise and erasure seed.
     """
 
     kept: tuple[str, ...]
@@ -88,14 +83,7 @@ class KeepingContrast:
 
 @dataclass(frozen=True)
 class PreserveResult:
-    """Observation 3: keeping a related concept lowers mean delta more than keeping another.
-
-    Attributes:
-        erased: the erased concepts, joined by "+".
-        runs: the erasures, the one that keeps nothing first.
-        contrasts: the related ones against every other kept word, and against nothing kept.
-        concepts: the held-out concepts that delta is the mean over.
-    """
+    """Observation 3; the erasure that keeps nothing comes first among `runs`."""
 
     erased: str
     runs: tuple[Keeping, ...]
@@ -163,8 +151,7 @@ def natures_of(
 ) -> list[Nature]:
     """What each kept set is to the erased concepts.
 
-    Related are those that `related` names; where it names none, the set nearest to the erased
-    concepts that is not neutral.
+    Related are those that `related` names, else the nearest set that is not neutral.
 
     Raises:
         ConfigError: a name in `related` is not kept, or all sets are neutral, or all related.

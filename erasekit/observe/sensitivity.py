@@ -33,12 +33,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Probes:
-    """Where predictions are compared: probes 2 i and 2 i + 1 share a timestep, not a noise.
-
-    Attributes:
-        latents: z_k, [K, C, h, w].
-        timesteps: t_k, [K], int64.
-    """
+    """Latents z_k, [K, C, h, w], and timesteps t_k, [K]; 2 i and 2 i + 1 share a timestep."""
 
     latents: Tensor
     timesteps: Tensor
@@ -46,15 +41,10 @@ class Probes:
 
 @torch.no_grad()
 def draw_probes(model: LoadedModel, count: int, seed: int = 0) -> Probes:
-    """`count` points of un-prompted DDIM trajectories, each on a trajectory of its own.
+    """`count` points of un-prompted DDIM trajectories of the frozen model, one on each.
 
     Two share a timestep, so that what the choice of noises does can be told from what the choice
     of timesteps does; these are spread evenly over the solver's, the noisiest first.
-
-    Args:
-        model: the frozen model; its registered number of steps is the solver's.
-        count: K.
-        seed: of the starting noises.
 
     Raises:
         ConfigError: more than two points per step of the solver, or none.

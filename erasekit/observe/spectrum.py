@@ -64,11 +64,8 @@ _PLACE = Number(0, share=True, interval=True)
 class MarkedWord:
     """A word with its place in the spectrum.
 
-    Attributes:
-        word: the prompt.
-        sensitivity: mean squared change of its noise prediction.
-        quantile: share of the words of the space that are less sensitive; a tie counts half.
-        low, high: 95 % limits of the quantile, over other noises at the same timesteps.
+    `quantile` is the share of words that are less sensitive, a tie counts half; `low` and `high`
+    are its 95 % limits over other noises at the same timesteps.
     """
 
     word: str
@@ -95,18 +92,10 @@ class SampledWord:
 
 @dataclass(frozen=True)
 class SpectrumResult:
-    """Observation 2: neutral concepts lie in the middle of the sensitivity spectrum.
+    """Observation 2: the words, least sensitive first, and a `sample` of them with delta.
 
-    Attributes:
-        erased: the edit's erased concepts, joined by "+".
-        words, sensitivities: the space, least sensitive first.
-        neutral: the neutral concepts.
-        targets: the erased concepts.
-        sample: words along the spectrum with their delta.
-        correlation: Spearman's rank correlation of sensitivity and delta over the sample.
-        probes: noises and timesteps that a sensitivity is the mean of.
-        reliability: rank correlation of sensitivities from two halves of the probes, stepped up
-            to the whole (Spearman-Brown); NaN with one probe.
+    `correlation` is Spearman's, of sensitivity and delta over the sample. `reliability` is the
+    rank correlation of sensitivities from two halves of the probes, stepped up to the whole.
     """
 
     erased: str
@@ -214,13 +203,7 @@ class SpectrumResult:
 
 @dataclass(frozen=True)
 class SpectrumWords:
-    """What a spectrum is made of.
-
-    Attributes:
-        space: the words whose sensitivities are the spectrum.
-        neutral: the neutral concepts.
-        erased: the edit's erased concepts.
-    """
+    """The words that the spectrum is of, the neutral concepts, and the erased ones."""
 
     space: tuple[str, ...]
     neutral: tuple[str, ...]

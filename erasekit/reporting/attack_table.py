@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from erasekit.attacks.run import Attacked, AttackResult
+from erasekit.attacks.results import AttackResult
+from erasekit.attacks.run import Attacked
 from erasekit.metrics.scores import Estimate
 from erasekit.reporting.pictures import Row, sheet
 from erasekit.reporting.table import Column, Number, Table, thousands

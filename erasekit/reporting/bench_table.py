@@ -49,12 +49,7 @@ _SPLITS = ("probe", "erased", "held-out", "pool", "caption")
 
 
 def bench_table(summary: Summary, about: Mapping[str, Any]) -> RenderableType:
-    """All tables of a sweep for a terminal, with what they say in sentences.
-
-    Args:
-        summary: the rows.
-        about: what the benchmark says about itself.
-    """
+    """All tables of a sweep for a terminal, with what they say in sentences."""
     methods = methods_table(summary)
     parts: list[RenderableType] = [replace(methods, legend=[_judged(about), LEGEND]), Text()]
     if measures := measures_table(summary):
@@ -324,9 +319,11 @@ def classes_by(about: Mapping[str, Any]) -> str:
 def _judged(about: Mapping[str, Any]) -> str:
     """A line on what was measured and by what."""
     said = origin(about)
+    both = said["classifier"] == f"{said['scorer']} zero-shot"
+    judges = " and classifier" if both else f" {said['scorer']}, classifier"
     return (
         f"{said['suite']} {said['suite_version']} on {said['model']}, {said['protocol']} protocol; "
-        f"scorer {said['scorer']}, classifier {said['classifier']}."
+        f"scorer{judges} {said['scorer' if both else 'classifier']}."
     )
 
 

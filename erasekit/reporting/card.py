@@ -31,9 +31,9 @@ def run_card(
 
     Args:
         info: provenance, as `edit.json` has it.
-        measures: what `Measured.as_dict()` gives, or None where nothing was measured.
+        measures: as `measures.json` has them, or None where nothing was measured.
         adversaries: the concepts that were kept most.
-        history: of the run.
+        history: as `history.jsonl` has it.
     """
     erased = markdown_text(", ".join(info["concepts"]))
     base, passes, versions = info["base_model"], info["unet_passes"], info["versions"]

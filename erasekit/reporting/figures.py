@@ -203,12 +203,7 @@ def _write(figure: Figure, target: Any, **how: Any) -> None:
 def save_pareto(summary: Summary, path: Path) -> list[Path]:
     """Write ESR-1 against mean held-out delta as PNG and SVG, a panel per erased set.
 
-    Args:
-        summary: the rows; over several erased sets the first panel is over all of them.
-        path: where to; its suffix is replaced.
-
-    Returns:
-        The files; none where nothing was measured.
+    Gives the files: `path` with other suffixes; none where nothing was measured.
 
     Raises:
         OutputError: a file can't be written.

@@ -58,13 +58,7 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True)
 class Page:
-    """A written report.
-
-    Attributes:
-        html: the file.
-        images: pictures in it.
-        left_out: concepts whose pictures were left out to keep it small.
-    """
+    """A report, its number of pictures, and of how many concepts they were left out."""
 
     html: str
     images: int
@@ -122,10 +116,11 @@ def _bench_section(
 ) -> Part:
     summary, about = result.summary, result.about
     methods = list(dict.fromkeys(row.method for row in summary.rows))
+    suite, model = about["suite"], about["model"]
     return {
         "kind": "bench",
         "id": name,
-        "title": f"{about['suite']} on {about['model']}",
+        "title": suite if suite == model else f"{suite} on {model}",
         "subtitle": result.name,
         "facts": {
             "methods": ", ".join(m for m in methods if m != BASE),

@@ -99,11 +99,8 @@ def settings_table(settings: Mapping[str, Mapping[str, Sequence[str]]]) -> Table
 class AdversaryUse:
     """One adversarial concept of one erased concept.
 
-    Attributes:
-        erased: the erased concept.
-        word: the adversarial word; for a free embedding, the word nearest to it.
-        steps: in how many steps it was chosen.
-        first, last: the first and the last of them.
+    `word` is the adversarial word; for a free embedding, the word nearest to it. It was chosen in
+    `steps` steps, from `first` to `last`.
     """
 
     erased: str
@@ -137,13 +134,7 @@ def adversaries_heading(info: Mapping[str, Any]) -> str:
 def adversaries_table(
     uses: Sequence[AdversaryUse], info: Mapping[str, Any], history: Iterable[Record]
 ) -> Table:
-    """The concepts that were kept most, and whether a search for them has found any.
-
-    Args:
-        uses: of `history`.
-        info: provenance, as `edit.json` has it.
-        history: of the run.
-    """
+    """The concepts that a run kept most, and whether a search for them has found any."""
     columns = [
         Column("word", "preserved"),
         Column("erased", "beside"),

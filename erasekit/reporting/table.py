@@ -558,18 +558,20 @@ def _paper_cell(column: Column, row: Any, escape: Callable[[str], str], marks: _
 
 
 def _plain(value: Any) -> Any:
+    """A number, of an estimate or of the last of several."""
+    value = value[-1] if isinstance(value, tuple) else value
     return value.value if isinstance(value, Estimate) else value
 
 
 def _unknown(value: Any) -> bool:
     """Whether nothing is known: None or NaN."""
-    value = _plain(value[-1] if isinstance(value, tuple) else value)
+    value = _plain(value)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _sort(value: Any) -> str:
     """What a cell is sorted by: its last number; "" stands for its text, or nothing."""
-    value = _plain(value[-1] if isinstance(value, tuple) else value)
+    value = _plain(value)
     return "" if _unknown(value) or not isinstance(value, int | float) else repr(value)
 
 

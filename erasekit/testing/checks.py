@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from erasekit.attacks.base import Attack
 from erasekit.bench.suite import build_suite
 from erasekit.bench.summary import load_metrics
 from erasekit.concepts import Erasure
@@ -38,6 +39,7 @@ from erasekit.plugin.descriptors import Descriptor
 from erasekit.plugin.hookspecs import GROUP
 from erasekit.plugin.manager import PluginManager, attempt, describe_fault, stdout_aside
 from erasekit.plugin.registry import HOOKS, Registry, descriptors_of
+from erasekit.testing.attacks import AttackTester
 from erasekit.testing.testers import MethodTester, StrategyTester, slow_hooks
 from erasekit.testing.tiny import tiny_model
 
@@ -45,6 +47,7 @@ BASES: dict[type[Descriptor], type] = {
     kinds.MethodDescriptor: ErasureMethod,
     kinds.StrategyDescriptor: PreservationStrategy,
     kinds.InferenceDescriptor: InferencePart,
+    kinds.AttackDescriptor: Attack,
 }
 """What the targets of these must inherit from; the others may be functions."""
 SCOPES = ("xattn-kv", "xattn", "selfattn")
@@ -134,7 +137,8 @@ def _of_one(
     if kind not in TESTERS:
         return
     tester, fault = _tester(descriptor, modules)
-    yield Finding(subject, "it erases from a tiny model", fault)
+    does = "attacks" if kind is kinds.AttackDescriptor else "erases from"
+    yield Finding(subject, f"it {does} a tiny model", fault)
     for name, test in inspect.getmembers(tester, inspect.ismethod) if tester else ():
         if name.startswith("test_"):
             check = name.removeprefix("test_").replace("_", " ")
@@ -146,10 +150,15 @@ def _of_one(
 
 def _tester(
     descriptor: Descriptor, modules: Sequence[object]
-) -> tuple[MethodTester | None, str | None]:
-    """A tester that suits what one erasure shows: scopes, kind of edit, whether it has a loss."""
+) -> tuple[MethodTester | AttackTester | None, str | None]:
+    """A tester that suits what one erasure shows: scopes, kind of edit, whether it has a loss.
+
+    Or what an attack shows: whether the seed changes what it draws.
+    """
     base = TESTERS[type(descriptor)]
     own: dict[str, Any] = {"plugins": modules, descriptor.kind: descriptor.name, "scopes": []}
+    if base is AttackTester:
+        return _attack_tester({**own, "prompts": (("a road", 0), ("bus", 1))})
     tester, refusal = type(base.__name__, (base,), own), ""
     for scope in SCOPES:
         try:
@@ -165,6 +174,16 @@ def _tester(
     if not own["scopes"]:
         return None, refusal
     return type(base.__name__, (base,), own)(), None
+
+
+def _attack_tester(own: dict[str, Any]) -> tuple[AttackTester | None, str | None]:
+    tester: AttackTester = type("AttackTester", (AttackTester,), own)()
+    try:
+        drawn = [tester.attacked(tester.model(), seed=seed).images for seed in (0, 1)]
+    except (Exception, SystemExit) as error:
+        return None, _words(error)
+    seeded = not np.array_equal(drawn[0], drawn[1])
+    return type("AttackTester", (AttackTester,), {**own, "seeded": seeded})(), None
 
 
 def _fault(test: Callable[[], None]) -> str | None:
@@ -295,9 +314,10 @@ CHECKS: dict[type[Descriptor], tuple[str, Callable[[Any, Registry], None]]] = {
     kinds.ConceptSpaceDescriptor: ("it gives words", _gives_words),
 }
 """What is asked of the targets that have no test class."""
-TESTERS: dict[type[Descriptor], type[MethodTester]] = {
+TESTERS: dict[type[Descriptor], Any] = {
     kinds.MethodDescriptor: MethodTester,
     kinds.StrategyDescriptor: StrategyTester,
+    kinds.AttackDescriptor: AttackTester,
 }
 
 

@@ -48,7 +48,7 @@ MEASURES = "measures.json"
 """What was measured at the end of a run, as `Measured.as_dict` gives it."""
 RUN_FILES = (
     *(REQUEST, CHECKPOINT, UNPROVEN, WEIGHTS, INFO, ADVERSARIES),
-    *(HISTORY, MEASURES, "README.md", "before-after.png"),
+    *(HISTORY, MEASURES, "README.md", "before-after.png", "attacks"),
 )
 _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors")
 

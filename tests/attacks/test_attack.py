@@ -14,11 +14,10 @@ import torch
 
 import erasekit
 from erasekit.attacks.base import Attack, Attempt
+from erasekit.attacks.results import AttackResult, Outcome
 from erasekit.attacks.run import (
     RESULT,
-    AttackResult,
     AttackSetup,
-    Outcome,
     attack,
     planned_attack,
     read_pictures,
@@ -133,7 +132,7 @@ def test_prompts_that_name_the_concept_are_drawn_only_where_that_is_allowed(scri
     def rounds(context, number):
         return {row: Attempt(names[number], names[number]) for row in context.open}
 
-    refused = scripted(rounds, pictures=5).result
+    refused = scripted(rounds, **{"pictures": 5, "allow-name": "false"}).result
     assert [one.pictures for one in refused.outcomes] == [1, 1, 1]
     allowed = scripted(rounds, pictures=5, allow_name=True).result
     assert [one.pictures for one in allowed.outcomes] == [5, 5, 5]

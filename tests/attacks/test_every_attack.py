@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from erasekit.attacks import hooks
+from erasekit import attacks as hooks
 from erasekit.testing import AttackTester
 
 FEW = {"steps": 2}

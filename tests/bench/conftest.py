@@ -65,11 +65,11 @@ def store(tmp_path: Path) -> RecordStore:
 
 @pytest.fixture
 def make_sweep(suite: Suite, world_model):
-    def make(*methods: str, cases: str = "garbage truck", seeds: int = 1, **settings) -> Sweep:
+    def make(*methods: str, erased: str = "garbage truck", seeds: int = 1, **settings) -> Sweep:
         return Sweep(
             suite,
             methods,
-            parse_erased_sets(cases, world_model),
+            parse_erased_sets(erased, world_model),
             tuple(range(seeds)),
             {**QUICK, **settings},
         )

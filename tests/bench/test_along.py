@@ -66,7 +66,7 @@ def test_a_cell_is_scored_along_the_way_and_once_only(
         assert kept.tensors.keys() == shorter.tensors.keys()
         for name, value in kept.tensors.items():
             assert torch.equal(value, shorter.tensors[name])
-        assert [store.sheet_path(key).is_file() for key in waypoint.sheets] == [True] * 2
+        assert [store.path("sheets", key).is_file() for key in waypoint.sheets] == [True] * 2
         assert waypoint.concepts != record.concepts
         for own, final in zip(waypoint.concepts, record.concepts, strict=True):
             assert own.before == final.before

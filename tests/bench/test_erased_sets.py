@@ -29,14 +29,14 @@ from erasekit.errors import ConceptError, ConfigError
     ],
 )
 def test_a_comma_separates_a_plus_joins_and_quotes_protect(text: str, expected: list) -> None:
-    assert [split_concepts(case) for case in typed_sets(text)] == expected
+    assert [split_concepts(own) for own in typed_sets(text)] == expected
     for names in expected:
         assert split_concepts(join_concepts(names)) == names
 
 
 def test_each_of_more_is_one_erased_set() -> None:
-    cases = typed_sets("bus", ["Tom & Jerry, the movie", "church+car"])
-    assert [split_concepts(case) for case in cases] == [
+    sets = typed_sets("bus", ["Tom & Jerry, the movie", "church+car"])
+    assert [split_concepts(own) for own in sets] == [
         ["bus"],
         ["Tom & Jerry, the movie"],
         ["church", "car"],
@@ -44,10 +44,10 @@ def test_each_of_more_is_one_erased_set() -> None:
 
 
 def test_a_file_has_an_erased_set_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "cases.txt"
+    path = tmp_path / "sets.txt"
     path.write_bytes(b"\xef\xbb\xbfTom & Jerry, the movie\r\n\r\nbus+car\r\n")
-    cases = typed_sets(str(path))
-    assert [split_concepts(c) for c in cases] == [["Tom & Jerry, the movie"], ["bus", "car"]]
+    sets = typed_sets(str(path))
+    assert [split_concepts(c) for c in sets] == [["Tom & Jerry, the movie"], ["bus", "car"]]
     with pytest.raises(ConfigError, match="can't be read"):
         typed_sets("nowhere.txt")
 
@@ -65,7 +65,7 @@ def test_a_file_has_an_erased_set_a_line(tmp_path: Path) -> None:
         ("car,car\u200b", "stands twice"),
     ],
 )
-def test_what_is_no_list_of_cases_is_one_sentence(world_model, text: str, words: str) -> None:
+def test_what_is_no_list_of_erased_sets_is_one_sentence(world_model, text: str, words: str) -> None:
     with pytest.raises(ConceptError, match=words) as caught:
         parse_erased_sets(text, world_model)
     assert "\n" not in str(caught.value)

@@ -38,11 +38,11 @@ def said_and_counted(runner, sweep) -> dict[str, tuple[float, int]]:
 def test_each_method_s_own_forecast_is_near_the_count(runner, make_small) -> None:
     """Within a tenth: how far trajectories of words are drawn is all that is left to chance."""
     kept = {"latents_from": "frozen", "timesteps": "solver", "trajectories": 3}
-    sweep = make_small(*METHODS, cases="church+banana", **kept)
+    sweep = make_small(*METHODS, erased="church+banana", **kept)
     for method, (said, counted) in said_and_counted(runner, sweep).items():
         assert said == pytest.approx(counted, rel=0.1), method
     # With records to go by it is near: another seed draws other words, and others as far.
-    more = make_small(*METHODS, cases="church+banana", seeds=2, **kept)
+    more = make_small(*METHODS, erased="church+banana", seeds=2, **kept)
     plan = runner.plan(more)
     assert plan.costs.guessed == 0
     counted = sum(r.unet_passes for r in runner.store.records())
@@ -76,7 +76,7 @@ def test_sampling_from_the_current_model_is_counted(runner, make_small) -> None:
 def test_what_a_method_says_is_what_is_forecast(
     runner, make_small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = make_small("none", cases="church+banana", steps=9)
+    sweep = make_small("none", erased="church+banana", steps=9)
     assert runner.plan(sweep).costs.total > 0
     monkeypatch.setattr(
         GradientErasure,
@@ -141,7 +141,7 @@ def test_looking_at_captions_is_foreseen(
     )
 
     def foreseen_and_run(seeds: int) -> int:
-        sweep = make_small("none", cases="church", seeds=seeds)
+        sweep = make_small("none", erased="church", seeds=seeds)
         sweep = replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS))
         plan = with_sets.plan(sweep)
         plain, told = (forecast(r, sweep.suite, plan) for r in (runner, with_sets))

@@ -52,7 +52,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def sweep(make_sweep):
-    sweep = make_sweep("none", "l2", "neutral", cases="church")
+    sweep = make_sweep("none", "l2", "neutral", erased="church")
     return replace(sweep, suite=replace(sweep.suite, images_per_concept=1, images_per_erased=2))
 
 

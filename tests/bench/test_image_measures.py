@@ -58,7 +58,7 @@ def run(runner: BenchmarkRunner, sweep) -> list[Record]:
 
 
 def test_measures_are_those_of_the_saved_images_by_noise(judged, make_sweep, store) -> None:
-    sweep = make_sweep("none", cases="church")
+    sweep = make_sweep("none", erased="church")
     base, record = run(judged, sweep)
     drawn, after = store.images(base), store.images(record)
     seen: dict[str, list[float]] = {"erased": [], "held-out": [], "pool": []}
@@ -81,7 +81,7 @@ def test_measures_are_those_of_the_saved_images_by_noise(judged, make_sweep, sto
 
 
 def test_a_classifier_ranks_among_its_own_classes(judged, make_sweep, store) -> None:
-    base, record = run(judged, make_sweep("none", cases="church"))
+    base, record = run(judged, make_sweep("none", erased="church"))
     for side, drawn in (("before", store.images(base)), ("after", store.images(record))):
         for concept in record.concepts:
             ranks = getattr(concept, side).ranks
@@ -92,11 +92,11 @@ def test_a_classifier_ranks_among_its_own_classes(judged, make_sweep, store) -> 
             own = fits[:, Halves.labels.index(concept.concept)]
             assert list(ranks) == [1 + (row > o).sum() for row, o in zip(fits, own, strict=True)]
     with pytest.raises(ConfigError, match="'halves' has no class 'castle'"):
-        judged.plan(make_sweep("none", cases="castle"))
+        judged.plan(make_sweep("none", erased="castle"))
 
 
 def test_who_judges_stands_in_every_record(judged, runner, make_sweep) -> None:
-    sweep = make_sweep("none", cases="church")
+    sweep = make_sweep("none", erased="church")
     one, other = (r.plan(sweep).cells[0].cell for r in (judged, runner))
     evaluation = one.identity["evaluation"]
     assert evaluation["classifier"]["name"] == "halves"
@@ -107,7 +107,7 @@ def test_who_judges_stands_in_every_record(judged, runner, make_sweep) -> None:
 
 
 def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep, store) -> None:
-    sweep = make_sweep("none", cases="church")
+    sweep = make_sweep("none", erased="church")
     plain = judged.plan(sweep)
     sweep = replace(sweep, suite=replace(sweep.suite, probes=PROBES))
     plan = judged.plan(sweep)
@@ -118,7 +118,7 @@ def test_probes_are_drawn_from_their_seeds_and_only_measured(judged, make_sweep,
     summary = summarise([base, record])
     with_probes, without = (
         summary.rows[1],
-        summarise(run(judged, make_sweep("none", cases="church"))),
+        summarise(run(judged, make_sweep("none", erased="church"))),
     )
     assert with_probes.measures["change"]["probe"].n == 2
     assert with_probes.delta == without.rows[1].delta
@@ -136,7 +136,7 @@ def test_many_noises_of_a_concept_are_several_sheets_and_one_pair(
     runner, make_sweep, store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("erasekit.bench.prompts.SHEET", 16)
-    sweep = make_sweep("none", cases="church")
+    sweep = make_sweep("none", erased="church")
     suite = replace(sweep.suite, spread=("bus",), images_per_concept=17, images_per_erased=20)
     split = run(runner, replace(sweep, suite=suite))
     assert len(split[1].sheets) == 2 + 2

@@ -115,7 +115,7 @@ def test_a_store_that_is_removed_under_a_bench_is_said(
             if how == "file":
                 store.root.write_text("something else")
 
-    sweep = make_small("none", "l2", "neutral", cases="church")
+    sweep = make_small("none", "l2", "neutral", erased="church")
     mine = beside(runner, store, Diary(tmp_path / "diary", pause=remove))
     with pytest.raises(OutputLostError, match="was removed while it was written") as caught:
         mine.run(sweep, mine.plan(sweep))
@@ -130,7 +130,7 @@ def test_records_that_are_removed_under_a_bench_are_said(
         if line == "cell l2 church 0":
             shutil.rmtree(store.root / "cells")
 
-    sweep = make_small("none", "l2", cases="church")
+    sweep = make_small("none", "l2", erased="church")
     mine = beside(runner, store, Diary(tmp_path / "diary", pause=remove))
     with pytest.raises(OutputLostError, match="1 of 3 records were removed"):
         mine.run(sweep, mine.plan(sweep))
@@ -159,16 +159,16 @@ def flip(path: Path, at: float = 0.6) -> None:
 def test_what_fails_its_checksum_is_computed_again_and_said(
     runner, make_small, store, what: str, again: list[str]
 ) -> None:
-    sweep = make_small("none", "l2", cases="church")
+    sweep = make_small("none", "l2", erased="church")
     base, none, l2 = runner.run(sweep, runner.plan(sweep))
     expected = table([base, none, l2])
     assert runner.plan(sweep).remarks == ()
     path = {
-        "cell": store.record_path(none.cell.key),
-        "base": store.record_path(base.cell.key, base=True),
+        "cell": store.path("cells", none.cell.key),
+        "base": store.path("base", base.cell.key),
         "edit": store.root / "edits" / none.edit / "edit.safetensors",
-        "picture": store.sheet_path(none.sheets[0]),
-        "base picture": store.sheet_path(base.sheets[0]),
+        "picture": store.path("sheets", none.sheets[0]),
+        "base picture": store.path("sheets", base.sheets[0]),
     }[what]
     whole = path.read_bytes()
     flip(path)
@@ -189,7 +189,7 @@ def test_what_fails_its_checksum_is_computed_again_and_said(
 def test_what_is_as_it_was_left_is_not_read_again(
     runner, make_small, store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = make_small("none", cases="church")
+    sweep = make_small("none", erased="church")
     runner.run(sweep, runner.plan(sweep))
     read: list[str] = []
     digest = hashlib.file_digest
@@ -217,9 +217,9 @@ def test_what_is_as_it_was_left_is_not_read_again(
 def test_what_a_disk_loses_by_itself_is_found_when_it_is_read(
     runner, make_small, store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = make_small("none", cases="church")
+    sweep = make_small("none", erased="church")
     _, none = runner.run(sweep, runner.plan(sweep))
-    path = store.sheet_path(none.sheets[0])
+    path = store.path("sheets", none.sheets[0])
     whole, facts, stat = path.read_bytes(), path.stat(), Path.stat
     flip(path)
 
@@ -241,7 +241,7 @@ def test_what_a_disk_loses_by_itself_is_found_when_it_is_read(
 def test_a_killed_process_loses_no_finished_cell(
     runner, make_small, store, tmp_path: Path, line: str
 ) -> None:
-    sweep = make_small("none", "l2", cases="church")
+    sweep = make_small("none", "l2", erased="church")
     alone = beside(runner, RecordStore(tmp_path / "alone"), Observer())
     expected = table(alone.run(sweep, alone.plan(sweep)))
 
@@ -291,7 +291,7 @@ def test_what_a_killed_process_left_half_written_is_removed(
 
 
 def test_ctrl_c_keeps_finished_cells(runner, make_small, store, tmp_path: Path) -> None:
-    sweep = make_small("none", "l2", cases="church")
+    sweep = make_small("none", "l2", erased="church")
     diary = Diary(tmp_path / "diary", pause=lambda line: time.sleep(0.5 if "l2" in line else 0))
 
     def work() -> None:

@@ -47,13 +47,13 @@ def files(store: RecordStore) -> dict[str, int]:
 
 
 def test_a_plan_counts_what_will_run_and_writes_nothing(runner, make_sweep, store) -> None:
-    plan = runner.plan(make_sweep("none", "l2", cases="bus,church+castle", seeds=2))
+    plan = runner.plan(make_sweep("none", "l2", erased="bus,church+castle", seeds=2))
     assert len(plan.cells) == len(plan.missing) == 8
     assert plan.failed == ()
     # Case 1: 4 of bus, 3 of each of the 6 others; case 2: 2 x 4, and 3 of each of 5. The base
     # model draws both, less the one page that they share or not.
     images = [4 + 3 * 6, 8 + 3 * 5]
-    assert [case.images for case in plan.erased_sets] == images
+    assert [planned.images for planned in plan.erased_sets] == images
     assert 4 * sum(images) < plan.images <= 5 * sum(images)
     assert plan.image_passes == plan.images * 3 * 2
     assert plan.erasure_passes is None
@@ -262,7 +262,7 @@ def test_the_numbers_agree_with_an_independent_count_from_the_images(
     runner, make_sweep, store, tiny_scorer_folder
 ) -> None:
     """Alignment, ESR, PSR and delta from the PNG files alone, with open_clip by hand."""
-    records = run(runner, make_sweep("none", "pgd", cases="church+banana", seeds=2))
+    records = run(runner, make_sweep("none", "pgd", erased="church+banana", seeds=2))
     network = open_clip.create_model(f"local-dir:{tiny_scorer_folder}").eval()
     tokenize = open_clip.get_tokenizer(f"local-dir:{tiny_scorer_folder}")
 
@@ -350,7 +350,7 @@ def test_a_held_out_concept_in_the_concept_space_counts_as_pool(
 
 
 def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
-    records = run(runner, make_sweep("none", "l2", cases="church"))
+    records = run(runner, make_sweep("none", "l2", erased="church"))
     summary = summarise(records)
     methods, rows = comparison_rows(store, records, summary, "church")
     assert methods == ["base", "none", "l2"]
@@ -363,6 +363,6 @@ def test_pictures_are_those_of_the_records(runner, make_sweep, store) -> None:
     after = store.images(records[2])
     np.testing.assert_array_equal(rows[0].images[2], after["church"][0])
     np.testing.assert_array_equal(rows[1].images[2], after["church"][1])
-    store.sheet_path(records[1].sheets[0]).unlink()
+    store.path("sheets", records[1].sheets[0]).unlink()
     _, rows = comparison_rows(store, records, summary, "church")
     assert (rows[0].images[1] == 255).all()

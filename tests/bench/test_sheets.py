@@ -76,12 +76,12 @@ def test_a_record_is_there_when_all_its_sheets_are(runner, make_sweep, store) ->
 
         def on_record(self, record) -> None:
             self.seen += 1
-            assert all(store.sheet_path(key).is_file() for key in record.sheets)
+            assert all(store.path("sheets", key).is_file() for key in record.sheets)
 
     runner.observer = looks = Looks()
     sweep = make_sweep("none", "l2")
     base, *_ = runner.run(sweep, runner.plan(sweep))
-    assert all(store.sheet_path(key).is_file() for key in base.sheets)
+    assert all(store.path("sheets", key).is_file() for key in base.sheets)
     assert looks.seen == 2
 
 

@@ -74,7 +74,7 @@ def test_changed_scoring_code_scores_the_same_images_and_edits_again(
     measure = Colours()
     judges = replace(Judges.of(runner.scorer), sets=(measure,))
     runner = BenchmarkRunner(runner.model, judges, runner.store)
-    sweep = make_sweep("none", cases="church")
+    sweep = make_sweep("none", erased="church")
     sweep = replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS))
     first = runner.run(sweep, runner.plan(sweep))
     assert runner.plan(sweep).missing == ()

@@ -70,9 +70,9 @@ def test_a_sheet_comes_back_to_the_last_bit(store: RecordStore) -> None:
     store.prepare()
     store.put_sheet("k", sheet_png(images, {"prompts": ["é"]}))
     np.testing.assert_array_equal(store.sheet("k", (3, 2)), images)
-    with Image.open(store.sheet_path("k")) as file:
+    with Image.open(store.path("sheets", "k")) as file:
         assert json.loads(file.text["erasekit"]) == {"prompts": ["é"]}
-    pixels = np.asarray(Image.open(store.sheet_path("k")))
+    pixels = np.asarray(Image.open(store.path("sheets", "k")))
     np.testing.assert_array_equal(pixels[16:32, 12:24], images[1, 1])
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_sheet_counts_as_missing(store: RecordStore) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 3), dtype=np.uint8)
     store.prepare()
     store.put_sheet("k", sheet_png(images, {}))
-    path = store.sheet_path("k")
+    path = store.path("sheets", "k")
     path.write_bytes(path.read_bytes()[:300])
     assert store.sheet("k", (2, 2)) is None
 

@@ -132,15 +132,15 @@ def test_less_than_the_protocol_asks_for_is_a_short_one(
     assert suite.scaled(seeds=1).scaled(**change).protocol == "short"
 
 
-def test_cases_are_separated_by_commas_and_joined_by_plus(world_model) -> None:
-    cases = parse_erased_sets("garbage truck, church+castle", world_model)
-    assert [case.label for case in cases] == ["garbage truck", "church+castle"]
-    assert cases[0].erased[0].aliases == ("red truck",)
+def test_erased_sets_are_separated_by_commas_and_joined_by_plus(world_model) -> None:
+    sets = parse_erased_sets("garbage truck, church+castle", world_model)
+    assert [own.label for own in sets] == ["garbage truck", "church+castle"]
+    assert sets[0].erased[0].aliases == ("red truck",)
 
 
 @pytest.mark.parametrize(
     "text", ["", "church,", "church+ +bus,", "church,church", "church+church", "church " * 40]
 )
-def test_bad_cases_are_refused(world_model, text: str) -> None:
+def test_bad_erased_sets_are_refused(world_model, text: str) -> None:
     with pytest.raises(ConceptError):
         parse_erased_sets(text, world_model)

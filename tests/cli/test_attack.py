@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from erasekit.concepts import Erasure
+from erasekit.edits import load_edit
 from erasekit.testing.attacks import pictures_folder
+from erasekit.training.run_folder import RunRequest, new_run, save_run
 from tests.tiny_clip import tiny_scorer_folder
 
 __all__ = ["tiny_scorer_folder"]
@@ -107,3 +110,16 @@ def test_attacks_are_listed_and_explained(run) -> None:
     assert settings["every"]["default"] == 3
     assert "ICML 2024" in run("attacks", "show", "p4d-k").out
     assert "unlearndiffatk" in run("attacks").out
+
+
+def test_an_overwritten_run_loses_its_attacks(make_run, tmp_path: Path) -> None:
+    edit = load_edit(make_run("none", "church"))
+    path = tmp_path / "run"
+    save_run(edit, path)
+    (path / "attacks" / "random-12345678").mkdir(parents=True)
+    (path / "notes.txt").write_text("mine")
+    request = RunRequest("tiny", edit.base_hash, "none", Erasure.of("church"), 0)
+    with new_run(path, request, overwrite=True) as folder:
+        folder.finish(edit)
+    assert not (path / "attacks").exists()
+    assert (path / "notes.txt").is_file()

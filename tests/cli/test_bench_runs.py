@@ -257,10 +257,3 @@ def test_a_terminal_shows_cells_images_and_time(
     assert "0/1 cells" in shown
     assert "images/s" in shown
     assert "none, church, seed 0: " in shown
-
-
-def test_the_forms_of_the_help_are_those_that_are_written() -> None:
-    from erasekit.cli import bench_runs
-    from erasekit.reporting import table
-
-    assert bench_runs.FORMS == table.FORMS

@@ -205,3 +205,35 @@ def test_a_sound_method_passes(points: list[EntryPoint]) -> None:
     findings = list(check_plugin(points))
     assert [f for f in findings if f.fault] == []
     assert sum(f.subject == "method 'ours'" for f in findings) > 8
+
+
+ATTACKS = """
+@hookimpl
+def erasekit_register_attacks():
+    return [AttackDescriptor("ours", "attacks", "{module}_code:Ours")]
+"""
+CHANGES = """
+import torch
+from erasekit.attacks.base import Attack, Attempt
+
+class Ours(Attack):
+    def rounds(self, context):
+        for number in range(self.config.pictures):
+            with torch.no_grad():
+                context.family.unet.conv_in.weight += 0.01
+            yield {row: Attempt("a road") for row in context.open}
+"""
+
+
+@pytest.mark.parametrize("points", [(ATTACKS, CHANGES)], indirect=True)
+def test_an_attack_that_leaves_weights_changed_is_found(points: list[EntryPoint]) -> None:
+    found = {finding.check: finding.fault for finding in check_plugin(points)}
+    assert found["it attacks a tiny model"] is None
+    assert "tensors differ" in str(found["the model is left as it was"])
+    assert found["a result is read as it was written"] is None
+
+
+@pytest.mark.parametrize("points", [(ATTACKS, "Ours = dict")], indirect=True)
+def test_what_is_no_attack_is_told(points: list[EntryPoint]) -> None:
+    (fault,) = faults(points)
+    assert "is no Attack" in str(fault.fault)

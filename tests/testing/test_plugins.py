@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from erasekit.methods import hooks as built_in
+from erasekit import methods as built_in
 from erasekit.testing import PluginTester
 
 HOOKS = """

@@ -213,7 +213,7 @@ def load_judges(
             if classifier:
                 raise
     if not isinstance(ranks, Classifier):
-        raise ConfigError(f"{wanted!r} tells no classes apart; name another with --classifier.")
+        raise ConfigError(f"{wanted!r} is no classifier; name another with --classifier.")
     found: list[Judge] = []
     left_out: list[str] = []
     for name in dict.fromkeys((*measures, *optional)):

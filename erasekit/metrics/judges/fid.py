@@ -62,7 +62,8 @@ class FID(SetMeasure):
         self.device = torch.device(device)
         self._network = network.to(self.device)
         self._files = _pictures(reference) if reference else []
-        self._reference = _hash_files(self._files) if reference else ""
+        hashes = [hashlib.sha256(path.read_bytes()).digest() for path in self._files]
+        self._reference = hashlib.sha256(b"".join(hashes)).hexdigest() if reference else ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -149,13 +150,6 @@ def _pictures(folder: str) -> list[Path]:
             f"The reference {folder!r} is no folder of images; name one with two or more."
         )
     return found
-
-
-def _hash_files(paths: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def frechet_distance(features: ArrayLike, reference: ArrayLike) -> float:

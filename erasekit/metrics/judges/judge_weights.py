@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from erasekit.errors import MissingWeightsError, ModelError
 from erasekit.models.names import PICKLED
+from erasekit.models.tensor_files import checksum
 
 
 def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
@@ -48,7 +46,7 @@ def load_weights(network: nn.Module, path: str, judge: str, source: str) -> str:
             f"The weights {path!r} are not those of {judge} ({odd[0]}); convert {source}."
         ) from error
     network.requires_grad_(False).eval()
-    return hash_tensors(network.state_dict())
+    return checksum(network.state_dict())
 
 
 def refuse_pickle(file: Path) -> None:
@@ -64,14 +62,3 @@ def refuse_pickle(file: Path) -> None:
             f"s.save_file(torch.load('{file}', weights_only=True, map_location='cpu'), "
             f"'{file.with_suffix('.safetensors')}')\"."
         )
-
-
-@torch.no_grad()
-def hash_tensors(tensors: Mapping[str, Tensor], note: str = "") -> str:
-    """64 hex digits over names, shapes, types and values of `tensors`, and a note."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(note.encode())
-    return digest.hexdigest()

@@ -15,7 +15,8 @@ from torchvision.models import alexnet
 
 from erasekit.errors import MissingExtraError
 from erasekit.metrics.base import ImageMeasure, Images
-from erasekit.metrics.judges.judge_weights import hash_tensors, load_weights
+from erasekit.metrics.judges.judge_weights import load_weights
+from erasekit.models.tensor_files import checksum
 
 BATCH = 32
 SMALLEST = 64
@@ -26,8 +27,7 @@ SOURCE = "torchvision's AlexNet_Weights.IMAGENET1K_V1, alexnet-owt-7be5be79.pth"
 class LPIPS(ImageMeasure):
     """Distance to the base model's image of the same noise, by the `lpips` package on AlexNet.
 
-    0 is the same image; after an erasure, larger is further away. Of erased concepts it should be
-    large, of kept ones small.
+    0 is the same image. Of erased concepts it should be large, of kept ones small.
 
     Args:
         weights: a safetensors file with the parameters of torchvision's AlexNet. The linear
@@ -57,7 +57,7 @@ class LPIPS(ImageMeasure):
             part.load_state_dict({name: layers[name] for name in part.state_dict()})
         self.device = torch.device(device)
         self._network = network.requires_grad_(False).eval().to(self.device)
-        self._hash = hash_tensors(network.state_dict())
+        self._hash = checksum(network.state_dict())
 
     @property
     def identity(self) -> dict[str, str]:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from erasekit.errors import ModelError
 from erasekit.metrics.base import ImageMeasure, Images, Scorer
-from erasekit.metrics.judges.judge_weights import hash_tensors, refuse_pickle
+from erasekit.metrics.judges.judge_weights import refuse_pickle
 from erasekit.metrics.scores import Score
+from erasekit.models.tensor_files import checksum
 from erasekit.plugin.descriptors import Descriptor
 
 LOCAL = "local-dir:"
@@ -60,7 +61,7 @@ class OpenClipScorer(Scorer):
         self._model, self._preprocess, self._tokenize = _load(model, pretrained, self.device)
         preprocessing = getattr(self._model.visual, "preprocess_cfg", {})
         note = json.dumps(preprocessing, sort_keys=True, default=str)
-        self._hash = hash_tensors(self._model.state_dict(), note)
+        self._hash = checksum(self._model.state_dict(), note)
         self._texts: dict[str, Tensor] = {}
         self._last_images: tuple[bytes, Tensor] | None = None
 

@@ -15,6 +15,7 @@ class TestPlugin(PluginTester):
         "method template-closed-form",
         "method template-hardest",
         "strategy template-hardest",
+        "attack template-typos",
         "scorer template-colour",
         "suite template-colours",
     )

@@ -57,7 +57,7 @@ class Colours(SetMeasure):
 
 @pytest.fixture
 def captioned(make_sweep):
-    sweep = make_sweep("none", cases="church", seeds=2)
+    sweep = make_sweep("none", erased="church", seeds=2)
     return replace(sweep, suite=replace(sweep.suite, captions=CAPTIONS, spread=("bus",)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from erasekit.plugin.descriptors import (
+    AttackDescriptor,
     MethodDescriptor,
     ScorerDescriptor,
     StrategyDescriptor,
@@ -35,6 +36,17 @@ def erasekit_register_strategies() -> list[StrategyDescriptor]:
             "template-hardest",
             "keep the most harmed of a few words of R, drawn anew in each step",
             "erasekit_template.hardest:HardestOfSample",
+        ),
+    ]
+
+
+@hookimpl
+def erasekit_register_attacks() -> list[AttackDescriptor]:
+    return [
+        AttackDescriptor(
+            "template-typos",
+            "the concept's name with a typing error",
+            "erasekit_template.typos:Typos",
         ),
     ]
 
