@@ -39,10 +39,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and format."""
+    """Style, format and spelling."""
     session.install(*dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
 
 
 @nox.session
@@ -99,8 +100,8 @@ def plugins(session: nox.Session) -> None:
         session.error(f"together they bring {sorted(together)}")
     session.run("erasekit", "methods")
     session.run("erasekit", "plugins")
-    for folder in folders:
-        session.run("pytest", str(folder), *session.posargs, env=ONE_THREAD)
+    tests = ("-n", "2", "--dist", "loadfile", *map(str, folders))
+    session.run("pytest", *tests, *session.posargs, env=ONE_THREAD)
     run = Path(session.create_tmp()) / "run"
     shutil.rmtree(run, ignore_errors=True)
     session.run(
