@@ -151,8 +151,14 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, into site/: strictly, so that a link that leads nowhere is an error."""
+    """The site, into site/: strictly, so that a link that leads nowhere is an error.
+
+    The notebook is run first, in a folder of its own.
+    """
     session.install(".", *dependency_groups(PROJECT, "docs"))
+    notebook = Path(session.create_tmp()) / "first-steps.ipynb"
+    shutil.copyfile(ROOT / "docs" / "first-steps.ipynb", notebook)
+    session.run("jupyter", "execute", "--inplace", str(notebook), env=ONE_THREAD)
     session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 

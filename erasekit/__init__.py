@@ -6,6 +6,7 @@ The public names load lazily, so that `import erasekit` needs no torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -41,6 +42,8 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'erasekit' has no attribute {name!r}")
+    if "IPython" in sys.modules:
+        importlib.import_module("erasekit.notebook").register()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -32,7 +32,7 @@ ORDER = (
     {"testing"},
     {"reporting"},
     {"observe", "exports"},
-    {"ui"},
+    {"ui", "notebook"},
     {"cli"},
 )
 """The floors of the package, the ground first; a part imports from itself and from floors below.

@@ -19,6 +19,10 @@ from erasekit.diffusion.sampling import generate
 from erasekit.errors import ConfigError
 from erasekit.models.loading import wrap_pipeline
 from erasekit.models.pipeline_state import components, held_still
+from erasekit.plugin.descriptors import MethodDescriptor, StrategyDescriptor
+from erasekit.plugin.hookspecs import hookimpl
+from erasekit.plugin.manager import PluginManager
+from erasekit.plugin.registry import Registry
 from erasekit.reporting.card import run_card
 from tests.tiny_clip import build_scorer_folder
 
@@ -127,7 +131,7 @@ def test_the_snippet_of_the_readme_works_as_it_stands(
 ) -> None:
     """On a smaller model; every public name that it uses is one."""
     page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    snippet, _ = re.findall(r"```python\n(.*?)```", page, re.S)
     assert set(re.findall(r"erasekit\.(\w+)", snippet)) <= set(erasekit.__all__)
     small = {**SMALL, "concept_space": "vocabulary"}
     (tmp_path / "scorer").mkdir()
@@ -141,6 +145,37 @@ def test_the_snippet_of_the_readme_works_as_it_stands(
     assert names["image"].size == (16, 16)
     assert "value=" in capsys.readouterr().out
     assert load_edit("runs/church").info["concepts"] == ["church"]
+
+
+def test_the_strategy_of_the_readme_erases(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    _, snippet = re.findall(r"```python\n(.*?)```", page, re.S)
+    (tmp_path / "farthest.py").write_text(snippet, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Hooks:
+        @hookimpl
+        def erasekit_register_strategies(self) -> list[StrategyDescriptor]:
+            return [StrategyDescriptor("farthest", "", "farthest:Farthest")]
+
+        @hookimpl
+        def erasekit_register_methods(self) -> list[MethodDescriptor]:
+            target = "erasekit.methods.gradient:GradientErasure"
+            return [MethodDescriptor("farthest", "", target, options={"strategy": "farthest"})]
+
+    manager = PluginManager()
+    manager.register(Hooks(), "readme")
+    space = tmp_path / "words.txt"
+    space.write_text("church\ndog\nhouse\n", encoding="utf-8")
+    settings = {**SMALL, "concept_space": str(space)}
+    edit = erase(
+        tiny_model, "farthest", Erasure.of("church"), settings=settings, registry=Registry(manager)
+    )
+    kept = {row["concept"] for step in edit.history for row in step["adversary"] or ()}
+    assert edit.tensors
+    assert len(kept) <= 1
 
 
 def test_the_snippet_of_a_card_works_as_it_stands(

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from erasekit.attacks.results import Outcome
-from erasekit.metrics.scores import NAN, NOTHING, Estimate, Number, Paired, Split, mean, nan_to_null
+from erasekit.metrics.scores import (
+    NAN,
+    NOTHING,
+    Estimate,
+    Number,
+    Paired,
+    Split,
+    data_frame,
+    mean,
+    nan_to_null,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -323,6 +333,19 @@ class Summary:
     notes: tuple[str, ...] = ()
     matched_comparisons: tuple[Comparison, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Summary({len(self.rows)} rows of methods on erased sets)"
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with a row per method and erased set, as `rows` of `--json`.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        from erasekit.bench.summary import summary_json
+
+        return data_frame(summary_json(self)["rows"])
+
 
 @dataclass(frozen=True)
 class MeasuredConcept:
@@ -376,6 +399,19 @@ class Measured:
     @property
     def kept(self) -> list[MeasuredConcept]:
         return [concept for concept in self.concepts if concept.paired.split != "erased"]
+
+    def __repr__(self) -> str:
+        gone = ", ".join(concept.paired.concept for concept in self.erased)
+        return f"Measured({gone}: ESR-1 {self.esr1.value:.2f}, delta {self.delta.value:+.2f})"
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with a row per concept: `erased` and `kept` of `as_dict`.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        data = self.as_dict()
+        return data_frame({"split": "erased", **row} for row in (*data["erased"], *data["kept"]))
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, JSON-ready; ESR-1 is a share of 1, missing numbers are None."""

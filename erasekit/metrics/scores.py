@@ -6,12 +6,14 @@ A missing value is NaN in memory and null in JSON, never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, TypeAdapter
+
+from erasekit.errors import MissingExtraError
 
 Split = Literal["erased", "held-out", "pool", "probe", "caption"]
 """What a concept is in an evaluation: erased, kept and never kept on purpose, kept and open to the
@@ -117,6 +119,19 @@ class Paired:
     def deltas(self) -> tuple[float, ...]:
         """Loss of alignment per noise: before - after; NaN where either is missing."""
         return tuple(b - a for b, a in zip(self.before.scores, self.after.scores, strict=True))
+
+
+def data_frame(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Rows as a pandas DataFrame.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtraError("A DataFrame", "tables") from error
+    return pandas.DataFrame(list(rows))
 
 
 def to_json(value: Any) -> Any:

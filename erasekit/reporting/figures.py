@@ -302,7 +302,7 @@ def harm_figure(
     figure = new_figure(4.4, 1.5 + len(lines) * max(0.3, 0.11 * len(own) + 0.08))
     axes = figure.add_subplot()
     draw_lines(axes, lines, own)
-    axes.set_xlabel("delta, points of alignment lost (best is 0)")
+    axes.set_xlabel("delta, points of alignment lost (0 is best)")
     axes.set_title(title, fontsize="medium", color=INK)
     add_legend(figure, own)
     return figure

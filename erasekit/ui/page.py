@@ -16,6 +16,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
+from erasekit.attacks.run import attack
 from erasekit.bench.measure import measure
 from erasekit.bench.records import Measured, MeasuredConcept
 from erasekit.concepts import slug
@@ -24,12 +25,14 @@ from erasekit.edits import Edit
 from erasekit.errors import ErasekitError
 from erasekit.exports.formats import FORMATS, ExportOptions, export
 from erasekit.models.loading import LoadedModel
+from erasekit.reporting.attack_table import attack_sheet, attack_table
 from erasekit.reporting.run_table import measures_tables
 from erasekit.training.erase import erase
 from erasekit.training.trainer import Callback
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 """All that touches the model waits in one queue, whichever tab asked for it."""
+CONTROLS = ("random", "seed-search")
 SHOWN_EVERY = 5
 """Steps between two updates of the curve."""
 
@@ -111,6 +114,10 @@ class Page:
     def _build(self) -> gr.Blocks:
         names = [concept.name for concept in self.model.concepts]
         methods = list(self.model.registry.methods())
+        attacks = [a.name for a in self.model.registry.attacks().values() if a.name not in CONTROLS]
+        attacks = [
+            name for name in attacks if "prompts" not in self.model.registry.attack(name).needs
+        ]
         forms = [name for name, form in FORMATS.items() if form.file_stem]
         with gr.Blocks(title="erasekit", analytics_enabled=False) as blocks:
             gr.Markdown(
@@ -130,12 +137,20 @@ class Page:
                 slider = gr.ImageSlider(label="Before and after, at the same noise", format="png")
                 table = gr.Markdown("")
             wall = gr.Gallery(
-                label="Side effects, most harmed first: before beside after", columns=4, height=420
+                label="Side effects, most harmed first: before beside after",
+                columns=2,
+                height="auto",
+                object_fit="contain",
             )
             with gr.Row():
                 prompt = gr.Textbox(label="Prompt", placeholder="a church")
                 noise = gr.Number(0, label="Noise", precision=0, minimum=0)
                 draw = gr.Button("Draw before and after")
+            with gr.Row():
+                attack = gr.Dropdown(attacks, value="unlearndiffatk", label="Attack")
+                fight = gr.Button("Attack it")
+            attacked = gr.Markdown("")
+            proof = gr.Image(label="What attacks drew", visible=False, interactive=False)
             with gr.Row():
                 form = gr.Dropdown(forms, value=forms[0], label="Form")
                 save = gr.Button("Export")
@@ -148,6 +163,7 @@ class Page:
             )
             stop.click(None, cancels=[run])
             draw.click(self.draw, [result, prompt, noise], [slider, status], **ONE_AT_A_TIME)
+            fight.click(self.attack, [result, attack], [attacked, proof], **ONE_AT_A_TIME)
             save.click(self.export, [result, form], [file, status], **ONE_AT_A_TIME)
         return blocks
 
@@ -224,6 +240,20 @@ class Page:
         except ErasekitError as error:
             return gr.skip(), str(error)
         return (before, after), f"{prompt!r} from noise {int(noise)}."
+
+    def attack(self, result: Result | None, name: str) -> Iterator[tuple[str, Any]]:
+        """Try to draw the erased concept again, with the controls beside."""
+        if result is None:
+            yield "Erase something first.", gr.skip()
+            return
+        yield f"Attacking by {name} ...", gr.skip()
+        try:
+            found = attack(self.model, result.edit, [*CONTROLS, name])
+        except ErasekitError as error:
+            yield str(error), gr.skip()
+            return
+        table = attack_table([one.result for one in found])
+        yield table.markdown(), gr.Image(attack_sheet(found), visible=True)
 
     def export(self, result: Result | None, form: str) -> tuple[str | None, str]:
         """Write the edit as one file for downloading."""

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}"),
 ]
-MINUTES = 60_000
+MINUTES = 60_000  # of milliseconds, each
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,10 @@ def test_erasing_a_church_changes_its_picture(tab: Any, tmp_path: Path) -> None:
     assert len(before) == len(after) > 0
     assert before != after
     assert tab.get_by_text("delta").count() > 0
+    tab.get_by_label("Attack", exact=True).fill("paraphrase")
+    tab.get_by_label("Attack", exact=True).press("Enter")
+    tab.get_by_role("button", name="Attack it").click()
+    tab.get_by_text("is the ceiling").wait_for(timeout=5 * MINUTES)
     with tab.expect_download(timeout=2 * MINUTES) as waiting:
         tab.get_by_role("button", name="Export").click()
         tab.locator('a[download*="church"]').first.click(timeout=2 * MINUTES)

@@ -35,9 +35,7 @@ class SpeedConfig(ClosedFormConfig):
         description="of the kept concepts, heed those that an unconstrained edit would move more "
         "than the average",
     )
-    augment: int = Field(
-        10, ge=0, description="variations of each kept concept that are kept beside it"
-    )
+    augment: int = Field(10, ge=0, description="variations that are kept of each kept concept")
     invariants: int = Field(
         3,
         ge=0,
