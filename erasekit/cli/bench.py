@@ -340,7 +340,7 @@ def _announce(
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.erasures), 'erased set')} "
         f"({erased}) x {several(len(sweep.seeds), 'seed')}; {images} images after "
         f"each erasure, {suite.images_per_erased} of an erased concept and "
-        f"{suite.images_per_concept} of a kept one. Alignment by {judges.scorer.name}, classes by "
+        f"{suite.images_per_concept} of a kept one. Scorer {judges.scorer.name}, classifier "
         f"{classes_by(judges.identity)}.",
         markup=False,
     )
