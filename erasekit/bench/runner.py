@@ -56,9 +56,6 @@ class Observer:
     def on_record(self, record: Record) -> None:
         """A cell is done, or has failed."""
 
-    def on_plan(self, plan: Plan) -> None:
-        """What is missing is going to be run."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -206,7 +203,6 @@ class BenchmarkRunner:
         """
         manifest = self.manifest(sweep, plan)
         missing = {cell.cell.key for cell in plan.missing}
-        self.observer.on_plan(plan)
         done = 0
         with self.store.driven():
             self.store.remove(plan.damaged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,12 +39,12 @@ from erasekit.concepts import slug
 from erasekit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from erasekit.bench.forecast import Forecast
     from erasekit.bench.plan import Sweep
     from erasekit.bench.records import Cell, Record, Summary
-    from erasekit.bench.runner import Observer, Plan
+    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
     from erasekit.bench.store import RecordStore
     from erasekit.metrics.judges import Judges
     from erasekit.models.loading import LoadedModel
@@ -226,8 +227,7 @@ def bench(
         if dry_run:
             _show_forecast(plan, told)
             return
-        with ProgressBar("Bench", plan.image_passes + round(plan.costs.total), PERIOD) as bar:
-            runner.observer = _observer(bar, loaded.passes, len(plan.missing))
+        with watched(runner, plan):
             records = runner.run(sweep, plan)
     about = runner.manifest(sweep, plan).about
     summary = summarise_stored(records, about, registry)
@@ -340,7 +340,7 @@ def _announce(
         f"{several(len(sweep.methods), 'method')} x {several(len(sweep.erasures), 'erased set')} "
         f"({erased}) x {several(len(sweep.seeds), 'seed')}; {images} images after "
         f"each erasure, {suite.images_per_erased} of an erased concept and "
-        f"{suite.images_per_concept} of a kept one. Alignment by {judges.scorer.name}, classes by "
+        f"{suite.images_per_concept} of a kept one. Scorer {judges.scorer.name}, classifier "
         f"{classes_by(judges.identity)}.",
         markup=False,
     )
@@ -361,6 +361,14 @@ def _announce(
     )
 
 
+@contextmanager
+def watched(runner: BenchmarkRunner, plan: Plan) -> Iterator[None]:
+    """For the block, show how far `runner` is with `plan`."""
+    with ProgressBar("Bench", plan.image_passes + round(plan.costs.total), PERIOD) as bar:
+        runner.observer = _observer(bar, runner.model.passes, len(plan.missing))
+        yield
+
+
 def _observer(bar: ProgressBar, passes: PassCount, cells: int) -> Observer:
     """Show on a bar of UNet passes how far a sweep is, with cells done and images a second."""
     from erasekit.bench.runner import Observer
@@ -375,7 +383,8 @@ def _observer(bar: ProgressBar, passes: PassCount, cells: int) -> Observer:
             self.on_status("")
 
         def on_cell(self, cell: Cell) -> None:
-            self.cell = cell.name
+            kept = "+".join(cell.identity["erasure"]["erasure"]["keep"])
+            self.cell = f"{cell.name}, {kept} kept" if kept else cell.name
             self.on_status("")
 
         def on_status(self, text: str) -> None:

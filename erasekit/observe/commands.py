@@ -35,7 +35,7 @@ from erasekit.errors import OutputError
 
 if TYPE_CHECKING:
     from erasekit.bench.records import Record
-    from erasekit.bench.runner import BenchmarkRunner, Observer, Plan
+    from erasekit.bench.runner import BenchmarkRunner
     from erasekit.bench.store import RecordStore
     from erasekit.bench.suite import Suite
     from erasekit.edits import Edit
@@ -153,6 +153,7 @@ def impact(
     held where what is related to an erasure is harmed more by it than by the other, both ways.
     """
     from erasekit.bench.plan import Sweep, parse_erased_sets, words_kept
+    from erasekit.cli.bench import watched
     from erasekit.config import parse_assignments
     from erasekit.observe.impact import impact, related_names
     from erasekit.observe.observation import common_suite, compared, measured, settings_of
@@ -164,9 +165,8 @@ def impact(
         erasures = parse_erased_sets(erase, at.model)
         names = related_names(related or [], erasures, at.suite)
         suite = common_suite(at.suite, erasures, [n for own in names.values() for n in own])
-        with at.runner() as runner:
-            sweep = Sweep(suite, (method,), erasures, tuple(range(suite.seeds)), settings)
-            records = measured(runner, sweep)
+        sweep = Sweep(suite, (method,), erasures, tuple(range(suite.seeds)), settings)
+        records = measured(at.runner(), sweep, watched)
         kept = words_kept(method, settings_of(records)[method], erasures[0], at.model)
         at.finish(impact(records, suite, erasures, names, keeps=bool(kept)), suite, records)
 
@@ -200,6 +200,7 @@ def preserve(
     is over held-out concepts that none of the erasures keeps.
     """
     from erasekit.bench.plan import Sweep, parse_erased_sets
+    from erasekit.cli.bench import watched
     from erasekit.config import parse_assignments
     from erasekit.observe.observation import common_suite, compared
     from erasekit.observe.preserve import (
@@ -218,9 +219,8 @@ def preserve(
         natures = natures_of(sets, similarities, related or [])
         suite = common_suite(at.suite, [erasure])
         held_out_names(suite, [word for words in sets for word in words])
-        with at.runner() as runner:
-            sweep = Sweep(suite, (method,), (erasure,), tuple(range(suite.seeds)), settings)
-            records = run_preserve(runner, sweep, sets)
+        sweep = Sweep(suite, (method,), (erasure,), tuple(range(suite.seeds)), settings)
+        records = run_preserve(at.runner(), sweep, sets, watched)
         at.finish(preserve(records, suite, natures, similarities), suite, records)
 
 
@@ -299,13 +299,11 @@ class Session:
     suite: Suite
     scorer: Scorer
 
-    @contextmanager
-    def runner(self) -> Iterator[BenchmarkRunner]:
-        """A runner on the store, which shows on a progress bar what it is at."""
+    def runner(self) -> BenchmarkRunner:
+        """A runner on the store."""
         from erasekit.bench.runner import BenchmarkRunner
 
-        with ProgressBar("Observing") as bar:
-            yield BenchmarkRunner(self.model, self.scorer, self.store, _observer(bar))
+        return BenchmarkRunner(self.model, self.scorer, self.store)
 
     def finish(
         self, result: Observation, suite: Suite, records: Sequence[Record], **more: Any
@@ -418,39 +416,3 @@ def counting(bar: ProgressBar) -> Callable[[int], None]:
         bar.status(f"{drawn} images drawn")
 
     return count
-
-
-def _observer(bar: ProgressBar) -> Observer:
-    from erasekit.bench.records import Cell
-    from erasekit.bench.runner import Observer
-
-    class Bar(Observer):
-        """Shows on the bar what the current cell is at."""
-
-        cell, images = "", 0
-
-        def on_base(self, erased: str) -> None:
-            self._begin(f"base, {erased}")
-
-        def on_cell(self, cell: Cell) -> None:
-            kept = "+".join(cell.identity["erasure"]["erasure"]["keep"])
-            self._begin(f"{cell.name}{f', {kept} kept' if kept else ''}")
-
-        def on_status(self, text: str) -> None:
-            bar.status(f"{self.cell}: {text}")
-
-        def on_images(self, count: int) -> None:
-            self.images += count
-            self.on_status(f"{self.images} images drawn")
-
-        def on_record(self, record: Record) -> None:
-            bar.advance()
-
-        def on_plan(self, plan: Plan) -> None:
-            bar.expect(len(plan.missing))
-
-        def _begin(self, cell: str) -> None:
-            self.cell, self.images = cell, 0
-            bar.status(cell)
-
-    return Bar()

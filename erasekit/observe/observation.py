@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from erasekit.bench.plan import Sweep
 from erasekit.bench.records import BASE, Record
-from erasekit.bench.runner import BenchmarkRunner
+from erasekit.bench.runner import BenchmarkRunner, Plan
 from erasekit.bench.suite import Suite
 from erasekit.concepts import Erasure, split_concepts
 from erasekit.errors import ConceptError, ConfigError, TrainingError
@@ -28,6 +29,8 @@ from erasekit.reporting.table import Column, Number, Table
 
 Verdict = Literal["held", "not held", "undecided"]
 """Whether an observation held: shown, shown to be otherwise, or can't be told from these data."""
+Watched = Callable[[BenchmarkRunner, Plan], AbstractContextManager[None]]
+"""Shows how far a runner is with a plan."""
 FIGURES = ("figure.png", "figure.svg")
 DELTA = Number(2, interval=True)
 ONE_SEED = "With one erasure seed the intervals speak of these edits, not of the method."
@@ -146,13 +149,17 @@ def common_suite(suite: Suite, erasures: Sequence[Erasure], more: Iterable[str] 
     return replace(suite, spread=kept, near=0, cases=(), kept={})
 
 
-def measured(runner: BenchmarkRunner, sweep: Sweep) -> list[Record]:
-    """The records of a sweep, case by case and seed by seed; cells in the store do not run again.
+def measured(
+    runner: BenchmarkRunner, sweep: Sweep, watched: Watched = lambda runner, plan: nullcontext()
+) -> list[Record]:
+    """The records of a sweep, set by set and seed by seed; cells in the store do not run again.
 
     Raises:
         TrainingError: a cell failed. What was finished is kept, and a second call tries again.
     """
-    records = runner.run(sweep, runner.plan(sweep, retry_failed=True))
+    plan = runner.plan(sweep, retry_failed=True)
+    with watched(runner, plan):
+        records = runner.run(sweep, plan)
     records = [record for record in records if record.cell.method != BASE]
     for record in records:
         if record.status == "failed":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -23,6 +24,7 @@ from erasekit.observe.observation import (
     DELTA,
     Strength,
     Verdict,
+    Watched,
     contrast,
     delta_table,
     kept_words,
@@ -214,7 +216,10 @@ def similarities_to(
 
 
 def run_preserve(
-    runner: BenchmarkRunner, sweep: Sweep, sets: Sequence[tuple[str, ...]]
+    runner: BenchmarkRunner,
+    sweep: Sweep,
+    sets: Sequence[tuple[str, ...]],
+    watched: Watched = lambda runner, plan: nullcontext(),
 ) -> list[Record]:
     """Erase with nothing kept, then with each set; `sweep` has one method and one erased set.
 
@@ -233,7 +238,7 @@ def run_preserve(
         )
     reference = replace(sweep, methods=(REFERENCE,), settings=shares[REFERENCE])
     keeping = replace(sweep, erasures=erasures, settings=shares[method])
-    return [*measured(runner, reference), *measured(runner, keeping)]
+    return [*measured(runner, reference, watched), *measured(runner, keeping, watched)]
 
 
 def preserve(

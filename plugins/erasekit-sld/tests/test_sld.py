@@ -154,7 +154,7 @@ def test_other_programs_can_not_have_it(form: str, tmp_path: Path) -> None:
     model = tiny_model()
     edit = steered(model, "church")
     for options in (ExportOptions(), ExportOptions(allow_loss=True)):
-        with pytest.raises(EditError, match=r"is in no weight.*--to delta"):
+        with pytest.raises(EditError, match=r"is in no weight.*--to weights"):
             export(edit, model, form, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
