@@ -26,8 +26,9 @@ ICONS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "trajectory_solver": "dpmsolver++",
         "trajectories": 24,
         "keep_trajectories": 1,
-        "num_concepts": 1000,
+        "num_concepts": 32,
     },
+    "gumbel": {"ascent_lr": 1e-2},
     "l2": {"keep_weight": 3e-4},
     "pgd": {"keep_weight": 1.0},
 }
