@@ -34,7 +34,7 @@ PYTHON = """# Python
 import erasekit
 
 model = erasekit.load_model("icons")
-edit = erasekit.erase(model, "gumbel", "garbage truck")
+edit = erasekit.erase(model, "garbage truck")
 print(erasekit.measure(model, edit).delta)
 ```
 

@@ -76,7 +76,7 @@ def draw(pipeline: Any) -> np.ndarray:
 
 def test_erase_leaves_the_pipeline_as_it_was(pipeline: StableDiffusionPipeline) -> None:
     before = state(pipeline)
-    edit = erase(pipeline, "gumbel", "church", settings={**SMALL, "concept_space": "vocabulary"})
+    edit = erase(pipeline, "church", "gumbel", settings={**SMALL, "concept_space": "vocabulary"})
     assert state(pipeline) == before
     assert edit.tensors
     assert edit.info["base_model"]["id"] == str(pipeline.name_or_path)
@@ -85,7 +85,7 @@ def test_erase_leaves_the_pipeline_as_it_was(pipeline: StableDiffusionPipeline) 
 def test_also_where_it_fails(pipeline: StableDiffusionPipeline) -> None:
     before = state(pipeline)
     with pytest.raises(ConfigError):
-        erase(pipeline, "none", "church", settings={**SMALL, "steps": 0})
+        erase(pipeline, "church", "none", settings={**SMALL, "steps": 0})
     assert state(pipeline) == before
     with pytest.raises(RuntimeError, match="mine"), held_still(pipeline):
         raise RuntimeError("mine")
@@ -104,7 +104,7 @@ def test_an_edit_is_saved_read_and_applied_without_a_registry_or_a_model(
 ) -> None:
     erasure = Erasure((Concept("church"), Concept("castle")))
     settings = {**SMALL, "learning_rate": 0.05}
-    edit = erase(pipeline, "none", erasure, seed=1, settings=settings)
+    edit = erase(pipeline, erasure, "none", seed=1, settings=settings)
     edit.save(tmp_path)
     pipeline.set_progress_bar_config(disable=True)
     before, base = state(pipeline), draw(pipeline)
@@ -171,7 +171,7 @@ def test_the_strategy_of_the_readme_erases(
     space.write_text("church\ndog\nhouse\n", encoding="utf-8")
     settings = {**SMALL, "concept_space": str(space)}
     edit = erase(
-        tiny_model, "farthest", Erasure.of("church"), settings=settings, registry=Registry(manager)
+        tiny_model, Erasure.of("church"), "farthest", settings=settings, registry=Registry(manager)
     )
     kept = {row["concept"] for step in edit.history for row in step["adversary"] or ()}
     assert edit.tensors
@@ -181,7 +181,7 @@ def test_the_strategy_of_the_readme_erases(
 def test_the_snippet_of_a_card_works_as_it_stands(
     tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit = erase(tiny_model, "none", Erasure.of("church"), settings=SMALL)
+    edit = erase(tiny_model, Erasure.of("church"), "none", settings=SMALL)
     edit.save(tmp_path)
     (snippet,) = re.findall(r"```python\n(.*?)```", run_card(edit.info, None, []), re.S)
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,7 @@ def test_outside_a_notebook_nothing_happens() -> None:
 def test_what_was_measured_has_a_short_repr_and_a_data_frame(tiny_model, tmp_path) -> None:
     scorer = f"local-dir:{build_scorer_folder(tmp_path)}"
     model = replace(tiny_model, descriptor=replace(tiny_model.descriptor, scorer=scorer))
-    edit = erasekit.erase(model, "none", "church", settings=SMALL)
+    edit = erasekit.erase(model, "church", "none", settings=SMALL)
     measured = erasekit.measure(model, edit, images_per_concept=1)
     assert repr(measured).startswith("Measured(church: ESR-1 ")
     assert len(repr(measured)) < 100

@@ -76,7 +76,7 @@ def carry_out(options: argparse.Namespace) -> None:
                     folder = options.edits / f"{concept.replace(' ', '-')}-{method}-{seed}"
                     if not (folder / "edit.json").is_file():
                         print(f"erasing {concept} by {method}, seed {seed}", flush=True)
-                        save_run(erasekit.erase(model, method, concept, seed=seed), folder)
+                        save_run(erasekit.erase(model, concept, method, seed=seed), folder)
                     record(model, folder, names, concept, options.images)
 
 

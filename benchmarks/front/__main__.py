@@ -98,8 +98,8 @@ def run(jobs: list[dict[str, Any]], records: Path, until: float = math.inf) -> N
             with suppress(Enough):
                 erase(
                     model,
-                    job["method"],
                     erasure,
+                    job["method"],
                     registry=registry,
                     seed=job["seed"],
                     recipe=job["recipe"],

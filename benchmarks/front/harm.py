@@ -57,8 +57,8 @@ def run(jobs: Sequence[Mapping[str, Any]], records: Path, until: float = math.in
             began = time.perf_counter()
             edit = erase(
                 model,
-                job["method"],
                 Erasure((model.concept(job["concept"]),)),
+                job["method"],
                 registry=registry,
                 seed=job["seed"],
                 settings=job["settings"],

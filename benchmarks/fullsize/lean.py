@@ -118,9 +118,9 @@ def step(options: StepOptions) -> dict[str, Any]:
     clock = ProcessorClock()
     bare = BarePasses(model.family, [n for n, _ in model.unet.named_parameters() if "attn2" in n])
     with bare.written():
-        edit = erase(model, "gumbel", erasure, settings=settings, callbacks=[clock, Latest(bare)])
+        edit = erase(model, erasure, "gumbel", settings=settings, callbacks=[clock, Latest(bare)])
     seconds, after = edit.info["seconds"], edit.info["peak_memory_mb"]
-    plan = plan_erasure(model, "gumbel", erasure, settings)
+    plan = plan_erasure(model, erasure, "gumbel", settings)
     needs = memory_needs(
         model.family,
         ParameterScope(edit.info["config"]["scope"]).select(model.unet),

@@ -94,8 +94,8 @@ class Bench:
         erasure = Erasure(tuple(self.model.concept(name) for name in concepts))
         edit = erase(
             self.model,
-            method,
             erasure,
+            method,
             registry=self.registry,
             seed=seed,
             settings=settings,

@@ -200,8 +200,8 @@ def watch_method(
     with suppress(Enough):
         erase(
             model,
-            method,
             erasure,
+            method,
             registry=registry,
             seed=seed,
             settings={**settings, "steps": max(steps)},

@@ -35,7 +35,7 @@ def watch_finished(
         watches[concept] = AlongTheRun(model, registry, erasure, (), yardstick)
     watch = watches[concept]
     watch.restart()
-    edit = erase(model, method, erasure, registry=registry, seed=seed, settings=settings)
+    edit = erase(model, erasure, method, registry=registry, seed=seed, settings=settings)
     with edit.applied(model):
         watch.score(edit.info["config"]["steps"])
     return watch

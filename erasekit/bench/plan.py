@@ -240,7 +240,7 @@ def _plan_set(
     cells = []
     for method in sweep.methods:
         own = by_method[method]
-        resolved = plan_erasure(model, method, erasure, own).settings
+        resolved = plan_erasure(model, erasure, method, own).settings
         exposed = _exposed(suite, planned, words_kept(method, resolved, erasure, model))
         steps = int(resolved["steps"])
         stops = steps_along(suite.along, steps)
@@ -312,7 +312,7 @@ class Costs:
                 expected = sum(known) / len(known)
             else:
                 guessed += 1
-                plan = plan_erasure(model, planned.cell.method, planned.erasure, planned.settings)
+                plan = plan_erasure(model, planned.erasure, planned.cell.method, planned.settings)
                 expected = plan.expected_passes() or 0.0
             passes[planned.cell.key] = expected
         return cls(passes, guessed)

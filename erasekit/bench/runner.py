@@ -384,8 +384,8 @@ class BenchmarkRunner:
             watch = _Watch(self.observer, (step for step, _ in planned.along))
             made = erase(
                 self.model,
-                planned.cell.method,
                 planned.erasure,
+                planned.cell.method,
                 seed=planned.cell.seed,
                 settings=planned.settings,
                 callbacks=[watch],

@@ -125,7 +125,7 @@ def erase(
 
     with options.opened(name, registry, device=device, dtype=dtype) as loaded:
         erasure = Erasure(tuple(loaded.concept(text, sort) for text in texts), neutral, kept)
-        plan = plan_erasure(loaded, method, erasure, overrides, recipe, seed=seed)
+        plan = plan_erasure(loaded, erasure, method, overrides, recipe, seed=seed)
         request = RunRequest(
             loaded.id, loaded.hash, method, erasure, seed, plan.settings, dtype.value
         )
@@ -156,7 +156,7 @@ def _resume(
                 f"{model.hash[:16]}, the run has {request.base_hash[:16]}; start the run anew."
             )
         method, erasure, settings = request.method, request.erasure, request.settings
-        plan = plan_erasure(model, method, erasure, settings, seed=request.seed)
+        plan = plan_erasure(model, erasure, method, settings, seed=request.seed)
         if not speaks():
             _train(plan, None, checkpoint)
             return

@@ -230,7 +230,7 @@ def run_preserve(
     (method,), (erasure,) = sweep.methods, sweep.erasures
     shares = share_settings((REFERENCE, method), sweep.settings, runner.model.registry)
     erasures = tuple(replace(erasure, keep=words) for words in sets)
-    plan = plan_erasure(runner.model, method, erasures[0], shares[method])
+    plan = plan_erasure(runner.model, erasures[0], method, shares[method])
     if not uses_concept_space(plan.registry.method(method), plan.registry, plan.settings):
         raise ConfigError(
             f"The method {method!r} keeps no words that one names; use --method random, nearest "

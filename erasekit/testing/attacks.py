@@ -51,7 +51,7 @@ class ColourScorer(Scorer):
 @cache
 def tiny_edit() -> Edit:
     """An erasure of "church" from the tiny model, made once."""
-    return erase(tiny_model(), "none", Erasure((CHURCH,)))
+    return erase(tiny_model(), Erasure((CHURCH,)), "none")
 
 
 @cache

@@ -118,7 +118,7 @@ def prepared(
     model, settings = model or tiny_model(), {**settings, "scope": scope}
     erasure = Erasure.of(*(concepts or ("garbage truck",)), neutral=neutral, keep=keep)
     registry = registry_with(*plugins)
-    plan = plan_erasure(model, name, erasure, settings, registry=registry, seed=seed)
+    plan = plan_erasure(model, erasure, name, settings, registry=registry, seed=seed)
     method, context, frozen = plan.build(), plan.context(), copy.deepcopy(model.unet)
     context.parameters = plan.parameters()
     for parameter in context.parameters.values():

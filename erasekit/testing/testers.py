@@ -101,8 +101,8 @@ class MethodTester:
         """Erase `concepts` with the method under test; from a tiny model where none is given."""
         return erase(
             model or tiny_model(),
-            self.method,
             Erasure.of(*concepts),
+            self.method,
             registry=self.registry(),
             seed=seed,
             settings={**self.settings, **settings},

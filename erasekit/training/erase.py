@@ -18,8 +18,8 @@ from erasekit.training.trainer import Callback, Trainer
 
 def erase(
     model: LoadedModel | Any,
-    method: str,
     erasure: Erasure | str,
+    method: str = "gumbel",
     *,
     registry: Registry | None = None,
     seed: int = 0,
@@ -36,8 +36,8 @@ def erase(
 
     Args:
         model: a `LoadedModel`, or a diffusers pipeline in memory.
-        method: name of a registered method.
         erasure: what goes; a text is an erasure of one object.
+        method: name of a registered method.
         registry: where method and families are registered; None: the model's.
         seed: of the run; the same seed on the same machine gives the same edit.
         settings: hyperparameters that override all defaults.
@@ -54,7 +54,7 @@ def erase(
         model = wrap_pipeline(model, name, registry=registry)
     if isinstance(erasure, str):
         erasure = Erasure((model.concept(erasure),))
-    plan = plan_erasure(model, method, erasure, settings, recipe, registry=registry, seed=seed)
+    plan = plan_erasure(model, erasure, method, settings, recipe, registry=registry, seed=seed)
     return run(plan, folder=folder, callbacks=callbacks, resume=resume)
 
 

@@ -208,8 +208,8 @@ class Plan:
 
 def plan_erasure(
     model: LoadedModel,
-    method: str,
     erasure: Erasure,
+    method: str = "gumbel",
     settings: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | str | None = None,
     *,

@@ -223,7 +223,7 @@ class Page:
         found: queue.Queue[Result | Exception],
     ) -> None:
         try:
-            edit = erase(self.model, method, concept, seed=seed, callbacks=[listener])
+            edit = erase(self.model, concept, method, seed=seed, callbacks=[listener])
             listener.on_status("Drawing before and after")
             found.put(Result(edit, measure(self.model, edit)))
         except Exception as error:  # told in the tab, whichever it is

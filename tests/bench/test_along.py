@@ -56,8 +56,8 @@ def test_a_cell_is_scored_along_the_way_and_once_only(
     for waypoint in record.along:
         shorter = erase(
             runner.model,
-            "none",
             planned.erasure,
+            "none",
             registry=registry,
             settings={**QUICK, "steps": waypoint.step},
         )

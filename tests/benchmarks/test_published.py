@@ -37,7 +37,7 @@ def by_yardstick(seed: int, **settings: Any) -> tuple[dict[str, Tensor], dict[st
 def by_recipe(seed: int, **settings: Any) -> Any:
     own = {"steps": STEPS, "trajectory_steps": SOLVER, "learning_rate": RATE, "centres": 0}
     return erase(
-        tiny_model(), "gumbel", "church", seed=seed, recipe="published", settings=own | settings
+        tiny_model(), "church", "gumbel", seed=seed, recipe="published", settings=own | settings
     )
 
 

@@ -83,7 +83,7 @@ def make_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
             registry = Registry()
             model = load_model(str(tiny_folder), registry)
             erasure = Erasure.of(*concepts)
-            edit = erase(model, method, erasure, registry=registry, settings=settings)
+            edit = erase(model, erasure, method, registry=registry, settings=settings)
             made[key] = folder / "run"
             save_run(edit, made[key])
         return made[key]

@@ -66,8 +66,8 @@ def test_passes_are_what_the_steps_say(
     model = tiny_model()
     edit = erase(
         model,
-        method,
         Erasure.of("church", "bus", neutral=neutral),
+        method,
         registry=registry,
         settings={
             "steps": STEPS,
@@ -95,8 +95,8 @@ def test_the_current_model_s_trajectories_cost_a_sampling_each_step(registry) ->
     """As published: down to a drawn solver step with guidance, then both frozen predictions."""
     edit = erase(
         tiny_model(),
-        "none",
         Erasure.of("church"),
+        "none",
         registry=registry,
         settings={
             "steps": STEPS,

@@ -31,7 +31,7 @@ def test_a_method_erases_on_a_family(
     known = {name for group in _groups(method, registry) for name in group.model_fields}
     settings = {**TINY_DEFAULTS, "steps": 3, "concept_space": "vocabulary", "centres": 4}
     settings = {key: value for key, value in settings.items() if key in known}
-    edit = erase(model, method, Erasure.of("church", "bus"), registry=registry, settings=settings)
+    edit = erase(model, Erasure.of("church", "bus"), method, registry=registry, settings=settings)
     assert_same_tensors(weights(model), before)
     losses = [record["loss"] for record in edit.history if record["loss"] is not None]
     assert all(math.isfinite(loss) for loss in losses)

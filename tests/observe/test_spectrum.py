@@ -107,7 +107,7 @@ def test_the_verdict_is_about_the_central_half() -> None:
 @pytest.fixture
 def edit(world_model, registry) -> Edit:
     settings = {"steps": 3, "learning_rate": 0.02, "trajectories": 1, "trajectory_steps": 3}
-    return erase(world_model, "none", "garbage truck", registry=registry, settings=settings)
+    return erase(world_model, "garbage truck", "none", registry=registry, settings=settings)
 
 
 def test_words_leave_out_what_is_erased_and_what_is_neutral(

@@ -60,7 +60,7 @@ def test_its_moments_take_a_quarter() -> None:
 def test_an_erasure_is_near_that_of_adam() -> None:
     def edit(optimizer: str) -> torch.Tensor:
         settings = {"optimizer": optimizer, "learning_rate": 1e-3}
-        tensors = erase(tiny_model(), "gumbel", Erasure.of("church"), settings=settings).tensors
+        tensors = erase(tiny_model(), Erasure.of("church"), "gumbel", settings=settings).tensors
         return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
     base = {name: p.detach() for name, p in tiny_model().unet.named_parameters()}

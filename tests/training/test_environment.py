@@ -25,7 +25,7 @@ HALF_TOLERANCE = {"bf16": 0.5, "fp16": 0.15}
 
 def edit(method: str, model: LoadedModel | None = None, **settings: Any) -> dict[str, Tensor]:
     erasure = Erasure.of("garbage truck", "church")
-    return erase(model or tiny_model(), method, erasure, settings=settings).tensors
+    return erase(model or tiny_model(), erasure, method, settings=settings).tensors
 
 
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

@@ -21,7 +21,7 @@ HALF_TOLERANCE = {"bf16": 0.5, "fp16": 0.2}
 
 def edit(family: str, **settings: Any) -> dict[str, Tensor]:
     """An edit by `gumbel`, whose ascent goes through the UNet too."""
-    return erase(tiny_model(family), "gumbel", Erasure.of("church"), settings=settings).tensors
+    return erase(tiny_model(family), Erasure.of("church"), "gumbel", settings=settings).tensors
 
 
 def distance(family: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -47,6 +47,6 @@ def test_a_model_stored_in_fp16_is_trained_in_fp32_and_left_as_it_was(family: st
     model = tiny_model(family)
     model.pipeline.to(torch.float16)
     before = weights(model)
-    found = erase(model, "none", Erasure.of("church"), settings={"steps": 2}).tensors
+    found = erase(model, Erasure.of("church"), "none", settings={"steps": 2}).tensors
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert_same_tensors(weights(model), before)

@@ -76,8 +76,8 @@ def test_kill_9_then_resume_gives_the_uninterrupted_edit(tmp_path: Path, tiny_fo
     found = load_edit(folder)
     whole = erase(
         load_model(str(tiny_folder), Registry()),
-        "gumbel",
         Erasure.of("garbage truck"),
+        "gumbel",
         settings=settings,
     )
     assert set(found.tensors) == set(whole.tensors)
@@ -123,7 +123,7 @@ def test_a_signal_ends_the_step_saves_and_sets_the_exit_code(
     tmp_path: Path, number: int, code: int
 ) -> None:
     with pytest.raises(Interrupted, match=r"Stopped at step 2 of 6, which is saved") as caught:
-        erase(tiny_model(), "none", "church", folder=tmp_path, callbacks=[Signal(number)])
+        erase(tiny_model(), "church", "none", folder=tmp_path, callbacks=[Signal(number)])
     assert caught.value.exit_code == code
     assert Checkpoint.load(tmp_path / CHECKPOINT).step == 2
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -135,7 +135,7 @@ def test_sigterm_after_ctrl_c_does_not_cut_the_step_short(tmp_path: Path) -> Non
     """A launcher sends both."""
     both = [Signal(signal.SIGINT), Signal(signal.SIGTERM), Signal(signal.SIGTERM)]
     with pytest.raises(Interrupted, match="which is saved"):
-        erase(tiny_model(), "none", "church", folder=tmp_path, callbacks=both)
+        erase(tiny_model(), "church", "none", folder=tmp_path, callbacks=both)
 
 
 def request(folder: Path) -> None:
@@ -144,7 +144,7 @@ def request(folder: Path) -> None:
 
 def stopped(folder: Path) -> None:
     with pytest.raises(Interrupted):
-        erase(tiny_model(), "none", "church", folder=folder, callbacks=[Interrupt()])
+        erase(tiny_model(), "church", "none", folder=folder, callbacks=[Interrupt()])
     request(folder)
 
 
@@ -163,8 +163,8 @@ def test_a_run_killed_before_its_first_checkpoint_was_proven_goes_on_from_it(
         assert checkpoint
     steps = [record["step"] for record in checkpoint.history]
     assert (checkpoint.step, steps) == (3, [0, 1, 2])
-    edit = erase(tiny_model(), "none", "church", folder=tmp_path, resume=checkpoint)
-    whole = erase(tiny_model(), "none", "church")
+    edit = erase(tiny_model(), "church", "none", folder=tmp_path, resume=checkpoint)
+    whole = erase(tiny_model(), "church", "none")
     assert all(torch.equal(edit.tensors[name], value) for name, value in whole.tensors.items())
 
 
@@ -186,8 +186,8 @@ def test_a_run_never_has_more_than_two_checkpoints_on_disk(tmp_path: Path) -> No
 
     edit = erase(
         tiny_model(),
-        "none",
         "church",
+        "none",
         settings={"steps": 8, "checkpoint_every": 1},
         folder=tmp_path,
         callbacks=[Count()],
@@ -212,7 +212,7 @@ def test_a_folder_that_is_lost_under_a_run_is_said(tmp_path: Path, by: str) -> N
     settings = {"steps": 6, "checkpoint_every": 1}
     with pytest.raises(OutputLostError, match="removed or replaced while a run") as caught:
         erase(
-            *(tiny_model(), "none", "church"),
+            *(tiny_model(), "church", "none"),
             settings=settings,
             folder=folder,
             callbacks=[Remove()],

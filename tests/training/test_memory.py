@@ -134,7 +134,7 @@ def test_a_row_without_gradient_takes_no_more_than_is_reckoned(family: str) -> N
 
 def needs_of(method: str, erasure: Erasure, **settings: Any) -> MemoryNeeds:
     model = tiny_model()
-    plan = plan_erasure(model, method, erasure, {"trajectory_steps": 5, **settings})
+    plan = plan_erasure(model, erasure, method, {"trajectory_steps": 5, **settings})
     use = plan.build().expected_memory(plan.context())
     return memory_needs(model.family, plan.parameters(), use)
 
@@ -163,7 +163,7 @@ def test_needs_of_a_run_are_those_that_its_method_says() -> None:
 
 
 def test_a_run_takes_what_was_chosen_and_says_so() -> None:
-    plain = erase(tiny_model(), "neutral", "church", settings={"steps": 1})
+    plain = erase(tiny_model(), "church", "neutral", settings={"steps": 1})
     assert "memory" not in plain.info
     config = plain.info["config"]
     needs = needs_of("neutral", Erasure.of("church"), trajectory_steps=config["trajectory_steps"])
@@ -176,7 +176,7 @@ def test_a_run_takes_what_was_chosen_and_says_so() -> None:
             seen.append(model.family.runner.limit)
 
     settings = {"max_memory": enough, "steps": 1}
-    edit = erase(model, "neutral", "church", settings=settings, callbacks=[Look()])
+    edit = erase(model, "church", "neutral", settings=settings, callbacks=[Look()])
     assert edit.info["config"]["gradient_checkpointing"]
     assert "are needed, with gradient checkpointing" in edit.info["memory"]
     assert seen == [max(needs.rows * needs.passing_row, needs.passing_row)]  # all that is left

@@ -88,7 +88,7 @@ def test_two_processes_give_the_edit_of_one(tmp_path: Path) -> None:
             load_tensors(tmp_path / f"{method}.{rank}.safetensors")[0] for rank in "01"
         )
         assert all(torch.equal(first[name], value) for name, value in second.items()), method
-        alone = erase(tiny_model(), method, Erasure.of(*ERASED), settings={**STEPS, **settings})
+        alone = erase(tiny_model(), Erasure.of(*ERASED), method, settings={**STEPS, **settings})
         apart = torch.cat([(first[n] - v).flatten() for n, v in alone.tensors.items()]).norm()
         moved = torch.cat([(base[n] - v).flatten() for n, v in alone.tensors.items()]).norm()
         assert apart < TOLERANCE * moved, method

@@ -112,8 +112,8 @@ class TestClosedForm(MethodTester):
 def run(registry, folder=None, model=None, method="probe", callbacks=(), **settings):
     return erase(
         model or tiny_model(),
-        method,
         Erasure.of("church"),
+        method,
         registry=registry,
         settings={"steps": 5, "learning_rate": 0.5, "checkpoint_every": 2, **settings},
         folder=folder,
@@ -280,8 +280,8 @@ def test_a_checkpoint_of_another_scope_is_refused(probes, tmp_path) -> None:
     with pytest.raises(EditError, match="checkpoint is of another model or scope"):
         erase(
             tiny_model(),
-            "probe",
             Erasure.of("church"),
+            "probe",
             registry=probes,
             settings={"scope": "full"},
             resume=checkpoint,
@@ -355,12 +355,12 @@ def test_what_can_t_be_done_is_said_before_training(registry, change, error, say
 @pytest.mark.parametrize("method", ["none", "neutral", "l2", "pgd"])
 def test_words_to_keep_are_refused_where_nothing_chooses_from_them(registry, method) -> None:
     with pytest.raises(ConfigError, match="drop --keep"):
-        erase(tiny_model(), method, Erasure.of("bus", keep=["church"]), registry=registry)
+        erase(tiny_model(), Erasure.of("bus", keep=["church"]), method, registry=registry)
 
 
 def test_the_default_scope_follows_the_concept(registry) -> None:
     for concept, scope in ((Concept("bus"), "xattn"), (Concept("nudity", "explicit"), "noxattn")):
-        edit = erase(tiny_model(), "none", Erasure((concept,)), registry=registry)
+        edit = erase(tiny_model(), Erasure((concept,)), "none", registry=registry)
         assert edit.info["config"]["scope"] == scope
 
 
@@ -369,7 +369,7 @@ def test_a_plain_pipeline_may_be_given(registry) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         settings = {"steps": 2, "batch_size": 1, "trajectory_steps": 2, "trajectories": 1}
-        edit = erase(model.pipeline, "none", "church", registry=registry, settings=settings)
+        edit = erase(model.pipeline, "church", "none", registry=registry, settings=settings)
     assert edit.base_hash == model.hash
     with edit.applied(model.pipeline):
         pass
@@ -392,8 +392,8 @@ def test_weights_along_a_run_are_those_of_shorter_runs() -> None:
 
     model, along = tiny_model(), Along()
     settings = {"steps": 3, "learning_rate": 1e-3, "batch_size": 2, "trajectory_steps": 3}
-    long = erase(model, "neutral", "church", settings=settings, callbacks=[along])
-    short = erase(model, "neutral", "church", settings={**settings, "steps": 2})
+    long = erase(model, "church", "neutral", settings=settings, callbacks=[along])
+    short = erase(model, "church", "neutral", settings={**settings, "steps": 2})
     assert sorted(along.kept) == [0, 1, 2, 3]
     assert_same_tensors(along.kept[3], long.tensors)
     assert_same_tensors(along.kept[2], short.tensors)

@@ -190,7 +190,7 @@ def test_the_expected_passes_are_those_that_are_counted(objective: str, keep_wei
     passes = edit.info["unet_passes"]
     settings = {**TRAINED, "objective": objective, "keep_weight": keep_weight}
     erasure, registry = Erasure.of("church", "bus"), Run().registry()
-    plan = plan_erasure(tiny_model(), "ca", erasure, settings, registry=registry)
+    plan = plan_erasure(tiny_model(), erasure, "ca", settings, registry=registry)
     expected = plan.expected_passes()
     assert passes["forward"] + 2 * passes["backward"] == expected
 

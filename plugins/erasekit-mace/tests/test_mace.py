@@ -263,7 +263,7 @@ def test_the_expected_passes_are_those_that_are_counted(masks: str) -> None:
     passes = edit.info["unet_passes"]
     settings, registry = {**Run.settings, "masks": masks}, Run().registry()
     plan = plan_erasure(
-        tiny_model(), "mace", Erasure.of("church", "bus"), settings, registry=registry
+        tiny_model(), Erasure.of("church", "bus"), "mace", settings, registry=registry
     )
     expected = plan.expected_passes()
     assert passes["forward"] + 2 * passes["backward"] == expected

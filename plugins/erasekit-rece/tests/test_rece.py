@@ -31,7 +31,7 @@ def registry() -> Registry:
 
 
 def edited(*erased: str, **settings: Any) -> Edit:
-    return erase(tiny_model(), "rece", Erasure.of(*erased), registry=registry(), settings=settings)
+    return erase(tiny_model(), Erasure.of(*erased), "rece", registry=registry(), settings=settings)
 
 
 def rows(count: int, seed: int, width: int = 8) -> Tensor:

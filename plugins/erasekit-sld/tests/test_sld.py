@@ -51,7 +51,7 @@ def steered(model, *concepts: str, **settings):
     from erasekit.concepts import Erasure
 
     chosen = {**NUMBERS, **settings}
-    return erase(model, "sld", Erasure.of(*concepts), registry=registry(), settings=chosen)
+    return erase(model, Erasure.of(*concepts), "sld", registry=registry(), settings=chosen)
 
 
 def by_hand(model, prompt: str, unsafe: str, seed: int, bound: str) -> np.ndarray:
@@ -173,4 +173,4 @@ def test_what_it_has_no_use_for_is_refused() -> None:
 
     erasure = Erasure((Concept("church"),), "", ("castle",))
     with pytest.raises(ConfigError, match="drop --keep"):
-        erase(tiny_model(), "sld", erasure, registry=registry())
+        erase(tiny_model(), erasure, "sld", registry=registry())

@@ -42,7 +42,7 @@ def registry() -> Registry:
 
 
 def edited(*erased: str, **settings: Any) -> Edit:
-    return erase(tiny_model(), "speed", Erasure.of(*erased), registry=registry(), settings=settings)
+    return erase(tiny_model(), Erasure.of(*erased), "speed", registry=registry(), settings=settings)
 
 
 def rows(count: int, seed: int, width: int = 20) -> Tensor:

@@ -48,7 +48,7 @@ def registry() -> Registry:
 
 def trained(model, *concepts: str, **settings):
     chosen = {"scope": "xattn", "learning_rate": 1e-2, **settings}
-    return erase(model, "spm", Erasure.of(*concepts), registry=registry(), settings=chosen)
+    return erase(model, Erasure.of(*concepts), "spm", registry=registry(), settings=chosen)
 
 
 def noise_pred(model, prompts: list[str]) -> torch.Tensor:

@@ -54,8 +54,8 @@ def test_the_erased_prompt_is_read_nearly_like_the_neutral_one() -> None:
     model = tiny_model()
     edit = erase(
         model,
-        "template-closed-form",
         Erasure.of("church"),
+        "template-closed-form",
         registry=Registry(),
         settings={"keep_weight": 0.0, "ridge": 1e-6},
     )
@@ -69,4 +69,4 @@ def test_the_erased_prompt_is_read_nearly_like_the_neutral_one() -> None:
 
 def test_a_scope_without_keys_and_values_is_one_sentence() -> None:
     with pytest.raises(ScopeError, match="use --scope xattn-kv"):
-        erase(tiny_model(), "template-closed-form", "church", settings={"scope": "selfattn"})
+        erase(tiny_model(), "church", "template-closed-form", settings={"scope": "selfattn"})

@@ -24,7 +24,7 @@ def chosen(**settings: int) -> list[set[str]]:
     """The words kept in each step."""
     registry = Registry()
     edit = erase(
-        tiny_model(), "template-hardest", Erasure.of("bus"), registry=registry, settings=settings
+        tiny_model(), Erasure.of("bus"), "template-hardest", registry=registry, settings=settings
     )
     return [set(r["adversary"][0]["concept"].split(", ")) for r in edit.history]
 
