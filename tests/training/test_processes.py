@@ -44,13 +44,13 @@ class Spoken(Callback):
 folder, rank = pathlib.Path(sys.argv[1]), os.environ["RANK"]
 for method, settings in {CASES!r}.items():
     settings = {{**{STEPS!r}, **settings}}
-    edit = erase(tiny_model(), method, Erasure.of(*{ERASED!r}), settings=settings,
+    edit = erase(tiny_model(), Erasure.of(*{ERASED!r}), method, settings=settings,
                  folder=folder / method, callbacks=[Spoken()])
     assert edit.info["processes"] == 2
     losses = {{f"loss {{r['step']}}": __import__("torch").tensor(r["loss"]) for r in edit.history}}
     save_tensors(folder / f"{{method}}.{{rank}}.safetensors", {{**edit.tensors, **losses}})
 try:
-    erase(tiny_model(), "none", "church", settings={{**{STEPS!r}, "batch_size": 3}})
+    erase(tiny_model(), "church", "none", settings={{**{STEPS!r}, "batch_size": 3}})
 except ConfigError as error:
     print(error, flush=True)
 """
