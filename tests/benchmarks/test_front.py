@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -118,7 +119,16 @@ def test_those_that_tell_most_come_first() -> None:
     turns = [grid["schedules"][job["schedule"]]["turn"] for job in jobs]
     assert turns == sorted(turns)
     first = [job for job in jobs if (job["concept"], job["seed"]) == ("bus", 0)]
-    assert [job["schedule"] for job in first[:2]] == ["fast", "current-10"]
+    assert [job["schedule"] for job in first[:2]] == ["fast", "fast-search"]
+
+
+def test_what_was_recorded_is_not_run_again() -> None:
+    grid = tomllib.loads(front.GRID.read_text(encoding="utf-8"))
+    for jobs, name in ((front.jobs_of(grid), "icons"), (harm.jobs_of(grid), "icons-harm")):
+        known = {front.key_of(dict(job)) for job in jobs}
+        lines = (front.RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert lines
+        assert {json.loads(line)["key"] for line in lines} <= known
 
 
 @pytest.fixture(scope="module")
