@@ -183,7 +183,7 @@ def test_a_suite_of_the_users_from_a_file(bench, tmp_path: Path) -> None:
     assert evaluation["classifier"] == data["classifier"]
     again = bench("--suite", "suites/mine.toml")
     assert "0 erasures, 0 images" in again.err
-    assert "zero-shot" in again.out
+    assert "scorer and classifier" in again.out
 
 
 def test_a_folder_of_something_else_is_left_alone(bench, tmp_path: Path) -> None:

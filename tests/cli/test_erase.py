@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_precision_and_memory_are_taken_and_said(erase, tmp_path: Path) -> None:
-    result = erase("--precision", "--max-memory", "bf16", 3, "--json", "-o", tmp_path / "run")
+    result = erase("--precision", "bf16", "--max-memory", 3, "--json", "-o", tmp_path / "run")
     assert result.code == 0, result.err
     config = result.json["edit"]["config"]
     assert (config["precision"], config["max_memory"]) == ("bf16", 3.0)
@@ -51,11 +51,11 @@ def test_precision_and_memory_are_taken_and_said(erase, tmp_path: Path) -> None:
 
 
 def test_a_shipped_recipe_goes_by_its_name(erase, tmp_path: Path) -> None:
-    result = erase("--config", "--json", "published", "-o", tmp_path / "run")
+    result = erase("--config", "published", "--json", "-o", tmp_path / "run")
     assert result.code == 0, result.err
     config = result.json["edit"]["config"]
     assert (config["loss_space"], config["timesteps"], config["steps"]) == ("z0", "bin", 1)
-    result = erase("--config", "-o", "slow", tmp_path / "again")
+    result = erase("--config", "slow", "-o", tmp_path / "again")
     assert result.code == 2
     assert "The recipe 'slow' can't be read" in result.sentence
     assert "Shipped ones are fast, published." in result.sentence
@@ -84,9 +84,9 @@ def test_what_can_t_be_is_one_sentence_and_leaves_no_folder(
 
 
 def test_concepts_are_arguments_or_options(erase, tmp_path: Path) -> None:
-    result = erase("church", "-o", "--json", tmp_path / "run")
+    result = erase("church", "--json", "-o", tmp_path / "run")
     assert result.json["edit"]["concepts"] == ["church", "garbage truck"]
-    alone = erase("a bus", "-o", "--json", tmp_path / "alone", concept=None)
+    alone = erase("a bus", "--json", "-o", tmp_path / "alone", concept=None)
     assert alone.json["edit"]["concepts"] == ["a bus"]
     none = erase("-o", tmp_path / "none", concept=None)
     assert none.code == 2
@@ -112,7 +112,7 @@ def test_without_a_terminal_progress_is_said_in_lines(
 ) -> None:
     monkeypatch.setattr("erasekit.cli.console.HEARTBEAT", 0.0)
     kept = ("--set", "latents_from=frozen", "--set", "timesteps=solver")
-    result = erase("-o", "--set", tmp_path / "run", "steps=3", *kept)
+    result = erase("-o", tmp_path / "run", "--set", "steps=3", *kept)
     assert "Preparing: 0, sampling 1 trajectories of the erased concepts" in result.err
     lines = [line for line in result.err.splitlines() if line.startswith("Erasing: 2 of 3")]
     assert lines
@@ -132,13 +132,13 @@ def test_a_failing_overwrite_leaves_the_run_that_was_there(erase, tmp_path: Path
     assert erase("-o", folder).code == 0
     (folder / "notes.txt").write_text("mine")
     before = contents(folder)
-    failed = erase("-o", "--overwrite", folder, "--set", "learning_rate=1e308", "--set", "steps=3")
+    failed = erase("-o", folder, "--overwrite", "--set", "learning_rate=1e308", "--set", "steps=3")
     assert failed.code == 2
     assert contents(folder) == before
     refused = erase("-o", folder)
     assert "add --overwrite" in refused.sentence
     assert contents(folder) == before
-    assert erase("-o", "--overwrite", folder, "--seed", 1).code == 0
+    assert erase("-o", folder, "--overwrite", "--seed", 1).code == 0
     after = contents(folder)
     assert set(after) == set(before)
     assert after["notes.txt"] == b"mine"
@@ -147,7 +147,7 @@ def test_a_failing_overwrite_leaves_the_run_that_was_there(erase, tmp_path: Path
 
 def test_overwrite_refuses_what_erasekit_did_not_make(erase, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("written by hand")
-    result = erase("-o", "--overwrite", tmp_path)
+    result = erase("-o", tmp_path, "--overwrite")
     assert result.code == 2
     assert "erasekit did not make it" in result.sentence
     assert contents(tmp_path) == {"README.md": b"written by hand"}
@@ -197,7 +197,7 @@ def test_stopped_while_measuring_the_edit_is_there_and_can_be_measured(
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "generate", stopping)
-        stopped = erase("-o", "--model", folder, "icons", measure=True)
+        stopped = erase("-o", folder, "--model", "icons", measure=True)
     assert stopped.code == code
     assert f"Measure it with: erasekit erase --resume {folder}" in stopped.sentence
     assert {"README.md", "edit.safetensors", "edit.json"} <= set(contents(folder))
@@ -231,7 +231,7 @@ def test_an_interrupted_overwrite_goes_on_over_the_old_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(NeutralPreservation, "keep", press)
-        stopped = erase("-o", "--overwrite", folder, "--set", "steps=5")
+        stopped = erase("-o", folder, "--overwrite", "--set", "steps=5")
     assert stopped.code == 130
     assert "Stopped at step 3 of 5, which is saved" in stopped.sentence
     old = {name: data for name, data in contents(folder).items() if "unfinished" not in name}
@@ -239,7 +239,7 @@ def test_an_interrupted_overwrite_goes_on_over_the_old_run(
     resumed = run("erase", "--resume", folder, "--no-measure", "--json")
     assert resumed.code == 0, resumed.err
     assert set(contents(folder)) == set(before)
-    assert erase("-o", "--set", tmp_path / "whole", "steps=5").code == 0
+    assert erase("-o", tmp_path / "whole", "--set", "steps=5").code == 0
     found, whole = load_edit(folder), load_edit(tmp_path / "whole")
     assert all(torch.equal(found.tensors[name], v) for name, v in whole.tensors.items())
 

@@ -11,17 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.chromium import CHROMIUM, FLAGS
 from tests.reporting.results import METHODS, NASTY, report
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed; `nox -s browser` installs it"
 )
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.reporting.test_page_in_browser import CHROMIUM, FLAGS
+from tests.chromium import CHROMIUM, FLAGS
 
 pytest.importorskip("gradio", reason="gradio is not installed; `nox -s browser` installs it")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
