@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import erasekit
 from erasekit import notebook
-from erasekit.notebook import register, tables
+from erasekit.notebook import tables
 from erasekit.reporting.table import Column, Number, Table
 from tests.test_library import SMALL
 from tests.tiny_clip import build_scorer_folder
@@ -24,10 +24,6 @@ def test_a_table_needs_no_script_and_escapes_what_it_shows() -> None:
     assert "<td>1.2</td>" in html
     assert "0 is best." in html
     assert "<script" not in html
-
-
-def test_outside_a_notebook_nothing_happens() -> None:
-    register()
 
 
 def test_what_was_measured_has_a_short_repr_and_a_data_frame(tiny_model, tmp_path) -> None:
